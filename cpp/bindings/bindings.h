@@ -1,0 +1,48 @@
+// What the binding files share: one `bind_<concept>` each, the door for buffers, and the raising of a Status.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "textnlp_fast/status.h"
+
+namespace textnlp_fast::bindings {
+
+namespace py = pybind11;
+
+void bind_cpu(py::module_& module);
+void bind_hash(py::module_& module);
+void bind_chunk(py::module_& module);
+void bind_codec(py::module_& module);
+
+// Raises the Python exception of a failed status; returns if it is ok. Needs the GIL.
+void raise_if_failed(const Status& status);
+
+// A contiguous block of host memory owned by a Python object, held for as long as this lives. Takes anything with the
+// buffer protocol (bytes, memoryview, mmap, numpy) or DLPack on the CPU (torch, including bfloat16). Nothing is copied:
+// an array that is not C-contiguous, or lives on a device, raises.
+class Buffer {
+ public:
+  enum class Access { read, write };
+  Buffer(const py::handle& object, Access access, const char* argument);
+  ~Buffer();
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  [[nodiscard]] const std::uint8_t* data() const noexcept { return data_; }
+  [[nodiscard]] std::uint8_t* mutable_data() const noexcept { return data_; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+ private:
+  bool open_buffer(const py::handle& object, Access access, const char* argument);
+  void open_dlpack(const py::handle& object, Access access, const char* argument);
+
+  std::uint8_t* data_ = nullptr;
+  std::size_t size_ = 0;
+  Py_buffer view_{};
+  bool has_view_ = false;
+  py::object capsule_;
+};
+
+}  // namespace textnlp_fast::bindings

@@ -1,0 +1,10 @@
+#include "bindings.h"
+
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "The C++ core of textnlp-fast. Private: use textnlp_fast.hashing, .chunking, .delta and .storage.";
+  module.attr("__version__") = TEXTNLP_FAST_VERSION;
+  textnlp_fast::bindings::bind_cpu(module);
+  textnlp_fast::bindings::bind_hash(module);
+  textnlp_fast::bindings::bind_chunk(module);
+  textnlp_fast::bindings::bind_codec(module);
+}

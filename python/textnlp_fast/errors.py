@@ -1,0 +1,160 @@
+"""Every error this package raises, grouped by what the caller does next.
+
+Each carries a sentence that says what went wrong and, in ``hint``, what to do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationError",
+    "ConflictError",
+    "CorruptDataError",
+    "DeviceError",
+    "DigestMismatchError",
+    "InternalError",
+    "InvalidInputError",
+    "MissingObjectError",
+    "ModelNotFoundError",
+    "OutOfSpaceError",
+    "SafetensorsError",
+    "StorageUnavailableError",
+    "TextnlpFastError",
+    "UnsafeFileError",
+    "UnsupportedFormatError",
+    "VersionExistsError",
+    "VersionNotFoundError",
+]
+
+
+class TextnlpFastError(Exception):
+    """Base of all errors here. ``hint`` says what to do next; ``exit_code`` is what the CLI exits with."""
+
+    exit_code = 1
+    default_hint = ""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = self.default_hint if hint is None else hint
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}\n{self.hint}" if self.hint else message
+
+
+# --- fix the call -----------------------------------------------------------------------------------------------------
+
+
+class InvalidInputError(TextnlpFastError, ValueError):
+    """An argument or an input file is wrong: fix the call."""
+
+    exit_code = 2
+
+
+class SafetensorsError(InvalidInputError):
+    """A safetensors file breaks the format; nothing was read from it."""
+
+    default_hint = "Write the file again with a current safetensors library; a partial download looks like this too."
+
+
+class UnsafeFileError(InvalidInputError):
+    """A pickle file was given: loading one runs code, so none is read."""
+
+    default_hint = "Convert it on a machine you trust: safetensors.torch.save_file(torch.load(path, weights_only=True), out)."
+
+
+class ModelNotFoundError(InvalidInputError, LookupError):
+    """The repository has no model of that name."""
+
+    exit_code = 3
+
+
+class VersionNotFoundError(InvalidInputError, LookupError):
+    """The model has no such version."""
+
+    exit_code = 3
+
+
+class VersionExistsError(InvalidInputError):
+    """The version is published already, with other content; versions never change."""
+
+    exit_code = 4
+    default_hint = "Push under a new version number."
+
+
+# --- fetch again, or restore ------------------------------------------------------------------------------------------
+
+
+class CorruptDataError(TextnlpFastError):
+    """Bytes failed a check. ``position`` is the byte offset in the input, where known."""
+
+    exit_code = 5
+    default_hint = "Fetch the data again; if it stays so, restore the object from a copy."
+    position: int | None = None
+
+
+class DigestMismatchError(CorruptDataError):
+    """Content differs from the digest it was stored under."""
+
+
+class MissingObjectError(CorruptDataError):
+    """An object that a manifest names is not in the repository."""
+
+    default_hint = "Restore it from a backup or push the version again from its files; `verify` lists all that is missing."
+
+
+# --- upgrade ----------------------------------------------------------------------------------------------------------
+
+
+class UnsupportedFormatError(TextnlpFastError):
+    """Data written by a newer version of this package."""
+
+    exit_code = 6
+    default_hint = "Upgrade textnlp-fast."
+    position: int | None = None
+
+
+# --- read again and retry ---------------------------------------------------------------------------------------------
+
+
+class ConflictError(TextnlpFastError):
+    """Another writer was first: read the new state and try again."""
+
+    exit_code = 7
+
+
+class StorageUnavailableError(TextnlpFastError):
+    """The object store did not answer in time, after all retries."""
+
+    exit_code = 8
+    default_hint = "Nothing was published. Run the command again: what was uploaded is not sent twice."
+
+
+# --- log in, free space, fall back, report ----------------------------------------------------------------------------
+
+
+class AuthenticationError(TextnlpFastError):
+    """The object store refused the credentials."""
+
+    exit_code = 9
+    default_hint = "Log in with the provider's own tool (for AWS: `aws sso login`, or a role), or check the bucket policy."
+
+
+class OutOfSpaceError(TextnlpFastError):
+    """The local disk is full; partial files were removed."""
+
+    exit_code = 10
+    default_hint = "Free space and run the command again."
+
+
+class DeviceError(TextnlpFastError):
+    """No usable accelerator, or it failed."""
+
+    exit_code = 11
+    default_hint = "Use device='cpu'; `textnlp-fast info` says what was found."
+
+
+class InternalError(TextnlpFastError):
+    """A promise of this package was broken."""
+
+    exit_code = 70
+    default_hint = "Please report this with the command that led to it."
