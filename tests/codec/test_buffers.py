@@ -214,18 +214,27 @@ def test_arguments_out_of_range_are_refused() -> None:
         codec.encode(b"abcd", dtype="F4")
 
 
-def test_diff_counts_steps_between_neighbours() -> None:
-    for dtype in DTYPES:
-        target, base = pair(dtype, 2000, 9, "weights", "sparse")
-        steps = [abs(a - b) for a, b in zip(places(target, dtype), places(base, dtype), strict=True)]
-        found = codec.diff(target, base, dtype=dtype)
-        assert found.elements == len(steps)
-        assert found.changed == sum(1 for step in steps if step)
-        assert found.max_ulp == max(steps)
-        assert found.mean_abs_ulp == pytest.approx(sum(steps) / len(steps))
-    with pytest.raises(InvalidInputError):
-        codec.diff(b"12", b"123", dtype="U8")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_diff_counts_steps_between_neighbours(dtype: str) -> None:
+    target, base = pair(dtype, 2000, 9, "weights", "sparse")
+    steps = [abs(a - b) for a, b in zip(places(target, dtype), places(base, dtype), strict=True)]
+    found = codec.diff(target, base, dtype=dtype)
+    assert found.elements == len(steps)
+    assert found.changed == sum(1 for step in steps if step)
+    assert found.max_ulp == max(steps)
+    assert found.mean_abs_ulp == pytest.approx(sum(steps) / len(steps))
 
 
 def places(data: bytes, dtype: str) -> list[int]:
-    return [ordered(value, TYPES[dtype]) for value in elements(data, TYPES[dtype].size)]
+    """Where each element stands among the values of its type."""
+    element = TYPES[dtype]
+    if dtype in ("I8", "I16", "I32", "I64"):
+        return np.frombuffer(data, dtype=dtype.lower().replace("i", "int")).tolist()
+    return [ordered(value, element) for value in elements(data, element.size)]
+
+
+def test_diff_refuses_different_sizes() -> None:
+    with pytest.raises(InvalidInputError, match="differ in size"):
+        codec.diff(b"12", b"123", dtype="U8")
+    with pytest.raises(InvalidInputError, match="multiple of the element size"):
+        codec.diff(b"123", b"123", dtype="U16")
