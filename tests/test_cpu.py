@@ -12,7 +12,10 @@ import pytest
 from textnlp_fast import _native
 
 KNOWN = ("avx512", "avx2", "neon", "portable")
-ASK = "from textnlp_fast import _native as n; print(n.isa_name(), '|', n.isa_warning(), '|', *n.available_isas())"
+ASK = (
+    "from textnlp_fast import _native as n;"
+    "print(n.isa_name(), '|', n.isa_warning(), '|', *n.available_isas())"
+)
 
 
 @pytest.fixture(autouse=True)
