@@ -178,10 +178,10 @@ void check_garbage(unsigned rounds, std::uint64_t seed) {
     const std::size_t size = 8 * (32 + random.below(64));
     const std::size_t body = 1 + random.below(size);
     Bytes payload = {static_cast<std::uint8_t>(0x12 + random.below(2)), static_cast<std::uint8_t>(random.below(16))};
-    for (std::size_t value : {size, body}) {
-      for (; value >= 0x80; value >>= 7) payload.push_back(static_cast<std::uint8_t>(value | 0x80));
-      payload.push_back(static_cast<std::uint8_t>(value));
-    }
+    std::size_t value = size;
+    for (; value >= 0x80; value >>= 7) payload.push_back(static_cast<std::uint8_t>(value | 0x80));
+    payload.push_back(static_cast<std::uint8_t>(value));
+    for (unsigned shift = 0; shift < 24; shift += 8) payload.push_back(static_cast<std::uint8_t>(body >> shift));
     const bool small = random.below(2) == 0;
     for (std::size_t i = 0; i < body; ++i) {
       payload.push_back(static_cast<std::uint8_t>(small && i < 12 ? random.below(16) : random.next()));
