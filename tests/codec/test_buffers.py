@@ -229,7 +229,7 @@ def places(data: bytes, dtype: str) -> list[int]:
     """Where each element stands among the values of its type."""
     element = TYPES[dtype]
     if dtype in ("I8", "I16", "I32", "I64"):
-        return np.frombuffer(data, dtype=dtype.lower().replace("i", "int")).tolist()
+        return [int(value) for value in np.frombuffer(data, dtype=dtype.lower().replace("i", "int"))]
     return [ordered(value, element) for value in elements(data, element.size)]
 
 

@@ -63,7 +63,7 @@ def test_reference_reads_the_core(case: tuple[str, bytes, bytes], frame_size: in
     assert reference.decode(payload, len(target), base) == target
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     case=pairs(counts=st.one_of(st.integers(400, 2500), st.sampled_from([1023, 1024, 1025]))),
     form=delta_forms,
@@ -100,7 +100,7 @@ def fits(payload: bytes) -> bool:
     return True
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     dtype=st.sampled_from(DTYPES),
     count=st.integers(600, 2500),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -181,6 +183,20 @@ def test_threads_do_not_change_a_byte(dtype: str) -> None:
         again = codec.encode(target, base, dtype=dtype, frame_size_bytes=1024, threads=threads)
         assert again == payload
         assert decoded(payload, len(target), base, threads=threads) == target
+
+
+def test_calls_from_many_threads_do_not_meet() -> None:
+    """The lock is released while the core works: every call must have its own scratch."""
+    cases = [pair(dtype, 20_000 + 977 * number, number) for number, dtype in enumerate(DTYPES)]
+
+    def there_and_back(number: int) -> bool:
+        dtype = DTYPES[number % len(DTYPES)]
+        target, base = cases[number % len(DTYPES)]
+        payload = codec.encode(target, base, dtype=dtype, frame_size_bytes=4096, threads=2)
+        return decoded(payload, len(target), base, threads=2) == target
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(there_and_back, range(4 * len(DTYPES))))
 
 
 def test_modes_are_what_the_data_asks_for() -> None:
