@@ -28,7 +28,9 @@ struct Lanes16 {
   static Reg rotate12(Reg a) { return _mm512_ror_epi32(a, 12); }
   static Reg rotate8(Reg a) { return _mm512_ror_epi32(a, 8); }
   static Reg rotate7(Reg a) { return _mm512_ror_epi32(a, 7); }
-  static void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
+  [[gnu::always_inline]] static void prefetch(const void* address) {
+    _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0);
+  }
 
   static __m128i load128(const std::uint8_t* bytes) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)); }
 

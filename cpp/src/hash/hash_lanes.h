@@ -6,7 +6,7 @@
 //   splat(word), load(words), add, exclusive_or, rotate16, rotate12, rotate8, rotate7 (to the right)
 //   load_message(lanes, offset, m)   m[w] = word w of the block at lanes[i] + offset, for all lanes i
 //   store_values(h, out)             the transposed way back: 32 bytes for each lane
-//   prefetch(address)                (may do nothing)
+//   prefetch(address)                to be inlined always: GCC drops calls of a function that does nothing but this
 #pragma once
 #include <cstring>
 
