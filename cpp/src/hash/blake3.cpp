@@ -22,7 +22,7 @@ static_assert(sizeof(Digest) == kValueBytes);
 constexpr std::size_t kPieceChunks = 512;
 constexpr std::size_t kSmallestPieceChunks = 64;
 // A thread is started for no less than this; below, starting it costs more than it saves.
-constexpr std::size_t kChunksPerThread = 512;
+constexpr std::size_t kChunksPerThread = 1024;
 // Pieces whose results are held at a time, in all and for each thread: bounds memory on inputs of any size.
 constexpr std::size_t kBatchPieces = 128;
 constexpr std::size_t kBatchPiecesPerThread = 16;
