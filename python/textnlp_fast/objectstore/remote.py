@@ -1,0 +1,172 @@
+"""Objects in a bucket, or in memory, through obstore (HTTP client, signing, multipart uploads)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore import exceptions as obstore_errors
+from obstore.store import MemoryStore
+
+from textnlp_fast.errors import (
+    AuthenticationError,
+    CorruptDataError,
+    InvalidInputError,
+    MissingObjectError,
+    StorageUnavailableError,
+)
+from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
+    from obstore.store import S3Store
+    from typing_extensions import Buffer
+
+__all__ = ["RemoteBackend"]
+
+_PART_BYTES = 8 << 20
+_MULTIPART_FROM_BYTES = 16 << 20
+_MOST_PARTS = 9_000  # S3 takes 10,000
+_PARTS_AT_ONCE = 6
+_COALESCE_BYTES = 256 << 10
+
+
+class RemoteBackend:
+    """Objects behind obstore.
+
+    ``patient`` retries by itself and is used for whatever may be sent twice. ``once`` is the same place
+    without retries, for conditional writes: a put that is silently sent again after a lost answer reports a
+    conflict with itself.
+    """
+
+    def __init__(self, url: str, *, patient: S3Store | MemoryStore, once: S3Store | MemoryStore) -> None:
+        self.url = url
+        self._patient = patient
+        self._once = once
+
+    def get(self, key: str, limit_bytes: int | None) -> tuple[bytes, Version]:
+        with self._errors("read", key):
+            answer = obstore.get(self._patient, key)
+            size = answer.meta["size"]
+            if limit_bytes is not None and size > limit_bytes:
+                raise CorruptDataError(
+                    f"{key!r} in {self.url} has {size} bytes; at most {limit_bytes} were expected"
+                )
+            version = Version(answer.meta["e_tag"] or "", answer.meta["version"])
+            content = bytes(answer.bytes())
+        if len(content) != size:
+            raise StorageUnavailableError(f"{key!r} in {self.url}: got {len(content)} of {size} bytes")
+        return content, version
+
+    def get_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> list[memoryview]:
+        try:
+            with self._errors("read", key):
+                parts = obstore.get_ranges(
+                    self._patient, key, starts=starts, lengths=lengths, coalesce=_COALESCE_BYTES
+                )
+        except StorageUnavailableError:
+            # A range that starts behind the end is refused like any bad request: only the size tells it
+            # apart.
+            size = self.head(key).size
+            if max(starts) < size:
+                raise
+            error = CorruptDataError(
+                f"{key!r} in {self.url} ends early: bytes from {max(starts)} wanted, it has {size}"
+            )
+            error.position = size
+            raise error from None
+        return [memoryview(part) for part in parts]
+
+    def head(self, key: str) -> ObjectMeta:
+        with self._errors("look at", key):
+            return _meta(obstore.head(self._patient, key))
+
+    def put(self, key: str, data: Buffer) -> None:
+        view = memoryview(data).cast("B")
+        size_bytes = len(view)
+        body: Buffer = view
+        if isinstance(self._patient, MemoryStore):
+            body = bytes(view)  # it would keep the caller's buffer, and change with it
+        with self._errors("write", key):
+            obstore.put(
+                self._patient,
+                key,
+                body,
+                mode="overwrite",
+                use_multipart=size_bytes >= _MULTIPART_FROM_BYTES,
+                chunk_size=max(_PART_BYTES, -(-size_bytes // _MOST_PARTS)),
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+
+    def put_if_absent(self, key: str, data: bytes) -> Version:
+        with self._errors("create", key):
+            answer = obstore.put(self._once, key, data, mode="create", use_multipart=False)
+        return Version(answer["e_tag"] or "", answer["version"])
+
+    def put_if_version(self, key: str, data: bytes, expected: Version) -> Version:
+        mode: UpdateVersion = {"e_tag": expected.etag}
+        if expected.version is not None:  # obstore refuses an explicit None
+            mode["version"] = expected.version
+        with self._errors("update", key):
+            try:
+                answer = obstore.put(self._once, key, data, mode=mode, use_multipart=False)
+            except FileNotFoundError:
+                raise PreconditionFailedError(key) from None
+        return Version(answer["e_tag"] or "", answer["version"])
+
+    def list(self, prefix: str) -> Iterator[ObjectMeta]:
+        with self._errors("list", prefix):
+            pages = iter(obstore.list(self._patient, prefix or None, chunk_size=1000))
+        while True:
+            with self._errors("list", prefix):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield from map(_meta, page)
+
+    def delete(self, key: str) -> None:
+        with self._errors("delete", key):
+            try:
+                obstore.delete(self._patient, key)
+            except FileNotFoundError:
+                return
+
+    @contextmanager
+    def _errors(self, verb: str, key: str) -> Iterator[None]:
+        """Turn what obstore says into what the caller can do."""
+        try:
+            yield
+        except (obstore_errors.AlreadyExistsError, obstore_errors.PreconditionError):
+            raise PreconditionFailedError(key) from None
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise InvalidInputError(
+                    f"{self.url}: there is no such bucket",
+                    hint="Create the bucket, or check its name and region.",
+                ) from error
+            raise MissingObjectError(f"{self.url} has no object {key!r}") from error
+        except (obstore_errors.PermissionDeniedError, obstore_errors.UnauthenticatedError) as error:
+            raise AuthenticationError(f"cannot {verb} {key!r} in {self.url}: {_first_line(error)}") from error
+        except (
+            obstore_errors.InvalidPathError,
+            obstore_errors.NotSupportedError,
+            NotImplementedError,
+        ) as error:
+            raise InvalidInputError(f"cannot {verb} {key!r} in {self.url}: {_first_line(error)}") from error
+        except (obstore_errors.BaseError, OSError) as error:
+            raise StorageUnavailableError(
+                f"cannot {verb} {key!r} in {self.url}: {_first_line(error)}"
+            ) from error
+
+
+def _meta(entry: Any) -> ObjectMeta:
+    return ObjectMeta(entry["path"], entry["size"], entry["e_tag"] or "")
+
+
+def _first_line(error: BaseException) -> str:
+    """The sentence of an obstore error, without its debug dump."""
+    text = str(error).split("\n\nDebug source", 1)[0]
+    return re.sub(r"\s+", " ", text).strip()[:500] or type(error).__name__
