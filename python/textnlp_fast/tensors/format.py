@@ -289,7 +289,7 @@ def _tensor(name: str, entry: Any, data_begin: int) -> TensorInfo:
 
 
 def _sizes(value: Any) -> list[int] | None:
-    """The value if it is a list of whole numbers below 2^64 (``true`` is none, though Python counts with it)."""
+    """The value if it is a list of whole numbers below 2^64 (``true`` is none)."""
     if isinstance(value, list) and all(type(size) is int and size <= _MAX_COUNT for size in value):
         return value
     return None
