@@ -18,6 +18,7 @@ from textnlp_fast.errors import (
     InvalidInputError,
     MissingObjectError,
     StorageUnavailableError,
+    TextnlpFastError,
 )
 from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
 
@@ -33,6 +34,10 @@ _MULTIPART_FROM_BYTES = 16 << 20
 _MOST_PARTS = 9_000  # S3 takes 10,000
 _PARTS_AT_ONCE = 6
 _COALESCE_BYTES = 256 << 10
+_LISTING_RETRIES = 3
+_STATUS = re.compile(r"status code: (\d{3})")  # obstore has no class for these, only a sentence
+_REFUSED = (obstore_errors.PermissionDeniedError, obstore_errors.UnauthenticatedError)
+_IMPOSSIBLE = (obstore_errors.InvalidPathError, obstore_errors.NotSupportedError, NotImplementedError)
 
 
 class RemoteBackend:
@@ -128,14 +133,27 @@ class RemoteBackend:
         return Version(answer["e_tag"] or "", answer["version"])
 
     def list(self, prefix: str) -> Iterator[ObjectMeta]:
-        with self._errors("list", prefix):
-            pages = iter(obstore.list(self._patient, prefix or None, chunk_size=1000))
+        # obstore sends a listing again when it is refused, not when its answer breaks off: go on after the
+        # last key.
+        last: str | None = None
+        failures = 0
         while True:
-            with self._errors("list", prefix):
-                page = next(pages, None)
-            if page is None:
-                return
-            yield from map(_meta, page)
+            try:
+                with self._errors("list", prefix):
+                    pages = iter(obstore.list(self._patient, prefix or None, offset=last, chunk_size=1000))
+                while True:
+                    with self._errors("list", prefix):
+                        page = next(pages, None)
+                    if page is None:
+                        return
+                    failures = 0
+                    for entry in page:
+                        last = entry["path"]
+                        yield _meta(entry)
+            except StorageUnavailableError:
+                failures += 1
+                if failures > _LISTING_RETRIES:
+                    raise
 
     def delete(self, key: str) -> None:
         with self._errors("delete", key):
@@ -151,25 +169,31 @@ class RemoteBackend:
             yield
         except (obstore_errors.AlreadyExistsError, obstore_errors.PreconditionError):
             raise PreconditionFailedError(key) from None
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise InvalidInputError(
-                    f"{self.url}: there is no such bucket",
-                    hint="Create the bucket, or check its name and region.",
-                ) from error
-            raise MissingObjectError(f"{self.url} has no object {key!r}") from error
-        except (obstore_errors.PermissionDeniedError, obstore_errors.UnauthenticatedError) as error:
-            raise AuthenticationError(f"cannot {verb} {key!r} in {self.url}: {_first_line(error)}") from error
-        except (
-            obstore_errors.InvalidPathError,
-            obstore_errors.NotSupportedError,
-            NotImplementedError,
-        ) as error:
-            raise InvalidInputError(f"cannot {verb} {key!r} in {self.url}: {_first_line(error)}") from error
-        except (obstore_errors.BaseError, OSError) as error:
-            raise StorageUnavailableError(
-                f"cannot {verb} {key!r} in {self.url}: {_first_line(error)}"
-            ) from error
+        except (obstore_errors.BaseError, OSError, NotImplementedError) as error:
+            raise _what_to_do(error, f"cannot {verb} {key!r} in {self.url}", self.url, key) from error
+
+
+def _what_to_do(error: Exception, doing: str, url: str, key: str) -> TextnlpFastError:
+    text = str(error)
+    status = _STATUS.search(text)
+    code = int(status[1]) if status else None
+    if "NoSuchBucket" in text:
+        return InvalidInputError(
+            f"{doing}: there is no such bucket",
+            hint="Create the bucket, or check its name, region and endpoint.",
+        )
+    if isinstance(error, FileNotFoundError):
+        return MissingObjectError(f"{url} has no object {key!r}")
+    doing = f"{doing}: {_first_line(text)}"
+    if isinstance(error, _REFUSED) or code in {401, 403}:
+        return AuthenticationError(doing)
+    if code in {301, 307} or "AuthorizationHeaderMalformed" in text:
+        return InvalidInputError(
+            doing, hint="The bucket is in another region: give it as region= or in AWS_REGION."
+        )
+    if isinstance(error, _IMPOSSIBLE):
+        return InvalidInputError(doing)
+    return StorageUnavailableError(doing)
 
 
 def _merged(starts: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int]]:
@@ -189,7 +213,6 @@ def _meta(entry: Any) -> ObjectMeta:
     return ObjectMeta(entry["path"], entry["size"], entry["e_tag"] or "")
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(text: str) -> str:
     """The sentence of an obstore error, without its debug dump."""
-    text = str(error).split("\n\nDebug source", 1)[0]
-    return re.sub(r"\s+", " ", text).strip()[:500] or type(error).__name__
+    return re.sub(r"\s+", " ", text.split("\n\nDebug source", 1)[0]).strip()[:500]
