@@ -79,6 +79,10 @@ class ObjectStoreContract:
         store.put_object("array", array)
         array[:] = -1
         assert store.get("array") == expected
+        store.put_object("empty", np.empty((3, 0), np.float32))
+        assert store.get("empty") == b""
+        with pytest.raises(InvalidInputError, match="contiguous"):
+            store.put_object("strided", array[:, ::2])
         buffer = bytearray(b"0123456789")
         store.put_object("slice", memoryview(buffer)[2:5])
         buffer.extend(b"grows only if nobody holds it")

@@ -32,7 +32,7 @@ def direct(s3_server: S3Server, s3_bucket: str) -> ObjectStore:
 
 @pytest.fixture
 def store(fault_proxy: FaultProxy, s3_bucket: str) -> ObjectStore:
-    return open_store(f"s3://{s3_bucket}", endpoint_url=fault_proxy.endpoint_url, retries=3, timeout_s=2)
+    return open_store(f"s3://{s3_bucket}", endpoint_url=fault_proxy.endpoint_url, retries=3, timeout_s=1)
 
 
 # --- conditional writes -------------------------------------------------------------------------------------
@@ -105,6 +105,17 @@ def test_a_swap_that_lost_for_certain_says_so_too(
     assert not caught.value.may_have_applied
 
 
+@pytest.mark.parametrize("code", [409, 412])
+def test_a_refusal_without_another_writer_is_not_believed(
+    store: ObjectStore, fault_proxy: FaultProxy, code: int
+) -> None:
+    fault_proxy.inject(Fault("status", method="PUT", code=code))
+    first = store.compare_and_swap("refs", b"one", None)
+    fault_proxy.inject(Fault("status", method="PUT", code=code))
+    second = store.compare_and_swap("refs", b"two", first)
+    assert store.get_versioned("refs") == (b"two", second)
+
+
 def test_create_gives_up_when_no_answer_ever_comes(
     store: ObjectStore, direct: ObjectStore, fault_proxy: FaultProxy
 ) -> None:
@@ -166,16 +177,21 @@ def test_no_increment_is_lost_or_doubled_on_a_bad_network(
 # --- the rest -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [*LOSSES, "cut_body", "delay"])
-@pytest.mark.parametrize("what", ["get", "get_range", "list", "head"])
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (kind, what)
+        for kind in [*LOSSES, "cut_body", "delay"]
+        for what in ["get", "get_range", "list", "head"]
+        if (kind, what) != ("cut_body", "head")  # which has no body
+    ],
+)
 def test_reads_are_tried_again(
     store: ObjectStore, direct: ObjectStore, fault_proxy: FaultProxy, kind: str, what: str
 ) -> None:
-    if (kind, what) == ("cut_body", "head"):
-        pytest.skip("an answer to HEAD has no body")
     data = os.urandom(200_000)
     direct.put_object("a/b", data)
-    fault = fault_proxy.inject(Fault(kind, seconds=3))  # type: ignore[arg-type]
+    fault = fault_proxy.inject(Fault(kind, seconds=1.5))  # type: ignore[arg-type]
     if what == "get":
         assert store.get("a/b") == data
     elif what == "get_range":

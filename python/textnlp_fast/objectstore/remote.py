@@ -25,7 +25,6 @@ from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError
 if TYPE_CHECKING:
     from obstore import UpdateVersion
     from obstore.store import S3Store
-    from typing_extensions import Buffer
 
 __all__ = ["RemoteBackend"]
 
@@ -99,12 +98,10 @@ class RemoteBackend:
         with self._errors("look at", key):
             return _meta(obstore.head(self._patient, key))
 
-    def put(self, key: str, data: Buffer) -> None:
-        view = memoryview(data).cast("B")
-        size_bytes = len(view)
-        body: Buffer = view
-        if isinstance(self._patient, MemoryStore):
-            body = bytes(view)  # it would keep the caller's buffer, and change with it
+    def put(self, key: str, data: memoryview) -> None:
+        size_bytes = len(data)
+        # In memory a copy: the store would keep the caller's buffer, and change with it.
+        body = bytes(data) if isinstance(self._patient, MemoryStore) else data
         with self._errors("write", key):
             obstore.put(
                 self._patient,

@@ -162,7 +162,11 @@ def _credentials() -> _Boto3Credentials | None:
         return None
     if importlib.util.find_spec("boto3") is not None:
         boto3 = cast("Any", importlib.import_module("boto3"))
-        return _Boto3Credentials(boto3.Session())
+        botocore_errors = cast("Any", importlib.import_module("botocore.exceptions"))
+        try:
+            return _Boto3Credentials(boto3.Session())
+        except botocore_errors.BotoCoreError as error:  # no such profile, a session that has ended
+            raise AuthenticationError(f"cannot get AWS credentials: {error}") from error
     profiles = [
         Path(os.environ.get(variable) or Path.home() / ".aws" / name)
         for variable, name in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials"))

@@ -99,8 +99,16 @@ class ObjectStore:
     # --- writing --------------------------------------------------------------------------------------------
 
     def put_object(self, key: str, data: Buffer) -> None:
-        """Store an immutable object whose key names its content: writing it twice is the same as once."""
-        self._backend.put(check_key(key), data)
+        """Store an immutable object whose key names its content: writing it twice is the same as once.
+
+        ``data`` is any C-contiguous buffer. It may change when the call is over.
+        """
+        check_key(key)
+        view = memoryview(data)
+        if not view.c_contiguous:
+            raise InvalidInputError(f"the data of {key!r} is not contiguous")
+        # A view without elements cannot be cast.
+        self._backend.put(key, view.cast("B") if view.nbytes else memoryview(b""))
 
     def create(self, key: str, data: bytes) -> None:
         """Store ``data`` if the key is free; of several writers exactly one succeeds.

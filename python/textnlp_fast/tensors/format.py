@@ -161,7 +161,10 @@ def read_into(source: int | str | os.PathLike[str], offset: int, buffer: Buffer)
         finally:
             os.close(fd)
         return
-    view = memoryview(buffer).cast("B")
+    view = memoryview(buffer)
+    if not view.nbytes:
+        return  # a view without elements cannot be cast
+    view = view.cast("B")
     position = 0
     while position < len(view):
         count = os.preadv(source, [view[position : position + _READ_BYTES]], offset + position)
