@@ -4,7 +4,7 @@ Run for 20 seconds (atheris comes from PyPI, for CPython on Linux):
 
     python fuzz/safetensors_header.py -max_total_time=20 -dict=fuzz/safetensors_header.dict build/fuzz/header
 
-The first run makes the corpus from the attack table of the tests. An input that breaks a promise is written to
+The first run makes the corpus from the attack table of the tests. An input that breaks a promise goes to
 ``build/fuzz/crash-*``; give that file as the only argument to run it again.
 """
 

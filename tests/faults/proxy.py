@@ -25,6 +25,7 @@ Kind = Literal[
     "delay",  # the answer comes after `seconds`
     "status",  # upstream never sees it, the client gets `code`
     "status_after",  # upstream does it, the client gets `code`
+    "ignore_conditions",  # upstream sees the request without its If-Match and If-None-Match
     "corrupt_answer",  # one bit of the answer's body is flipped
     "corrupt_request",  # one bit of the request's body is flipped
 ]
@@ -146,6 +147,8 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
                 return
             if kind == "corrupt_request":
                 body = _flipped(body)
+            if kind == "ignore_conditions":
+                del self.headers["If-Match"], self.headers["If-None-Match"]
             status, headers, answer = self._ask_upstream(body)
             if fault and fault.meanwhile:
                 fault.meanwhile()

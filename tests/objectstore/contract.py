@@ -244,6 +244,10 @@ class ObjectStoreContract:
         second = store.compare_and_swap("refs", b"two", first)
         assert store.compare_and_swap("refs", b"two", first) == second
 
+    def test_refuses_what_it_must(self, store: ObjectStore) -> None:
+        store.check_conditional_writes("probe")
+        assert not store.exists("probe")
+
     def test_no_increment_is_lost(self, store: ObjectStore) -> None:
         store.create("counter", b"0")
         run_together(8, lambda _: [increment(store, "counter") for _ in range(4)] and None)

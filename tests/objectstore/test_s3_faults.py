@@ -116,6 +116,16 @@ def test_a_refusal_without_another_writer_is_not_believed(
     assert store.get_versioned("refs") == (b"two", second)
 
 
+@pytest.mark.parametrize(("after", "complaint"), [(1, "that exist already"), (3, "that have changed")])
+def test_a_server_that_ignores_conditions_is_refused(
+    store: ObjectStore, direct: ObjectStore, fault_proxy: FaultProxy, after: int, complaint: str
+) -> None:
+    fault_proxy.inject(Fault("ignore_conditions", method="PUT", after=after))
+    with pytest.raises(InvalidInputError, match=complaint):
+        store.check_conditional_writes("probe")
+    assert not direct.exists("probe")
+
+
 def test_create_gives_up_when_no_answer_ever_comes(
     store: ObjectStore, direct: ObjectStore, fault_proxy: FaultProxy
 ) -> None:

@@ -217,6 +217,8 @@ def test_reads_into_a_descriptor_from_any_place(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="ended at byte 100000"):
         read_into(path, 60_000, buffer)
     read_into(path, 100_000, bytearray())
+    with pytest.raises(InvalidInputError, match="absent"):
+        read_into(tmp_path / "absent", 0, buffer)
 
 
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:

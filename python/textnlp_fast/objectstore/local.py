@@ -287,6 +287,10 @@ def _os_errors(verb: str, key: str, *, missing_is: TextnlpFastError | None = Non
             raise AuthenticationError(
                 reason, hint="Check the permissions of the folder and who runs this."
             ) from error
+        if error.errno in {errno.ENAMETOOLONG, errno.ELOOP, errno.EXDEV}:
+            raise InvalidInputError(
+                reason, hint="The folder must be one file system, with short names."
+            ) from error
         if error.errno in _WRONG_SHAPE or isinstance(error, FileExistsError):
             raise InvalidInputError(
                 f"{reason}: the folder already has a file and a folder that want the same name"

@@ -119,6 +119,8 @@ class RemoteBackend:
         return Version(answer["e_tag"] or "", answer["version"])
 
     def put_if_version(self, key: str, data: bytes, expected: Version) -> Version:
+        if not expected.etag:
+            raise InvalidInputError(f"{self.url} gives its objects no ETag, which compare-and-swap needs")
         mode: UpdateVersion = {"e_tag": expected.etag}
         if expected.version is not None:  # obstore refuses an explicit None
             mode["version"] = expected.version

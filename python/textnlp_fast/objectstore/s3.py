@@ -24,6 +24,7 @@ __all__ = ["open_s3"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _CONNECT_TIMEOUT_S = 10.0
+_RETRY_TIMEOUT_S = 240.0  # a retried request keeps its signature, which S3 takes for five minutes
 _WHOLE_REQUEST_TIMEOUTS = (
     10  # a request that keeps moving may take this many times the timeout of a silent one
 )
@@ -73,7 +74,7 @@ def open_s3(
     def connect(tries: int) -> S3Store:
         retry: RetryConfig = {
             "max_retries": tries,
-            "retry_timeout": timedelta(seconds=timeout_s * (tries + 1)),
+            "retry_timeout": timedelta(seconds=min(timeout_s * (tries + 1), _RETRY_TIMEOUT_S)),
             "backoff": {
                 "init_backoff": timedelta(milliseconds=100),
                 "max_backoff": timedelta(seconds=5),

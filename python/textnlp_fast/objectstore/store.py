@@ -126,6 +126,15 @@ class ObjectStore:
         """
         return conditional.compare_and_swap(self._backend, check_key(key), new, expected, self._backoff)
 
+    def check_conditional_writes(self, key: str) -> None:
+        """Make sure that the store refuses what it must; call it once, where a repository is born.
+
+        Some servers that speak S3 take conditional puts and ignore the condition: two writers would then publish the
+        same version without noticing. Writes and removes ``key``, which must be free and the caller's own.
+        ``InvalidInputError`` if the store cannot be used.
+        """
+        conditional.check(self._backend, check_key(key), self._backoff)
+
     def delete(self, key: str) -> None:
         """Remove the object; no error if it is not there."""
         self._backend.delete(check_key(key))

@@ -155,7 +155,10 @@ def read_into(source: int | str | os.PathLike[str], offset: int, buffer: Buffer)
     ``InvalidInputError`` if the file ends before the buffer is full.
     """
     if not isinstance(source, int):
-        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InvalidInputError(f"cannot open {os.fspath(source)}: {error.strerror}") from error
         try:
             read_into(fd, offset, buffer)
         finally:
