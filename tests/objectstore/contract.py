@@ -19,7 +19,7 @@ from textnlp_fast.errors import (
 from textnlp_fast.objectstore import ObjectStore
 
 
-def run_together(count: int, work: Callable[[int], None]) -> None:
+def run_together(count: int, work: Callable[[int], object]) -> None:
     """Run ``work(0)`` to ``work(count - 1)`` in as many threads, released at once; errors come out here."""
     errors: list[BaseException] = []
     gate = threading.Barrier(count)
@@ -170,7 +170,7 @@ class ObjectStoreContract:
 
     def test_lists_more_than_a_page(self, store: ObjectStore) -> None:
         keys = [f"many/{index:04d}" for index in range(1203)]
-        run_together(8, lambda thread: [store.put_object(key, b"") for key in keys[thread::8]] and None)
+        run_together(8, lambda thread: [store.put_object(key, b"") for key in keys[thread::8]])
         assert [meta.key for meta in store.list("many")] == keys
 
     def test_delete_is_idempotent(self, store: ObjectStore) -> None:
@@ -250,7 +250,7 @@ class ObjectStoreContract:
 
     def test_no_increment_is_lost(self, store: ObjectStore) -> None:
         store.create("counter", b"0")
-        run_together(8, lambda _: [increment(store, "counter") for _ in range(4)] and None)
+        run_together(8, lambda _: [increment(store, "counter") for _ in range(4)])
         assert store.get("counter").split()[0] == b"32"
 
     # --- keys -----------------------------------------------------------------------------------------------

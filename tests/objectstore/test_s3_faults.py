@@ -178,7 +178,7 @@ def test_no_increment_is_lost_or_doubled_on_a_bad_network(
         fault_proxy.inject(Fault(kind, method="PUT", after=2 * offset))  # type: ignore[arg-type]
         for offset, kind in enumerate(LOSSES * 3)
     ]
-    run_together(4, lambda _: [increment_by_history(store, "counter") for _ in range(4)] and None)
+    run_together(4, lambda _: [increment_by_history(store, "counter") for _ in range(4)])
     state = json.loads(store.get("counter"))
     assert state["count"] == len(set(state["writes"])) == 16
     assert sum(fault.hits for fault in faults) >= len(faults) // 2
@@ -253,7 +253,7 @@ def test_a_listing_that_breaks_off_goes_on(
     store: ObjectStore, direct: ObjectStore, fault_proxy: FaultProxy
 ) -> None:
     keys = [f"many/{index:04d}" for index in range(1500)]
-    run_together(8, lambda thread: [direct.put_object(key, b"") for key in keys[thread::8]] and None)
+    run_together(8, lambda thread: [direct.put_object(key, b"") for key in keys[thread::8]])
     second_page = fault_proxy.inject(Fault("cut_body", after=1, times=2))
     assert [meta.key for meta in store.list("many")] == keys
     assert second_page.hits == 2

@@ -121,7 +121,7 @@ def _must_refuse(write: Callable[[], Version], what: str, backend: Backend) -> N
         return
     raise InvalidInputError(
         f"{backend.url} takes conditional writes and {what}: two writers could publish the same version",
-        hint="Use a store with working If-None-Match and If-Match (AWS S3, MinIO, Ceph, Azure, Google), or a folder.",
+        hint="Use a store that keeps If-None-Match and If-Match (AWS S3, a current MinIO), or a folder.",
     )
 
 

@@ -129,9 +129,9 @@ class ObjectStore:
     def check_conditional_writes(self, key: str) -> None:
         """Make sure that the store refuses what it must; call it once, where a repository is born.
 
-        Some servers that speak S3 take conditional puts and ignore the condition: two writers would then publish the
-        same version without noticing. Writes and removes ``key``, which must be free and the caller's own.
-        ``InvalidInputError`` if the store cannot be used.
+        Some servers that speak S3 take conditional puts and ignore the condition: two writers would then
+        publish the same version without noticing. Writes and removes ``key``, which must be free and the
+        caller's own. ``InvalidInputError`` if the store cannot be used.
         """
         conditional.check(self._backend, check_key(key), self._backoff)
 
