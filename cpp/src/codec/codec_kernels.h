@@ -1,15 +1,158 @@
-// The codec kernels that differ by instruction set.
+// The codec kernels that differ by instruction set, and what they work on. Plain structs, no std types: kernel files
+// are compiled with their own flags and share no inline code with the rest.
 #pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "codec/rans.h"
+#include "codec/tokens.h"
 
 namespace textnlp_fast {
 
-struct CodecKernels {
-  const char* name;
+constexpr unsigned kMaxContexts = 32;
+constexpr unsigned kMaxTokens = 128;
+constexpr unsigned kMaxSegments = 16;
+constexpr unsigned kMinTableLog = 8;
+constexpr unsigned kMaxTableLog = 15;
+// Up to here a decoder may expand a table slot by slot; finer tables are searched.
+constexpr unsigned kMaxSlotLog = 12;
+// Elements of a sparse frame are counted by context in one step (of kLanes elements) of so many.
+constexpr unsigned kSampleSteps = 16;
+
+// What both sides of a delta frame know.
+struct DeltaRule {
+  ElementRule element;
+  TokenScheme scheme;
+  unsigned table_log;
+  unsigned context_base;  // context = clamp(field - context_base, 0, contexts - 1)
+  unsigned contexts;
 };
 
+constexpr unsigned kMaxContextField = 2047;
+
+struct DeltaSurvey {
+  std::uint64_t changed;
+  unsigned max_context;
+  // Elements by context field, counted in one step of kSampleSteps with that weight.
+  std::uint32_t totals[kMaxContextField + 1];
+};
+
+using TokenCounts = std::uint32_t[kMaxTokens];
+
+// A stretch of a frame with lanes and words of its own.
+struct SegmentInput {
+  const std::uint8_t* words;  // 16-bit little-endian
+  const std::uint8_t* end;
+  std::uint32_t states[kLanes];
+  std::size_t begin;  // elements
+  std::size_t count;
+};
+
+struct SegmentOutput {
+  std::uint16_t* words;  // written downwards from here; on return the first word
+  std::uint32_t states[kLanes];
+  std::size_t begin;  // elements
+  std::size_t count;
+};
+
+// The changed elements of a sparse frame, packed in order by the survey, for kernels that look at nothing else
+// afterwards. A last step of fewer than kLanes elements is left out. Arrays have room for `capacity` numbers and 64
+// more.
+struct SparseWork {
+  std::uint16_t* residual;  // later the values of the raw bits
+  std::uint16_t* field;     // context field; later the start of the symbol
+  std::uint16_t* index;     // context << 7 | token; later the share of the symbol
+  std::uint16_t* raw_bits;
+  std::uint32_t* masks;  // changed lanes of each step
+  std::size_t capacity;
+  std::size_t packed;  // elements; above capacity: too many, the arrays hold nothing
+  bool has_raw;        // any raw bits at all
+};
+
+struct DeltaEncodeTables {
+  EncodeSymbol symbols[kMaxContexts][kMaxTokens];
+};
+
+struct DeltaDecodeTables {
+  std::uint16_t zero_freq[kMaxContexts];                   // share of token 0
+  std::uint16_t cumulative[kMaxContexts][kMaxTokens + 1];  // start of each token; 2^table_log from the last one on
+  const std::uint32_t* slots;                              // [context << table_log | slot]: slot_entry(); null if finer
+  unsigned tokens;                                         // tokens in use, over all contexts
+};
+
+// What a slot stands for, in two halves for vector kernels that work on 16-bit lanes: freq - 1 and the low bits of the
+// symbol below, the offset in the symbol's share and the high bits above.
+constexpr std::uint32_t slot_entry(std::uint32_t symbol, std::uint32_t freq, std::uint32_t offset) {
+  return (freq - 1) | (symbol & 15) << 12 | offset << 16 | (symbol >> 4) << 28;
+}
+constexpr std::uint32_t entry_freq(std::uint32_t entry) { return (entry & 0xfff) + 1; }
+constexpr std::uint32_t entry_offset(std::uint32_t entry) { return (entry >> 16) & 0xfff; }
+constexpr std::uint32_t entry_symbol(std::uint32_t entry) { return ((entry >> 12) & 15) | (entry >> 28) << 4; }
+
+struct ByteDecodeTable {
+  std::uint16_t freq[256];
+  std::uint16_t start[256];
+  const std::uint32_t* slots;  // [slot]: slot_entry()
+  unsigned table_log;          // at most kMaxSlotLog
+};
+
+struct CodecKernels {
+  const char* name;
+
+  // Looks a frame over, and packs `work` as far as it goes.
+  void (*delta_survey)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                       ElementRule rule, SparseWork* work, DeltaSurvey* survey);
+  // Adds to counts[context][token]: every element, or with `work` (a sparse frame, surveyed) the changed ones.
+  void (*delta_histogram)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
+                          std::size_t count, const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
+  // Encodes all segments of a frame, whose tables stand.
+  void (*delta_encode)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
+                       const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* work,
+                       SegmentOutput* segments, unsigned segment_count);
+  // False if a stream ran over or did not end in its start state.
+  bool (*delta_decode)(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
+                       const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
+
+  // Byte planes: planes[p][i] is byte p, from the top, of element i, rotated left by one where `rotate` (which brings
+  // the exponent of a bfloat16 or float32 into one byte).
+  void (*split_planes)(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
+                       std::uint8_t* const* planes);
+  void (*merge_planes)(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
+                       std::uint8_t* data);
+  void (*byte_histogram)(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
+  void (*bytes_encode)(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log,
+                       SegmentOutput* segments, unsigned segment_count);
+  bool (*bytes_decode)(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);
+  // bytes_decode of the upper plane and merge_planes with the lower one of two-byte elements, in one pass.
+  bool (*bytes_decode_merge2)(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
+                              const std::uint8_t* lower, std::uint8_t* out);
+};
+
+// The portable kernels by name: other sets fall back on them.
+namespace portable {
+void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  ElementRule rule, SparseWork* work, DeltaSurvey* survey);
+void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
+                  const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* segments, unsigned segment_count);
+bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
+                  const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
+void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
+                  std::uint8_t* const* planes);
+void merge_planes(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
+                  std::uint8_t* data);
+void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
+void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log, SegmentOutput* segments,
+                  unsigned segment_count);
+bool bytes_decode(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);
+bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
+                         const std::uint8_t* lower, std::uint8_t* out);
+}  // namespace portable
+
 extern const CodecKernels codec_kernels_portable;
-extern const CodecKernels codec_kernels_avx2;
+extern const CodecKernels& codec_kernels_avx2;
 extern const CodecKernels codec_kernels_avx512;
-extern const CodecKernels codec_kernels_neon;
+extern const CodecKernels& codec_kernels_neon;
 
 }  // namespace textnlp_fast

@@ -1,0 +1,161 @@
+#include "codec/frame.h"
+
+#include <cstring>
+
+namespace textnlp_fast {
+
+std::uint8_t ByteReader::byte() {
+  if (at == end) failed = true;
+  return failed ? std::uint8_t{0} : *at++;
+}
+
+std::uint64_t ByteReader::varint() {
+  std::uint64_t value = 0;
+  for (unsigned shift = 0; shift < 35; shift += 7) {
+    const std::uint8_t next = byte();
+    value |= static_cast<std::uint64_t>(next & 0x7f) << shift;
+    if ((next & 0x80) == 0) {
+      // One number has one form: no trailing zero group.
+      if (next == 0 && shift != 0) failed = true;
+      return value;
+    }
+  }
+  failed = true;
+  return 0;
+}
+
+const std::uint8_t* ByteReader::take(std::uint64_t size) {
+  if (failed || size > static_cast<std::uint64_t>(end - at)) {
+    failed = true;
+    return nullptr;
+  }
+  const std::uint8_t* const from = at;
+  at += size;
+  return from;
+}
+
+namespace {
+
+constexpr std::size_t kBodySizeBytes = 3;
+
+bool has_body_size(FrameMode mode) { return mode == FrameMode::planes || mode == FrameMode::delta; }
+
+}  // namespace
+
+std::size_t frame_header_size(FrameMode mode, std::size_t decoded_size) noexcept {
+  std::size_t size = 3 + (has_body_size(mode) ? kBodySizeBytes : 0);
+  for (; decoded_size >= 0x80; decoded_size >>= 7) ++size;
+  return size;
+}
+
+void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decoded_size, std::size_t body_size) {
+  out.byte(static_cast<std::uint8_t>(kFrameVersion << 4 | static_cast<unsigned>(mode)));
+  out.byte(static_cast<std::uint8_t>(dtype));
+  out.varint(decoded_size);
+  if (has_body_size(mode)) out.bytes(&body_size, kBodySizeBytes);
+}
+
+Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInfo* info) noexcept {
+  ByteReader reader{payload, payload, payload + size};
+  const unsigned first = reader.byte();
+  if (!reader.failed && first >> 4 != kFrameVersion) {
+    return Status::failure(Code::unsupported, "the frame has a format version that this build does not know", 0);
+  }
+  const unsigned mode = first & 15;
+  if (mode > static_cast<unsigned>(FrameMode::delta)) {
+    return Status::failure(Code::unsupported, "the frame has a mode that this build does not know", 0);
+  }
+  const unsigned dtype = reader.byte();
+  if (dtype >= kDtypeCount) return Status::failure(Code::unsupported, "the frame has an unknown element type", 1);
+  info->mode = static_cast<FrameMode>(mode);
+  info->dtype = static_cast<Dtype>(dtype);
+  const std::uint64_t decoded = reader.varint();
+  std::uint64_t body = 0;
+  if (info->mode == FrameMode::raw) body = decoded;
+  if (has_body_size(info->mode)) {
+    const std::uint8_t* const bytes = reader.take(kBodySizeBytes);
+    if (bytes != nullptr) std::memcpy(&body, bytes, kBodySizeBytes);
+  }
+  if (reader.failed) return Status::failure(Code::corrupt, "the frame header is cut short or malformed", size);
+  if (decoded == 0 || decoded > kMaxFrameSize) {
+    return Status::failure(Code::corrupt, "the frame's decoded size is out of range", 2);
+  }
+  // A coded body is never worth more than raw.
+  if (body > decoded) return Status::failure(Code::corrupt, "the frame's body is larger than what it decodes to", 2);
+  info->header_size = static_cast<std::size_t>(reader.position());
+  info->encoded_size = info->header_size + static_cast<std::size_t>(body);
+  info->decoded_size = static_cast<std::size_t>(decoded);
+  return {};
+}
+
+unsigned choose_segments(std::size_t count, double body_bytes) noexcept {
+  // A further segment's states take 128 bytes: at most half a percent of the frame.
+  constexpr double kBytesPerSegment = 128 / 0.005;
+  constexpr std::size_t kElementsPerSegment = std::size_t{1} << 15;
+  const double by_cost = body_bytes / kBytesPerSegment;
+  const auto by_length = static_cast<double>(count / kElementsPerSegment);
+  const double wanted = by_cost < by_length ? by_cost : by_length;
+  return wanted < 2 ? 1 : wanted < 4 ? 2 : 4;
+}
+
+std::size_t segment_length(std::size_t count, unsigned segments) noexcept {
+  const std::size_t even = (count + segments - 1) / segments;
+  return (even + kLanes - 1) / kLanes * kLanes;
+}
+
+SegmentOutput* SegmentWriter::prepare(std::size_t count, unsigned segments, std::size_t words_an_element) {
+  const std::size_t length = segment_length(count, segments);
+  count_ = 0;
+  if (words_.size() < count * words_an_element) words_.resize(count * words_an_element);
+  for (std::size_t begin = 0; begin < count; begin += length) {
+    SegmentOutput& segment = segments_[count_];
+    segment.begin = begin;
+    segment.count = count - begin < length ? count - begin : length;
+    segment.words = words_.data() + (begin + segment.count) * words_an_element;
+    ends_[count_++] = segment.words;
+  }
+  return segments_;
+}
+
+void SegmentWriter::write(Sink& out) const {
+  out.byte(static_cast<std::uint8_t>(count_));
+  for (unsigned s = 0; s < count_; ++s) {
+    const SegmentOutput& segment = segments_[s];
+    const auto words = static_cast<std::size_t>(ends_[s] - segment.words);
+    out.varint(words);
+    out.bytes(segment.states, sizeof segment.states);
+    out.bytes(segment.words, words * 2);
+  }
+}
+
+bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments, unsigned* segment_count) {
+  const unsigned announced = reader.byte();
+  if (reader.failed || announced == 0 || announced > kMaxSegments) {
+    reader.failed = true;
+    return false;
+  }
+  const std::size_t length = segment_length(count, announced);
+  unsigned read = 0;
+  for (std::size_t begin = 0; begin < count; begin += length) {
+    SegmentInput& segment = segments[read++];
+    const std::uint64_t words = reader.varint();
+    const std::uint8_t* const states = reader.take(sizeof segment.states);
+    const std::uint8_t* const data = reader.take(words * 2);
+    if (reader.failed) return false;
+    std::memcpy(segment.states, states, sizeof segment.states);
+    for (const std::uint32_t state : segment.states) {
+      if (state < kStateFloor) {
+        reader.failed = true;
+        return false;
+      }
+    }
+    segment.words = data;
+    segment.end = data + words * 2;
+    segment.begin = begin;
+    segment.count = count - begin < length ? count - begin : length;
+  }
+  *segment_count = read;
+  return read == announced;
+}
+
+}  // namespace textnlp_fast

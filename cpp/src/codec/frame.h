@@ -1,0 +1,63 @@
+// Frame headers and the parts that delta and plane frames share: segments of lanes and words.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "codec/bits.h"
+#include "codec/codec_kernels.h"
+#include "textnlp_fast/codec.h"
+
+namespace textnlp_fast {
+
+// A cursor over hostile bytes. A failed read keeps failing; `at` says where.
+struct ByteReader {
+  const std::uint8_t* begin;
+  const std::uint8_t* at;
+  const std::uint8_t* end;
+  bool failed = false;
+
+  std::uint8_t byte();
+  std::uint64_t varint();
+  const std::uint8_t* take(std::uint64_t size);
+  [[nodiscard]] std::uint64_t position() const { return static_cast<std::uint64_t>(at - begin); }
+};
+
+// Bytes of the header of a frame with a body, and the header itself. `body_size` is below 2^24.
+std::size_t frame_header_size(FrameMode mode, std::size_t decoded_size) noexcept;
+void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decoded_size, std::size_t body_size);
+
+// Segments for `count` elements that code to about `body_bytes`: up to four, so that independent streams hide each
+// other's latency, but one where the states of a second would show in the size.
+unsigned choose_segments(std::size_t count, double body_bytes) noexcept;
+
+// Elements of every segment but the last: a multiple of kLanes.
+std::size_t segment_length(std::size_t count, unsigned segments) noexcept;
+
+// Room for the words of a frame's segments, each written from its end downwards; kept between calls of a thread.
+class SegmentWriter {
+ public:
+  // Lays out `segments` over `count` elements that take at most `words_an_element` words each.
+  SegmentOutput* prepare(std::size_t count, unsigned segments, std::size_t words_an_element);
+
+  // Appends count, lengths, states and words.
+  void write(Sink& out) const;
+
+ private:
+  std::vector<std::uint16_t> words_;
+  SegmentOutput segments_[kMaxSegments];
+  const std::uint16_t* ends_[kMaxSegments];
+  unsigned count_ = 0;
+};
+
+// Reads what put_segments wrote; false (and reader.failed) if it does not fit.
+bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments, unsigned* segment_count);
+
+// The frame bodies. encode_* write to `out` and return false if they see that the body will not fit.
+bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+                  std::size_t limit, Sink& out);
+bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit, Sink& out);
+bool decode_delta(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
+bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size_t size);
+
+}  // namespace textnlp_fast
