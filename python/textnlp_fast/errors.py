@@ -15,6 +15,7 @@ __all__ = [
     "InvalidInputError",
     "MissingObjectError",
     "ModelNotFoundError",
+    "ObjectExistsError",
     "OutOfSpaceError",
     "SafetensorsError",
     "StorageUnavailableError",
@@ -117,9 +118,20 @@ class UnsupportedFormatError(TextnlpFastError):
 
 
 class ConflictError(TextnlpFastError):
-    """Another writer was first: read the new state and try again."""
+    """Another writer was first: read the new state and try again.
+
+    ``may_have_applied`` is true when an answer was lost on the way: this writer's bytes may have been stored
+    for a moment and then replaced by the other's, which only the new state itself can tell.
+    """
 
     exit_code = 7
+    may_have_applied: bool = False
+
+
+class ObjectExistsError(ConflictError):
+    """A create-only object is there already, with other content; ``existing`` holds that content."""
+
+    existing: bytes = b""
 
 
 class StorageUnavailableError(TextnlpFastError):
