@@ -325,7 +325,7 @@ def read_header(reader: Bytes) -> Header:
     size = reader.varint()
     body_size = {SAME: 0, RAW: size}.get(mode)
     if body_size is None:
-        body_size = reader.varint()
+        body_size = int.from_bytes(reader.take(3), "little")
     require(1 <= size <= MAX_FRAME_SIZE, "decoded size out of range")
     require(body_size <= size, "body larger than what it decodes to")
     return Header(mode, BY_NUMBER[number], size, reader.at, body_size)

@@ -127,7 +127,7 @@ class LaneWriter:
 
 def frame(mode: int, dtype: str, size: int, body: bytes = b"") -> bytes:
     head = bytes([VERSION << 4 | mode, TYPES[dtype].number]) + varint(size)
-    return head + (varint(len(body)) if mode in (PLANES, DELTA) else b"") + body
+    return head + (len(body).to_bytes(3, "little") if mode in (PLANES, DELTA) else b"") + body
 
 
 @dataclass(frozen=True, slots=True)
