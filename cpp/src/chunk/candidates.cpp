@@ -1,6 +1,9 @@
 #include "chunk/candidates.h"
 
-#include "chunk/gear_table.h"
+#include <algorithm>
+#include <bit>
+
+#include "chunk/gear_lanes.h"
 #include "textnlp_fast/chunk.h"
 
 namespace textnlp_fast {
@@ -25,16 +28,15 @@ class Walker {
   void run() noexcept {
     for (unsigned index = 0; index < kernels_.lanes; ++index) take_stretch(lanes_[index]);
     while (const std::size_t blocks = blocks_ahead()) {
-      std::uint16_t suspects[16];
-      const std::size_t walked = kernels_.walk(&state_, blocks, suspects);
-      unsigned union_of = 0;
-      for (const std::uint16_t mask : suspects) union_of |= mask;
+      std::uint16_t suspects[kGearMaxBlocks * kGearParts];
+      kernels_.walk(&state_, blocks, suspects);
+      for (std::size_t part = 0; part < blocks * kGearParts; ++part) {
+        for (unsigned mask = suspects[part]; mask != 0; mask &= mask - 1) {
+          look_closer(lanes_[std::countr_zero(mask)], part * kGearPart);
+        }
+      }
       for (unsigned index = 0; index < kernels_.lanes; ++index) {
-        Lane& lane = lanes_[index];
-        if (lane.stretch == kNoStretch) continue;
-        lane.at += walked * kGearBlock;
-        if ((union_of >> index & 1U) != 0) look_closer(lane, index, suspects);
-        settle(lane);
+        if (lanes_[index].stretch != kNoStretch) settle(lanes_[index], blocks * kGearBlock);
       }
     }
   }
@@ -52,6 +54,7 @@ class Walker {
       if (busy == nullptr) busy = &lane;
     }
     if (busy == nullptr) return 0;
+    blocks = std::min(blocks, kGearMaxBlocks);
     for (unsigned index = 0; index < kernels_.lanes; ++index) {
       const Lane& lane = lanes_[index].stretch == kNoStretch ? *busy : lanes_[index];
       state_.at[index] = stretches_.data + lane.at;
@@ -92,27 +95,21 @@ class Walker {
     lane.valid_from = position + kMinChunkBytes;
   }
 
-  // The last block walked has suspects in this lane. Takes the first true candidate and jumps to where one may follow.
-  void look_closer(Lane& lane, unsigned index, const std::uint16_t* suspects) noexcept {
-    const std::size_t block = lane.at - kGearBlock;
-    for (std::size_t quad = 0; quad < kGearBlock / 4; ++quad) {
-      if ((suspects[quad] >> index & 1U) == 0) continue;
-      std::size_t from = block + 4 * quad;
-      const std::size_t to = from + 4;
-      if (to <= lane.valid_from) continue;
-      if (from < lane.valid_from) from = lane.valid_from;
-      const std::size_t found = first_candidate(stretches_.data, from, to);
-      if (found == kNoPosition) continue;
-      record(lane, found);
-      lane.at = lane.valid_from - kGearBlock;
-      return;
-    }
+  // One of the kGearPart bytes at `offset` from where this walk began may be a candidate. What is too near to the last
+  // candidate, or was walked only to warm up, lies before `valid_from`.
+  void look_closer(Lane& lane, std::size_t offset) noexcept {
+    if (lane.stretch == kNoStretch) return;
+    const std::size_t from = std::max(lane.at + offset, lane.valid_from);
+    const std::size_t found = first_candidate(stretches_.data, from, lane.at + offset + kGearPart);
+    if (found != kNoPosition) record(lane, found);
   }
 
-  // Ends a lane that has less than a block left, and gives it new work.
-  void settle(Lane& lane) noexcept {
+  // Moves a lane on by what was walked, or to where the next candidate may be; gives it new work if it is through.
+  void settle(Lane& lane, std::size_t walked) noexcept {
+    lane.at += walked;
+    if (lane.valid_from >= lane.at + kGearBlock) lane.at = lane.valid_from - kGearBlock;
     if (lane.at < lane.end && lane.end - lane.at >= kGearBlock) return;
-    const std::size_t from = lane.at > lane.valid_from ? lane.at : lane.valid_from;
+    const std::size_t from = std::max(lane.at, lane.valid_from);
     if (from < lane.end && move(lane, lane.stretch, from)) return;
     take_stretch(lane);
   }
@@ -129,10 +126,13 @@ class Walker {
 
 std::size_t first_candidate(const std::uint8_t* data, std::size_t from, std::size_t end) noexcept {
   if (from >= end) return kNoPosition;
-  std::uint64_t hash = 0;
-  for (std::size_t position = from - 63; position < from; ++position) hash = (hash << 1) + kGear[data[position]];
+  const auto entry = [data](unsigned row, std::size_t position) { return kShifted.rows[row][data[position]]; };
+  std::uint64_t hash = entry(2, from - 63) + entry(1, from - 62) + entry(0, from - 61);
+  for (std::size_t at = from - 60; at < from; at += 4) {
+    hash = (hash << 4) + ((entry(3, at) + entry(2, at + 1)) + (entry(1, at + 2) + entry(0, at + 3)));
+  }
   for (std::size_t position = from; position < end; ++position) {
-    hash = (hash << 1) + kGear[data[position]];
+    hash = (hash << 1) + entry(0, position);
     if (hash < kCandidateBelow) return position;
   }
   return kNoPosition;

@@ -15,12 +15,12 @@ namespace {
 // Below this a walk of many stretches costs more than it saves.
 constexpr std::size_t kSequentialBytes = 96 * 1024;
 constexpr std::size_t kMinStretchBytes = 16 * 1024;
-constexpr std::size_t kMaxStretchBytes = 160 * 1024;
+constexpr std::size_t kMaxStretchBytes = 64 * 1024;
 // A little more than a power of two: lanes whose bytes are a power of two apart fight for the same lines of the cache.
 constexpr std::size_t kStretchSkewBytes = 7 * kGearBlock;
 
 std::size_t stretch_bytes_for(std::size_t size, unsigned lanes) noexcept {
-  const std::size_t even = size / (std::size_t{lanes} * 4);
+  const std::size_t even = size / (std::size_t{lanes} * 8);
   const std::size_t bounded = std::clamp(even, kMinStretchBytes, kMaxStretchBytes);
   return bounded / 4096 * 4096 + kStretchSkewBytes;
 }
@@ -95,7 +95,13 @@ Status cut_all(const std::uint8_t* data, std::size_t size, unsigned threads, std
   }
   stretches.slots = slots.get();
   stretches.counts = counts.get();
-  const std::size_t group = std::size_t{table.lanes} * 4;
+  // Lanes that run out of stretches idle while the last ones finish: few and large groups, more of them for more
+  // threads.
+  const std::size_t workers = threads == 0 ? default_threads() : threads;
+  const std::size_t groups =
+      workers == 1 ? 1
+                   : std::max<std::size_t>(1, std::min(workers * 4, stretch_count / (std::size_t{table.lanes} * 8)));
+  const std::size_t group = (stretch_count + groups - 1) / groups;
   parallel_for((stretch_count + group - 1) / group, threads, [&](std::size_t index) {
     find_candidates(table, stretches, index * group, std::min(stretch_count, (index + 1) * group));
   });

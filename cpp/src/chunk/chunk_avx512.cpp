@@ -41,11 +41,11 @@ constexpr Planes make_planes() {
 constexpr Planes kPlanes = make_planes();
 
 // Dword t of lane l becomes lane l of rows[t].
-[[gnu::always_inline]] inline void load_transposed(const std::uint8_t* const* at, __m512i* rows) {
+[[gnu::always_inline]] inline void load_transposed(const std::uint8_t* const* at, std::size_t offset, __m512i* rows) {
   __m512i a[16];
   __m512i b[16];
 #pragma GCC unroll 16
-  for (int l = 0; l < 16; ++l) a[l] = _mm512_loadu_si512(at[l]);
+  for (int l = 0; l < 16; ++l) a[l] = _mm512_loadu_si512(at[l] + offset);
 #pragma GCC unroll 8
   for (int l = 0; l < 16; l += 2) {
     b[l] = _mm512_unpacklo_epi32(a[l], a[l + 1]);
@@ -72,20 +72,20 @@ constexpr Planes kPlanes = make_planes();
   }
 }
 
-// Between exact points the top of h is carried as v = h / 2^48 with kFraction more bits, in the low 20 bits of a dword.
-// It starts within 0.3 of the truth (rounding, and the planes 0-3 left out); each byte doubles the error and adds 0.51
-// (the planes 0-5 of its entry). A bias of 0.9 doubles along and keeps v above zero, so for a hash below 2^48 v stays
-// under 4 (none or one byte on), 8 (two), 16 (three): that, at the least, is suspected.
-constexpr int kFraction = 4;
-constexpr int kBias = (1 << (15 - kFraction)) + 58982;  // rounding of the bits dropped, and 0.9 of 2^16
+// Between exact points the top of h is carried as v = h / 2^48 with kFraction more bits, in the low 28 bits of a dword.
+// It starts within 0.2 of the truth (the planes 0-3 left out); each byte doubles the error and adds 0.51 (the planes
+// 0-5 of its entry), 5.2 after three. A bias of 0.85 doubles along and keeps v above zero: where the hash is below
+// 2^48, v is below 0.85 * 8 + 5.2 + 1 at the most, which is less than kSuspectBelow.
+constexpr int kFraction = 12;
+constexpr int kBias = 55705;  // 0.85 of 2^16
+constexpr int kSuspectBelow = 16;
 
 [[gnu::always_inline]] inline __m512i top_of(__m512i top32) {
   return _mm512_srai_epi32(_mm512_add_epi32(top32, _mm512_set1_epi32(kBias)), 16 - kFraction);
 }
 
-// Suspects among four bytes: `before` is the top of h before them, `after` behind the last.
-[[gnu::always_inline]] inline __mmask16 suspects_of_four(__m512i before, __m512i after, __m512i digits7,
-                                                         __m512i digits6) {
+// The least v, unsigned and in the upper bits, behind each of four bytes: `before` is v before them, `after` behind.
+[[gnu::always_inline]] inline __m512i least_of_four(__m512i before, __m512i after, __m512i digits7, __m512i digits6) {
   // The top 16 bits of the four entries as words: of bytes 0 and 2, and of bytes 1 and 3. As a word's low byte a
   // negative digit counts 256 too much, which its upper byte gives back.
   const __m512i upper = _mm512_mask_add_epi8(digits7, _mm512_movepi8_mask(digits6), digits7, _mm512_set1_epi8(-1));
@@ -93,17 +93,14 @@ constexpr int kBias = (1 << (15 - kFraction)) + 58982;  // rounding of the bits 
   const __m512i down = _mm512_broadcast_i32x4(_mm_setr_epi8(1, 0, 3, 0, 5, 0, 7, 0, 9, 0, 11, 0, 13, 0, 15, 0));
   const __m512i words02 = _mm512_mask_shuffle_epi8(digits6, 0xaaaaaaaaaaaaaaaaULL, upper, up);
   const __m512i words13 = _mm512_mask_shuffle_epi8(upper, 0x5555555555555555ULL, digits6, down);
-  constexpr int kOne = 1 << kFraction;
-  const __m512i before2 = _mm512_add_epi32(before, before);
-  const __m512i before4 = _mm512_add_epi32(before2, before2);
-  const __m512i after1 = _mm512_dpwssd_epi32(before2, words02, _mm512_set1_epi32(kOne));
-  const __m512i after2 = _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(before4, words02, _mm512_set1_epi32(2 * kOne)),
-                                             words13, _mm512_set1_epi32(kOne));
-  const __m512i after3 = _mm512_dpwssd_epi32(_mm512_add_epi32(after2, after2), words02, _mm512_set1_epi32(kOne << 16));
-  const auto at_least = [](int limit) { return _mm512_set1_epi32((1 << (16 + kFraction)) - (limit << kFraction)); };
-  return static_cast<__mmask16>(
-      _mm512_testn_epi32_mask(after1, at_least(4)) | _mm512_testn_epi32_mask(after2, at_least(8)) |
-      _mm512_testn_epi32_mask(after3, at_least(16)) | _mm512_testn_epi32_mask(after, at_least(4)));
+  const __m512i low_word = _mm512_set1_epi32(1 << kFraction);
+  const __m512i high_word = _mm512_set1_epi32(1 << (kFraction + 16));
+  const __m512i after1 = _mm512_dpwssd_epi32(_mm512_add_epi32(before, before), words02, low_word);
+  const __m512i after2 = _mm512_dpwssd_epi32(_mm512_add_epi32(after1, after1), words13, low_word);
+  const __m512i after3 = _mm512_dpwssd_epi32(_mm512_add_epi32(after2, after2), words02, high_word);
+  constexpr unsigned kAlign = 16 - kFraction;
+  return _mm512_min_epu32(_mm512_min_epu32(_mm512_slli_epi32(after1, kAlign), _mm512_slli_epi32(after2, kAlign)),
+                          _mm512_min_epu32(_mm512_slli_epi32(after3, kAlign), _mm512_slli_epi32(after, kAlign)));
 }
 
 // The merging form keeps the index where the mask is clear: no blend, and the index is still there for the second half.
@@ -112,9 +109,8 @@ constexpr int kBias = (1 << (15 - kFraction)) + 58982;  // rounding of the bits 
   return _mm512_mask2_permutex2var_epi8(table[0], upper_done, _knot_mask64(high), table[1]);
 }
 
-// Sixteen bytes a lane: rows[0] to rows[3] hold four each. Sets suspects[0] to suspects[3] and returns their union.
-[[gnu::always_inline]] inline unsigned walk_sixteen(const __m512i* rows, __m512i* state, __m512i* top32,
-                                                    std::uint16_t* suspects) {
+// Sixteen bytes a lane: rows[0] to rows[3] hold four each. Returns the lanes with a suspect.
+[[gnu::always_inline]] inline __mmask16 walk_sixteen(const __m512i* rows, __m512i* state, __m512i* top32) {
   const __m512i weights_first = _mm512_set1_epi32(0x10204080);
   const __m512i weights_second = _mm512_set1_epi32(0x01020408);
   const __m512i zero = _mm512_setzero_si512();
@@ -128,11 +124,7 @@ constexpr int kBias = (1 << (15 - kFraction)) + 58982;  // rounding of the bits 
 #pragma GCC unroll 8
   for (int plane = 0; plane < 8; ++plane) {
     __m512i table[4];
-    for (int i = 0; i < 4; ++i) {
-      table[i] = _mm512_load_si512(kPlanes.digit[plane] + 64 * i);
-      // Stay in a register: loading at each of the four uses costs more than the look-up.
-      asm("" : "+v"(table[i]));
-    }
+    for (int i = 0; i < 4; ++i) table[i] = _mm512_load_si512(kPlanes.digit[plane] + 64 * i);
     __m512i digits[4];
     for (int i = 0; i < 4; ++i) digits[i] = look_up(table, rows[i], high[i]);
     const __m512i old = state[plane];
@@ -161,31 +153,30 @@ constexpr int kBias = (1 << (15 - kFraction)) + 58982;  // rounding of the bits 
   }
   top[3] = _mm512_add_epi32(top[3], _mm512_slli_epi32(top[2], 4));
   *top32 = top[4];
-  unsigned any = 0;
-  for (int i = 0; i < 4; ++i) {
-    const __mmask16 mask = suspects_of_four(top_of(top[i]), top_of(top[i + 1]), digits7[i], digits6[i]);
-    suspects[i] = mask;
-    any |= mask;
-  }
-  return any;
+  for (__m512i& value : top) value = top_of(value);
+  const __m512i least01 = _mm512_min_epu32(least_of_four(top[0], top[1], digits7[0], digits6[0]),
+                                           least_of_four(top[1], top[2], digits7[1], digits6[1]));
+  const __m512i least23 = _mm512_min_epu32(least_of_four(top[2], top[3], digits7[2], digits6[2]),
+                                           least_of_four(top[3], top[4], digits7[3], digits6[3]));
+  return _mm512_testn_epi32_mask(_mm512_min_epu32(least01, least23), _mm512_set1_epi32(-(kSuspectBelow << 16)));
 }
 
-std::size_t walk(GearLanes* lanes, std::size_t blocks, std::uint16_t* suspects) noexcept {
-  __m512i* state = reinterpret_cast<__m512i*>(lanes->state);
-  __m512i top32 = state[8];
+void walk(GearLanes* lanes, std::size_t blocks, std::uint16_t* suspects) noexcept {
+  // A copy: stores to the caller's memory would be loaded again at once, which costs a fifth of the speed.
+  __m512i* saved = reinterpret_cast<__m512i*>(lanes->state);
+  __m512i state[8];
+  for (int plane = 0; plane < 8; ++plane) state[plane] = saved[plane];
+  __m512i top32 = saved[8];
   for (std::size_t block = 0; block < blocks; ++block) {
     __m512i rows[16];
-    load_transposed(lanes->at, rows);
-    for (unsigned l = 0; l < 16; ++l) lanes->at[l] += kGearBlock;
-    unsigned any = 0;
-    for (unsigned i = 0; i < 16; i += 4) any |= walk_sixteen(rows + i, state, &top32, suspects + i);
-    if (any != 0) {
-      state[8] = top32;
-      return block + 1;
+    load_transposed(lanes->at, block * kGearBlock, rows);
+    for (unsigned part = 0; part < kGearParts; ++part) {
+      suspects[block * kGearParts + part] = walk_sixteen(rows + 4 * part, state, &top32);
     }
   }
-  state[8] = top32;
-  return blocks;
+  for (const std::uint8_t*& at : lanes->at) at += blocks * kGearBlock;
+  for (int plane = 0; plane < 8; ++plane) saved[plane] = state[plane];
+  saved[8] = top32;
 }
 
 }  // namespace

@@ -7,7 +7,10 @@ namespace textnlp_fast {
 
 // Bytes of each lane that a kernel walks before it looks up; also the reach of the Gear hash.
 inline constexpr std::size_t kGearBlock = 64;
+inline constexpr unsigned kGearParts = 4;
+inline constexpr std::size_t kGearPart = kGearBlock / kGearParts;
 inline constexpr unsigned kGearMaxLanes = 16;
+inline constexpr std::size_t kGearMaxBlocks = 16;
 
 // Several stretches of one buffer, hashed side by side. A lane forgets where it came from after kGearBlock bytes, so
 // its pointer may be moved between calls: the first block after a move gives answers that mean nothing.
@@ -20,10 +23,10 @@ struct GearLanes {
 struct ChunkKernels {
   const char* name;
   unsigned lanes;
-  // Walks up to `blocks` blocks of kGearBlock bytes in every lane and advances `at`. Returns the count walked: it stops
-  // after the first block with suspects. Then bit l of suspects[q] says that one of the bytes 4q .. 4q+3 of lane l's
-  // last block may end a chunk. A byte whose hash has its top 16 bits zero is always suspected; so are a few others.
-  std::size_t (*walk)(GearLanes* lanes, std::size_t blocks, std::uint16_t* suspects) noexcept;
+  // Walks `blocks` blocks of kGearBlock bytes in every lane, at most kGearMaxBlocks, and advances `at`. Bit l of
+  // suspects[b * kGearParts + p] then says that one of the bytes of part p (kGearPart bytes) of lane l's block b may
+  // end a chunk: always where the hash has its top 16 bits zero, and in a few other places.
+  void (*walk)(GearLanes* lanes, std::size_t blocks, std::uint16_t* suspects) noexcept;
 };
 
 extern const ChunkKernels chunk_kernels_portable;

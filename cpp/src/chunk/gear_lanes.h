@@ -30,38 +30,30 @@ constexpr ShiftedGear kShifted = make_shifted_gear();
 // suspects a little more and misses nothing.
 constexpr std::uint64_t kSuspectBelow = std::uint64_t{1} << 51;
 
-static std::size_t walk_scalar_lanes(GearLanes* lanes, std::size_t blocks, std::uint16_t* suspects) noexcept {
+static void walk_scalar_lanes(GearLanes* lanes, std::size_t blocks, std::uint16_t* suspects) noexcept {
   std::uint64_t hash[kScalarLanes];
   std::memcpy(hash, lanes->state, sizeof hash);
   const std::uint8_t* at[kScalarLanes];
   std::memcpy(at, lanes->at, sizeof at);
-  std::size_t block = 0;
-  unsigned any = 0;
-  std::memset(suspects, 0, 16 * sizeof *suspects);
-  while (block < blocks && any == 0) {
-    for (std::size_t four = 0; four < kGearBlock; four += 4) {
+  std::memset(suspects, 0, blocks * kGearParts * sizeof *suspects);
+  for (std::size_t four = 0; four < blocks * kGearBlock; four += 4) {
 #pragma GCC unroll 4
-      for (unsigned lane = 0; lane < kScalarLanes; ++lane) {
-        const std::uint8_t* bytes = at[lane] + four;
-        const std::uint64_t one = (hash[lane] << 4) + kShifted.rows[3][bytes[0]];
-        const std::uint64_t two = one + kShifted.rows[2][bytes[1]];
-        const std::uint64_t three = two + kShifted.rows[1][bytes[2]];
-        const std::uint64_t last = three + kShifted.rows[0][bytes[3]];
-        hash[lane] = last;
-        if (__builtin_expect(one < kSuspectBelow, 0) || __builtin_expect(two < kSuspectBelow, 0) ||
-            __builtin_expect(three < kSuspectBelow, 0) || __builtin_expect(last < kSuspectBelow, 0)) {
-          any = 1;
-          suspects[four / 4] = static_cast<std::uint16_t>(suspects[four / 4] | (1U << lane));
-        }
+    for (unsigned lane = 0; lane < kScalarLanes; ++lane) {
+      const std::uint8_t* bytes = at[lane] + four;
+      const std::uint64_t one = (hash[lane] << 4) + kShifted.rows[3][bytes[0]];
+      const std::uint64_t two = one + kShifted.rows[2][bytes[1]];
+      const std::uint64_t three = two + kShifted.rows[1][bytes[2]];
+      const std::uint64_t last = three + kShifted.rows[0][bytes[3]];
+      hash[lane] = last;
+      if (__builtin_expect(one < kSuspectBelow, 0) || __builtin_expect(two < kSuspectBelow, 0) ||
+          __builtin_expect(three < kSuspectBelow, 0) || __builtin_expect(last < kSuspectBelow, 0)) {
+        std::uint16_t& mask = suspects[four / kGearPart];
+        mask = static_cast<std::uint16_t>(mask | (1U << lane));
       }
     }
-#pragma GCC unroll 4
-    for (unsigned lane = 0; lane < kScalarLanes; ++lane) at[lane] += kGearBlock;
-    ++block;
   }
+  for (unsigned lane = 0; lane < kScalarLanes; ++lane) lanes->at[lane] = at[lane] + blocks * kGearBlock;
   std::memcpy(lanes->state, hash, sizeof hash);
-  std::memcpy(lanes->at, at, sizeof at);
-  return block;
 }
 
 }  // namespace
