@@ -94,7 +94,7 @@ format: $(VENV)/.lint-tools  ## Rewrite the sources in the house format
 	clang-format -i $(CXX_FILES)
 
 # One build serves the sanitized tests and the fuzz harnesses; gcc serves the tests where clang is missing.
-build/sanitize/.built: $(VENV)/.build-tools $(CORE) $(wildcard tests/native/*.cpp tests/native/*.h fuzz/*.cpp)
+build/sanitize/.built: $(VENV)/.build-tools $(CORE) $(wildcard tests/native/*.cpp tests/native/*.h fuzz/*.cpp fuzz/*.h fuzz/seeds/*.cpp)
 ifneq ($(CLANGXX),)
 	cmake -S . -B build/sanitize -G Ninja -DCMAKE_CXX_COMPILER=$(CLANGXX) -DCMAKE_C_COMPILER=$(subst clang++,clang,$(CLANGXX)) \
 	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_TESTS=ON -DTEXTNLP_FAST_FUZZ=ON
@@ -116,8 +116,11 @@ ifneq ($(CLANGXX),)
 	  test -x "$$harness" -a -f "$$harness" || continue; \
 	  name=$${harness##*/fuzz_}; mkdir -p build/fuzz/$$name fuzz/corpus/$$name; \
 	  echo "fuzz $$name, $(FUZZ_SECONDS) s"; \
-	  $$harness -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
-	    -artifact_prefix=build/fuzz/$$name- build/fuzz/$$name fuzz/corpus/$$name || exit 1; \
+	  if test -x build/sanitize/seed_$$name; then build/sanitize/seed_$$name build/fuzz/$$name || exit 1; fi; \
+	  $$harness -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/$$name- build/fuzz/$$name fuzz/corpus/$$name >build/fuzz/$$name.log 2>&1 \
+	    || { tail -n 60 build/fuzz/$$name.log; echo "fuzz $$name found the input above, kept as build/fuzz/$$name-*"; exit 1; }; \
+	  grep -E 'number_of_executed_units|new_units_added' build/fuzz/$$name.log; \
 	done
 else
 	@echo "skipped: libFuzzer needs clang (apt-get install clang-14 libclang-rt-14-dev)"

@@ -14,3 +14,11 @@ foreach(source IN LISTS harnesses)
   target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
   target_link_libraries(fuzz_${name} PRIVATE textnlp_fast_core)
 endforeach()
+
+# seed_<harness> FOLDER writes the inputs that a harness starts from, in today's format.
+file(GLOB seed_writers CONFIGURE_DEPENDS fuzz/seeds/*.cpp)
+foreach(source IN LISTS seed_writers)
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(seed_${name} ${source})
+  target_link_libraries(seed_${name} PRIVATE textnlp_fast_core)
+endforeach()

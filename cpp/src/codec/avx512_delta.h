@@ -272,7 +272,7 @@ void encode_sparse(const std::uint8_t* target, const std::uint8_t* base, std::si
       _mm512_store_si512(index, _mm512_or_si512(_mm512_slli_epi16(context, 7), tokens.token));
       for (__mmask32 left = changed; left != 0; left &= left - 1) {
         const auto lane = static_cast<unsigned>(__builtin_ctz(left));
-        const EncodeSymbol& symbol = tables.symbols[0][index[lane]];
+        const EncodeSymbol& symbol = tables.symbols[index[lane] / kMaxTokens][index[lane] % kMaxTokens];
         freqs[lane] = symbol.freq;
         starts[lane] = symbol.start;
       }
