@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import blake3
 import pytest
 
 from textnlp_fast import _native
@@ -80,6 +81,16 @@ def test_embedding_program_agrees_with_python(facts: dict[str, str]) -> None:
 def test_status_carries_code_position_and_reason(facts: dict[str, str]) -> None:
     assert facts["status"] == "failed 42 torn frame"
     assert facts["bf16_bytes"] == "2"
+
+
+def test_hash_is_blake3(facts: dict[str, str]) -> None:
+    assert facts["blake3"] == blake3.blake3(b"weights").hexdigest()
+
+
+def test_codec_gives_back_the_tensor_from_fewer_bytes(facts: dict[str, str]) -> None:
+    verdict, written, _, raw = facts["codec"].split()
+    assert verdict == "same"
+    assert 0 < int(written) < int(raw) // 8
 
 
 def test_an_incompatible_version_is_refused(prefix: Path, tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
 // Uses each part of the installed core once, as a C++ server would, and prints one "name value" line a fact; the test
 // that builds this program compares them with what Python says.
+#include <cstdint>
 #include <cstdio>
+#include <cstring>
+#include <vector>
 
+#include "textnlp_fast/codec.h"
 #include "textnlp_fast/cpu.h"
 #include "textnlp_fast/dtype.h"
+#include "textnlp_fast/hash.h"
 #include "textnlp_fast/status.h"
 
 namespace {
@@ -25,10 +30,35 @@ void use_status() {
   std::printf("bf16_bytes %zu\n", textnlp_fast::element_size(textnlp_fast::Dtype::bf16));
 }
 
+void use_hash() {
+  const char text[] = "weights";
+  std::printf("blake3 ");
+  for (const std::uint8_t byte : textnlp_fast::blake3(text, std::strlen(text))) std::printf("%02x", byte);
+  std::printf("\n");
+}
+
+// A bf16 tensor of ones, one of which moves by a step; the delta is decoded in place, over the base.
+void use_codec() {
+  std::vector<std::uint16_t> base(4096, 0x3F80);
+  std::vector<std::uint16_t> target = base;
+  target[100] += 1;
+  const std::size_t size = base.size() * sizeof base[0];
+  const auto bytes = [](std::vector<std::uint16_t>& tensor) { return reinterpret_cast<std::uint8_t*>(tensor.data()); };
+  const textnlp_fast::EncodeOptions options;
+  std::vector<std::uint8_t> payload(textnlp_fast::encode_bound(size, options.frame_size));
+  std::size_t written = 0;
+  auto status = textnlp_fast::encode(textnlp_fast::Dtype::bf16, bytes(target), bytes(base), size, options,
+                                     payload.data(), payload.size(), &written);
+  if (status.ok()) status = textnlp_fast::decode(payload.data(), written, bytes(base), bytes(base), size, 1);
+  std::printf("codec %s %zu of %zu\n", status.ok() && base == target ? "same" : status.message, written, size);
+}
+
 }  // namespace
 
 int main() {
   use_cpu();
   use_status();
+  use_hash();
+  use_codec();
   return 0;
 }
