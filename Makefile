@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# The embedding test keeps its build of the core here between runs of the suite.
+export TEXTNLP_FAST_CORE_BUILD := $(CURDIR)/build/core
 
 CORE := CMakeLists.txt pyproject.toml $(shell find cpp cuda cmake -type f 2>/dev/null)
 CXX_FILES := $(shell git ls-files -co --exclude-standard -- '*.cpp' '*.h' '*.cu' '*.cuh' 2>/dev/null)
@@ -16,7 +18,7 @@ CLANGXX := $(firstword $(shell command -v clang++-14 clang++-16 clang++-19 clang
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-isa native lint lint-python lint-cpp format sanitize fuzz neon cuda wheel wheel-test bench clean
+.PHONY: help install demo test test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz neon cuda wheel wheel-test bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -108,6 +110,22 @@ endif
 sanitize: build/sanitize/.built  ## The C++ tests under ASan and UBSan, then a short fuzz run
 	ctest --test-dir build/sanitize --output-on-failure
 	$(MAKE) fuzz
+
+# The module itself under ASan and UBSan, driven by the Python tests: bindings and buffers too. The editable finder is
+# taken out, else it would answer the import with the ordinary module. libstdc++ is loaded early for ASan to see its throws.
+SITE := $(CURDIR)/build/sanitize-python/site
+sanitize-python: $(VENV)/.installed  ## The Python suite, without slow tests, on a sanitized module (gcc)
+	cmake -S . -B build/sanitize-python -G Ninja -DCMAKE_CXX_COMPILER=g++ -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_INSTALL_CPP=OFF -DTEXTNLP_FAST_SANITIZE=address,undefined \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
+	cmake --build build/sanitize-python
+	rm -rf $(SITE) && mkdir -p $(SITE) && cp -r python/textnlp_fast $(SITE)/
+	cmake --install build/sanitize-python --component python --prefix $(SITE) >/dev/null
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(SITE) \
+	  $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
+	  import textnlp_fast; assert textnlp_fast.__file__.startswith("$(SITE)"), textnlp_fast.__file__; \
+	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m 'not slow' --ignore=tests/packaging $(PYTEST_ARGS)
 
 # Inputs that a run finds go to build/, so that fuzz/corpus stays small and chosen.
 fuzz: build/sanitize/.built  ## Each libFuzzer harness for FUZZ_SECONDS (20); needs clang

@@ -28,8 +28,12 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The core, configured without Python and installed into a folder of its own."""
-    build = tmp_path_factory.mktemp("core-build")
+    """The core, configured without Python and installed into a folder of its own.
+
+    ``TEXTNLP_FAST_CORE_BUILD`` names a build folder to keep, so that the suite can run several times for one build.
+    """
+    kept = os.environ.get("TEXTNLP_FAST_CORE_BUILD")
+    build = Path(kept) if kept else tmp_path_factory.mktemp("core-build")
     prefix = tmp_path_factory.mktemp("core-prefix")
     run("cmake", "-S", ROOT, "-B", build, "-DTEXTNLP_FAST_CUDA=OFF", "-DCMAKE_INSTALL_LIBDIR=lib")
     run("cmake", "--build", build, "--parallel", "2")
