@@ -20,9 +20,10 @@ struct Words4 {
 
 struct Lanes4 : Words4 {
   static constexpr std::size_t kLanes = 4;
+  static constexpr int kChains = 4;
   static Reg splat(std::uint32_t word) { return vdupq_n_u32(word); }
   static Reg load(const std::uint32_t* words) { return vld1q_u32(words); }
-  static void prefetch(const void* address) { __builtin_prefetch(address); }
+  [[gnu::always_inline]] static void prefetch(const void* address) { __builtin_prefetch(address); }
 
   static Reg bytes(const std::uint8_t* from) { return vreinterpretq_u32_u8(vld1q_u8(from)); }
   static Reg lower(Reg a, Reg b) { return vcombine_u32(vget_low_u32(a), vget_low_u32(b)); }

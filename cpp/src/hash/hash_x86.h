@@ -15,7 +15,9 @@ struct Lanes8Base {
   static Reg load(const std::uint32_t* words) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(words)); }
   static Reg add(Reg a, Reg b) { return _mm256_add_epi32(a, b); }
   static Reg exclusive_or(Reg a, Reg b) { return _mm256_xor_si256(a, b); }
-  static void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
+  [[gnu::always_inline]] static void prefetch(const void* address) {
+    _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0);
+  }
 
   // 16 bytes of lane `low` in the lower half, of lane `high` in the upper one.
   static Reg pair(const std::uint8_t* low, const std::uint8_t* high) {
