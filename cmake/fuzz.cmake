@@ -12,6 +12,8 @@ foreach(source IN LISTS harnesses)
   add_executable(fuzz_${name} ${source})
   target_compile_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
   target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+  # cpp/src too: the chunk harness states the definition again, on the core's own constants.
+  target_include_directories(fuzz_${name} PRIVATE cpp/src)
   target_link_libraries(fuzz_${name} PRIVATE textnlp_fast_core)
 endforeach()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import blake3
 import pytest
 
-from textnlp_fast import _native
+from textnlp_fast import _native, chunking
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBED = ROOT / "tests" / "native" / "embed"
@@ -89,6 +89,12 @@ def test_status_carries_code_position_and_reason(facts: dict[str, str]) -> None:
 
 def test_hash_is_blake3(facts: dict[str, str]) -> None:
     assert facts["blake3"] == blake3.blake3(b"weights").hexdigest()
+
+
+def test_chunks_end_where_the_protocol_ends_them(facts: dict[str, str]) -> None:
+    ends = chunking.boundaries(bytes(300_000)).tolist()
+    assert facts["chunks"] == "ok " + " ".join(map(str, ends))
+    assert ends[-1] == 300_000
 
 
 def test_codec_gives_back_the_tensor_from_fewer_bytes(facts: dict[str, str]) -> None:

@@ -55,28 +55,3 @@ def test_isa_asked_for_by_the_environment_runs() -> None:
         pytest.fail(f"TEXTNLP_FAST_ISA={asked}, but this machine has {_native.available_isas()}")
     assert _native.isa_name() == asked
     assert _native.isa_warning() == ""
-
-
-@pytest.mark.parametrize("isa", _native.available_isas())
-def test_each_isa_can_be_forced(isa: str) -> None:
-    printed = python(
-        "from textnlp_fast import _native; print(_native.isa_name(), repr(_native.isa_warning()))",
-        TEXTNLP_FAST_ISA=isa,
-    )
-    assert printed == f"{isa} ''"
-
-
-def test_unknown_isa_warns_and_falls_back() -> None:
-    printed = python(
-        "from textnlp_fast import _native; print(_native.isa_name(), _native.isa_warning())",
-        TEXTNLP_FAST_ISA="mmx",
-    )
-    name, _, warning = printed.partition(" ")
-    assert name == _native.available_isas()[0]
-    assert "TEXTNLP_FAST_ISA" in warning
-
-
-def test_force_isa_refuses_what_is_not_there() -> None:
-    before = _native.isa_name()
-    assert _native.force_isa("mmx") is False
-    assert _native.isa_name() == before

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "textnlp_fast/chunk.h"
 #include "textnlp_fast/codec.h"
 #include "textnlp_fast/cpu.h"
 #include "textnlp_fast/dtype.h"
@@ -37,6 +38,18 @@ void use_hash() {
   std::printf("\n");
 }
 
+// Zeros never meet the hash's condition, so each chunk is as long as a chunk may be.
+void use_chunk() {
+  const std::vector<std::uint8_t> zeros(300'000);
+  std::vector<std::uint64_t> ends(textnlp_fast::max_chunks(zeros.size()));
+  std::size_t count = 0;
+  const auto status = textnlp_fast::chunk_boundaries(zeros.data(), zeros.size(), 2, ends.data(), ends.size(), &count);
+  std::printf("chunks %s", status.ok() ? "ok" : status.message);
+  for (std::size_t index = 0; index < count; ++index)
+    std::printf(" %llu", static_cast<unsigned long long>(ends[index]));
+  std::printf("\n");
+}
+
 // A bf16 tensor of ones, one of which moves by a step; the delta is decoded in place, over the base.
 void use_codec() {
   std::vector<std::uint16_t> base(4096, 0x3F80);
@@ -59,6 +72,7 @@ int main() {
   use_cpu();
   use_status();
   use_hash();
+  use_chunk();
   use_codec();
   return 0;
 }
