@@ -77,6 +77,7 @@ lint-python: $(VENV)/.lint-tools
 	ruff check .
 	ruff format --check .
 	mypy --strict
+	stubtest textnlp_fast._native --allowlist .ci/stubtest-allow
 	PYTHONPATH=python lint-imports --no-cache
 
 # Configured, not built: clang-tidy wants the compile commands only.
