@@ -1,0 +1,33 @@
+"""This package as one more contender, through its public Python call."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from measure import Bytes
+from peers.native import PeerUnavailableError
+from peers.peer import Peer
+
+
+class Ours(Peer):
+    """``textnlp_fast.delta.codec`` on one tensor; all tables and headers are in the payload."""
+
+    name = "textnlp-fast"
+    in_place = True
+
+    def __init__(self, *, dtype: str = "BF16", threads: int = 1) -> None:
+        try:
+            self._codec: Any = import_module("textnlp_fast.delta.codec")
+        except ImportError as error:
+            raise PeerUnavailableError(f"textnlp-fast is not built here: {error}") from error
+        self._dtype, self._threads = dtype, threads
+
+    def encode(self, target: Bytes, base: Bytes | None) -> Bytes:
+        payload = self._codec.encode(target, base, dtype=self._dtype, threads=self._threads)
+        return np.frombuffer(payload, dtype=np.uint8)
+
+    def decode(self, payload: Bytes, base: Bytes | None, out: Bytes) -> None:
+        self._codec.decode_into(payload, out, base, threads=self._threads)
