@@ -1,18 +1,22 @@
 """Speed of the codec on one core, beside its peers, in one run.
 
-Usage: python benches/codec_speed.py [--only bitx,gaps,zipnn] [--pairs rl_0001,...] [--rounds N] [--copies N] [--json]
+Each pair (about 3 MB a side) is laid out in memory ``--copies`` times, every copy in pages of its own and
+coded by a call of its own, so that all stream from memory and not from the last-level cache, and no peer
+finds one copy inside another. GB/s are bytes of bf16 weights per second of wall time on one pinned core.
 
-Each pair (about 3 MB a side) is laid out in memory ``--copies`` times, every copy in pages of its own and coded by an
-own call, so that all contenders stream from memory and not from the last-level cache, and no peer finds one copy
-inside another. GB/s are bytes of bf16 weights per second of wall time on one pinned core, median of all rounds.
+    python benches/codec_speed.py                               all of it
+    python benches/codec_speed.py --only bitx --pairs rl_0001   what one tunes against
+    python benches/codec_speed.py --only zipnn --pairs none     coding without a base alone
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -31,17 +35,17 @@ from measure import (
     race,
 )
 from ours import Ours
-from pairs import Pair, join, load_checkpoints, load_pairs
-from peers.native import PeerFailedError, PeerUnavailableError
-from peers.peer import Peer
-from peers.roster import delta_rivals, standalone_rivals
+from pairs import CHECKPOINTS, join, load_checkpoints, load_pairs
+from peers.peer import Peer, PeerFailedError, PeerUnavailableError
+from peers.roster import Roster, delta_speed, standalone_speed
 
 OURS = "ours"
+STANDALONE_SETS = ("base", "sft_0100", "pre_0600")
 
 
 @dataclass
 class Scene:
-    """One data set, laid out ``copies`` times in touched memory."""
+    """One data set, laid out several times in touched memory. ``outputs`` is where decoders write."""
 
     name: str
     targets: list[Bytes]
@@ -63,6 +67,11 @@ class Scene:
 
     def base(self, number: int) -> Bytes | None:
         return None if self.bases is None else self.bases[number]
+
+    def restore_bases(self) -> None:
+        """Put the bases back into ``outputs``, ahead of a decode in place."""
+        for out, base in zip(self.outputs, self.bases or [], strict=True):
+            out[:] = base
 
 
 def encoder(peer: Peer, scene: Scene) -> Callable[[], None]:
@@ -89,81 +98,90 @@ def in_place_decoder(peer: Peer, scene: Scene, payloads: Sequence[Bytes]) -> Cal
     return run
 
 
+def kept(payload: Bytes) -> Bytes:
+    """A payload that outlives the next encode; one that a library allocated for us stays as it is."""
+    return payload if isinstance(payload.base, bytes) else copy_of(payload)
+
+
 def encode_checked(peer: Peer, scene: Scene) -> list[Bytes]:
     """The payload of every copy, each decoded once and compared with what went in."""
     payloads = []
     for number, target in enumerate(scene.targets):
-        payload = copy_of(peer.encode(target, scene.base(number)))
+        payload = kept(peer.encode(target, scene.base(number)))
         out = scene.outputs[number]
         out.fill(0xA5)
-        peer.decode(payload, scene.base(number), out)
-        if not np.array_equal(out, target):
+        if not np.array_equal(peer.decode(payload, scene.base(number), out), target):
             raise PeerFailedError(f"{peer.name} gave back other bytes on {scene.name}")
         payloads.append(payload)
     return payloads
 
 
 def fastest(variants: Sequence[Peer], scene: Scene) -> tuple[Peer, Peer]:
-    """The variant of one peer that encodes fastest here and the one that decodes fastest; they may differ."""
+    """The variant of one peer that encodes fastest on this data and the one that decodes fastest.
+
+    They may differ: where that favours the peer over any one layout it could really have, so be it.
+    """
     if len(variants) == 1:
         return variants[0], variants[0]
     target, base, out = scene.targets[0], scene.base(0), scene.outputs[0]
-    payloads = [copy_of(variant.encode(target, base)) for variant in variants]
-    names = [str(number) for number in range(len(variants))]
-    encode = race(
-        {n: lambda v=v: v.encode(target, base) for n, v in zip(names, variants, strict=True)}, rounds=5
-    )
-    decode = race(
-        {
-            n: lambda v=v, p=p: v.decode(p, base, out)
-            for n, v, p in zip(names, variants, payloads, strict=True)
-        },
-        rounds=7,
-    )
-    best = [min(names, key=lambda n: timing[n].best) for timing in (encode, decode)]
-    return variants[int(best[0])], variants[int(best[1])]
+    encoders: dict[str, Callable[[], object]] = {}
+    decoders: dict[str, Callable[[], object]] = {}
+    for number, variant in enumerate(variants):
+        payload = kept(variant.encode(target, base))
+        encoders[str(number)] = partial(variant.encode, target, base)
+        decoders[str(number)] = partial(variant.decode, payload, base, out)
+    best = [
+        min(timings.values(), key=lambda timing: timing.best)
+        for timings in (
+            race(encoders, rounds=4, clock=time.process_time),
+            race(decoders, rounds=7, clock=time.process_time),
+        )
+    ]
+    return variants[int(best[0].name)], variants[int(best[1].name)]
 
 
 @dataclass
 class Contest:
-    """What one scene gave: timings of each contender by direction, and the payload sizes."""
+    """What one scene gave: timings of each contender by direction, payload sizes, and the variants chosen."""
 
-    scene: Scene
+    scene_name: str
+    size_bytes: int
+    has_base: bool
     encode: dict[str, Timing]
     decode: dict[str, Timing]
     in_place: dict[str, Timing]
     bits: dict[str, float]
     variants: dict[str, str]
 
+    def timings(self, direction: str) -> dict[str, Timing]:
+        return {"encode": self.encode, "decode": self.decode, "in_place": self.in_place}[direction]
 
-def compete(scene: Scene, rivals: dict[str, Sequence[Peer]], rounds: int) -> Contest:
-    encoders: dict[str, Callable[[], None]] = {}
-    decoders: dict[str, Callable[[], None]] = {}
-    in_place: dict[str, Callable[[], None]] = {}
+
+def compete(scene: Scene, contenders: Roster, rounds: int, clock: Callable[[], float]) -> Contest:
+    encoders: dict[str, Callable[[], object]] = {}
+    decoders: dict[str, Callable[[], object]] = {}
+    in_place: dict[str, Callable[[], object]] = {}
     bits: dict[str, float] = {}
     chosen: dict[str, str] = {}
-    for name, variants in rivals.items():
-        encode, decode = fastest(variants, scene)
-        payloads = encode_checked(decode, scene)
-        if encode is not decode:
-            encode_checked(encode, scene)
-        encoders[name], decoders[name] = encoder(encode, scene), decoder(decode, scene, payloads)
-        if decode.in_place and scene.bases is not None:
-            in_place[name] = in_place_decoder(decode, scene, payloads)
+    for name, variants in contenders.items():
+        fast_encode, fast_decode = fastest(variants, scene)
+        payloads = encode_checked(fast_decode, scene)
+        chosen[name] = fast_encode.variant
+        if fast_encode is not fast_decode:
+            encode_checked(fast_encode, scene)
+            chosen[name] += f"; to decode: {fast_decode.variant}"
+        encoders[name] = encoder(fast_encode, scene)
+        decoders[name] = decoder(fast_decode, scene, payloads)
+        if fast_decode.in_place and scene.bases is not None:
+            in_place[name] = in_place_decoder(fast_decode, scene, payloads)
         bits[name] = 16 * sum(payload.size for payload in payloads) / scene.size_bytes
-        chosen[name] = (
-            f"{encode.variant}; decode {decode.variant}" if encode is not decode else encode.variant
-        )
-
-    def restore() -> None:
-        for number, out in enumerate(scene.outputs):
-            out[:] = scene.base(number)
-
     return Contest(
-        scene,
-        race(encoders, rounds=rounds),
-        race(decoders, rounds=rounds),
-        race(in_place, rounds=rounds, before=restore) if in_place else {},
+        scene.name,
+        scene.size_bytes,
+        scene.bases is not None,
+        race(encoders, rounds=rounds, clock=clock),
+        race(decoders, rounds=rounds, clock=clock),
+        race(in_place, rounds=rounds, clock=clock, before=scene.restore_bases) if in_place else {},
         bits,
         chosen,
     )
@@ -172,14 +190,11 @@ def compete(scene: Scene, rivals: dict[str, Sequence[Peer]], rounds: int) -> Con
 def speed_rows(contests: Sequence[Contest], direction: str, names: Sequence[str]) -> list[list[object]]:
     rows: list[list[object]] = []
     for contest in contests:
-        timings: dict[str, Timing] = getattr(contest, direction)
-        row: list[object] = [contest.scene.name]
+        timings = contest.timings(direction)
+        row: list[object] = [contest.scene_name]
+        row += [timings[n].gigabytes_per_second(contest.size_bytes) if n in timings else None for n in names]
         for name in names:
-            row.append(
-                timings[name].gigabytes_per_second(contest.scene.size_bytes) if name in timings else None
-            )
-        for name in names:
-            if name != OURS:
+            if name != OURS and OURS in names:
                 both = OURS in timings and name in timings
                 row.append(paired_ratio(timings[OURS], timings[name]) if both else None)
         rows.append(row)
@@ -189,141 +204,124 @@ def speed_rows(contests: Sequence[Contest], direction: str, names: Sequence[str]
 def add_tables(results: Results, contests: Sequence[Contest], names: Sequence[str], what: str) -> None:
     titles = {
         "encode": f"{what}: encode, GB/s",
-        "decode": f"{what}: decode into another buffer, GB/s",
+        "decode": f"{what}: decode, GB/s",
         "in_place": f"{what}: decode in place (the base becomes the target), GB/s",
     }
     for direction, title in titles.items():
-        present = [name for name in names if any(name in getattr(contest, direction) for contest in contests)]
+        present = [name for name in names if any(name in c.timings(direction) for c in contests)]
         if present:
-            columns = ["data", *present, *(f"ours / {name}" for name in present if name != OURS)]
-            results.add_table(title, columns, speed_rows(contests, direction, present))
+            ratios = [f"ours / {name}" for name in present if name != OURS and OURS in present]
+            results.add_table(title, ["data", *present, *ratios], speed_rows(contests, direction, present))
 
 
-def judge(
-    results: Results, contests: Sequence[Contest], direction: str, rival: str, limit: float, what: str
-) -> None:
+def judge(contests: Sequence[Contest], direction: str, rival: str, *, at_least: float, what: str) -> Verdict:
+    """One acceptance criterion: ours over ``rival``, on every set of ``contests``."""
+    criterion = f"{what} {direction} at least {at_least}x {rival} on every set"
     ratios = {
-        contest.scene.name: paired_ratio(timings[OURS], timings[rival])
+        contest.scene_name: paired_ratio(timings[OURS], timings[rival])
         for contest in contests
-        if OURS in (timings := getattr(contest, direction)) and rival in timings
+        if OURS in (timings := contest.timings(direction)) and rival in timings
     }
-    criterion = f"{what} {direction} at least {limit}x {rival} on every set"
     if not ratios:
-        results.verdicts.append(Verdict(criterion, None, "–", "ours or the peer is missing here"))
-        return
+        return Verdict(criterion, None, "–", "ours or the peer is missing")
     worst = min(ratios, key=ratios.__getitem__)
-    below = [f"{name} {ratio:.2f}x" for name, ratio in ratios.items() if ratio < limit]
-    results.verdicts.append(
-        Verdict(
-            criterion,
-            not below,
-            f"worst {ratios[worst]:.2f}x on {worst}",
-            "below: " + ", ".join(below) if below else "",
-        )
+    below = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in ratios.items() if ratio < at_least)
+    return Verdict(
+        criterion, not below, f"worst {ratios[worst]:.2f}x on {worst}", f"below: {below}" if below else ""
     )
 
 
 def roofline(contests: Sequence[Contest], memcpy: float, what: str) -> str:
-    """Where decoding stands against the memory it must move."""
+    """Where decoding stands against the memory traffic that it cannot avoid."""
     parts = []
     for contest in contests:
-        if OURS not in contest.decode:
-            continue
-        coded = contest.bits[OURS] / 16
-        inputs = coded + (1 if contest.scene.bases is not None else 0)
-        ceiling = memcpy * 2 / (1 + inputs)
-        speed = contest.decode[OURS].gigabytes_per_second(contest.scene.size_bytes)
-        parts.append(
-            f"{contest.scene.name} {speed:.2f} of {ceiling:.1f} GB/s ({100 * speed / ceiling:.0f} %)"
-        )
+        if OURS in contest.decode:
+            ceiling = memcpy * 2 / (1 + contest.bits[OURS] / 16 + contest.has_base)
+            speed = contest.decode[OURS].gigabytes_per_second(contest.size_bytes)
+            share = 100 * speed / ceiling
+            parts.append(f"{contest.scene_name} {speed:.2f} of {ceiling:.1f} GB/s ({share:.0f} %)")
     if not parts:
         return ""
     return (
-        f"Roofline, {what}: memcpy moves {memcpy:.1f} GB/s on this core in this run, one byte read and one written per "
-        "byte. Decoding reads the payload and, for a delta, the base, and writes the target; at memcpy's traffic that "
-        "would give the ceiling below. The distance to it is the coder's arithmetic. "
-        + "; ".join(parts)
-        + "."
+        f"Roofline, {what}: memcpy copies {memcpy:.1f} GB/s on this core in this run, reading one byte and "
+        "writing one for each. Decoding reads the payload and, for a delta, the base, and writes the "
+        "target; at memcpy's traffic that would run at the ceiling given below, and the distance to it is the coder's "
+        f"arithmetic. {'; '.join(parts)}."
     )
 
 
-def in_seconds(run: argparse.Namespace) -> Results:
+def contenders(rivals: Roster, only: str, missing: list[str]) -> Roster:
+    wanted = tuple(only.lower().split(",")) if only else ("",)
+    chosen = {name: variants for name, variants in rivals.items() if name.lower().startswith(wanted)}
+    try:
+        return {OURS: [Ours()], **chosen}
+    except PeerUnavailableError as error:
+        if str(error) not in missing:
+            missing.append(str(error))
+        return chosen
+
+
+def run(arguments: argparse.Namespace) -> Results:
     results = Results("codec_speed", machine(["zstandard", "zipnn", "openzl", "textnlp-fast"]))
+    clock = {"wall": time.perf_counter, "cpu": time.process_time}[arguments.clock]
     core = pin_to_one_core()
     keep_freed_memory()
     memcpy = [memcpy_gigabytes_per_second()]
-    wanted = set(run.only.split(",")) if run.only else None
-    pairs = [
-        pair
-        for pair in load_pairs()
-        if not run.pairs or any(key in pair.name for key in run.pairs.split(","))
-    ]
-
-    def roster(rivals: dict[str, Sequence[Peer]]) -> dict[str, Sequence[Peer]]:
-        kept = {
-            n: v for n, v in rivals.items() if wanted is None or any(n.lower().startswith(w) for w in wanted)
-        }
-        try:
-            return {OURS: [Ours()], **kept}
-        except PeerUnavailableError as error:
-            if str(error) not in results.paragraphs:
-                results.paragraphs.append(str(error))
-            return kept
-
-    rivals = roster(delta_rivals(results.paragraphs))
-    deltas = [compete(_delta_scene(pair, run.copies), rivals, run.rounds) for pair in pairs]
-    add_tables(results, deltas, list(rivals), "delta")
+    keys = arguments.pairs.split(",") if arguments.pairs else [""]
+    deltas: list[Contest] = []
+    missing: list[str] = []
+    roster = contenders(delta_speed(missing), arguments.only, missing)
+    for pair in load_pairs():
+        if any(key in pair.name for key in keys) and set(roster) != {OURS}:
+            scene = Scene.build(pair.name, *pair.joined(), arguments.copies)
+            deltas.append(compete(scene, roster, arguments.rounds, clock))
+    add_tables(results, deltas, list(roster), "delta")
     singles: list[Contest] = []
-    alone = roster(standalone_rivals(results.paragraphs))
-    if run.standalone and len(alone) > (OURS in alone):
-        for name, tensors in load_checkpoints().items():
-            if name in ("base", "sft_0100", "pre_0600") or not pairs[0].real:
-                scene = Scene.build(name, join(tensors), None, run.copies)
-                singles.append(compete(scene, alone, run.rounds))
-        add_tables(results, singles, list(alone), "standalone")
+    roster = contenders(standalone_speed(missing), arguments.only, missing)
+    for name, tensors in load_checkpoints().items():
+        if (name in STANDALONE_SETS or not CHECKPOINTS.is_dir()) and set(roster) != {OURS}:
+            scene = Scene.build(name, join(tensors), None, arguments.copies)
+            singles.append(compete(scene, roster, arguments.rounds, clock))
+    add_tables(results, singles, list(roster), "standalone")
     memcpy.append(memcpy_gigabytes_per_second())
     results.settings = {
         "core": core,
-        "copies": run.copies,
-        "rounds": run.rounds,
-        "bytes_per_pass": deltas[0].scene.size_bytes if deltas else 0,
+        "clock": arguments.clock,
+        "copies": arguments.copies,
+        "rounds": arguments.rounds,
+        "bytes_per_pass": max((c.size_bytes for c in [*deltas, *singles]), default=0),
         "memcpy_gb_s": statistics.median(memcpy),
-        "data": "real checkpoints" if pairs and pairs[0].real else "self-made pairs",
-        "variants": {contest.scene.name: contest.variants for contest in [*deltas, *singles]},
+        "data": "real checkpoints" if CHECKPOINTS.is_dir() else "self-made pairs",
+        "variants": {contest.scene_name: contest.variants for contest in [*deltas, *singles]},
     }
-    judge(results, deltas, "decode", "BitX", 1.3, "delta")
-    judge(results, deltas, "encode", "BitX", 1.3, "delta")
-    if singles:
-        judge(results, singles, "decode", "zipnn", 0.9, "standalone")
-        judge(results, singles, "encode", "zipnn", 1.3, "standalone")
-    for contests, what in ((deltas, "delta"), (singles, "standalone")):
-        text = roofline(contests, statistics.median(memcpy), what)
-        if text:
-            results.paragraphs.append(text)
+    results.paragraphs += missing
+    for contests, what, peer, decode, encode in (
+        (deltas, "delta", "BitX", 1.3, 1.3),
+        (singles, "standalone", "zipnn", 0.9, 1.3),
+    ):
+        if contests:
+            results.verdicts.append(judge(contests, "decode", peer, at_least=decode, what=what))
+            results.verdicts.append(judge(contests, "encode", peer, at_least=encode, what=what))
+            results.paragraphs += filter(None, [roofline(contests, statistics.median(memcpy), what)])
     return results
-
-
-def _delta_scene(pair: Pair, copies: int) -> Scene:
-    target, base = pair.joined()
-    return Scene.build(pair.name, target, base, copies)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--only", default="", help="peers to run, by the start of their names, comma-separated"
-    )
-    parser.add_argument("--pairs", default="", help="pairs to run, by a part of their names, comma-separated")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default="", help="peers, by the start of their names, comma-separated")
+    parser.add_argument("--pairs", default="", help="pairs, by a part of their names, comma-separated")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--copies", type=int, default=16)
-    parser.add_argument("--no-standalone", dest="standalone", action="store_false")
+    parser.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a machine that others keep busy"
+    )
     parser.add_argument("--json", action="store_true", help="also write benches/out/codec_speed.json")
-    run = parser.parse_args()
-    results = in_seconds(run)
+    arguments = parser.parse_args()
+    results = run(arguments)
     results.show()
-    if run.json:
+    if arguments.json:
         results.write()
 
 

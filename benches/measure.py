@@ -1,12 +1,13 @@
 """Timing several contenders fairly on one busy or quiet machine, and printing what came out.
 
-A figure here is always one contender beside the others in the same run: rounds go round-robin in a new random order
-each time, so that a neighbour's burst of work hits all alike; medians and minima are kept, never means. Memory is
-mapped and touched before anything is timed.
+A figure here is always one contender beside the others in the same run: rounds go round-robin in a new random
+order each time, so that a neighbour's burst of work hits all alike; medians and minima are kept, never means.
+Memory is mapped and touched before anything is timed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
 import json
@@ -37,7 +38,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_TOP_PAD = -1, -3, -2
 def keep_freed_memory() -> None:
     """Ask glibc to reuse freed blocks instead of handing them back to the kernel.
 
-    Contenders whose API allocates its result on each call would otherwise be timed on page faults (about 2 GB/s here).
+    Contenders whose API allocates its result on each call would otherwise be timed on page faults (2 GB/s).
     """
     try:
         libc = ctypes.CDLL(None)
@@ -49,7 +50,7 @@ def keep_freed_memory() -> None:
 
 
 def pin_to_one_core() -> int:
-    """Pin this process to its last allowed core and return that core; -1 where the system has no such call."""
+    """Pin this process to its last allowed core and return it; -1 where the system has no such call."""
     if not hasattr(os, "sched_setaffinity"):
         return -1
     core = max(os.sched_getaffinity(0))
@@ -61,10 +62,9 @@ def buffer(size_bytes: int) -> Bytes:
     """Zeroed memory of its own mapping, on huge pages where the kernel gives them, every page touched."""
     mapping = mmap.mmap(-1, max(size_bytes, 1))
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        # A kernel without huge pages refuses: small ones then, for all contenders alike.
+        with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            pass  # a kernel without huge pages: small ones then, for all contenders alike
     array = np.frombuffer(mapping, dtype=np.uint8)[:size_bytes]
     array.fill(0)
     return array
@@ -102,11 +102,13 @@ def race(
     rounds: int,
     warmup: int = 1,
     before: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
     seed: int = 0,
 ) -> dict[str, Timing]:
     """Time every contender ``rounds`` times, interleaved in a fresh random order each round.
 
     ``before`` runs ahead of each timed call and is not timed: it restores what an in-place contender changed.
+    ``clock``: wall time, or ``time.process_time`` on a machine that others keep busy.
     """
     order = list(contenders)
     shuffle = random.Random(seed)
@@ -116,9 +118,9 @@ def race(
         for name in order:
             run = contenders[name]
             before()
-            start = time.perf_counter()
+            start = clock()
             run()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             if number >= 0:
                 seconds[name].append(elapsed)
     return {name: Timing(name, tuple(taken)) for name, taken in seconds.items()}
@@ -132,7 +134,7 @@ def paired_ratio(ours: Timing, theirs: Timing) -> float:
     return statistics.median(t / o for o, t in zip(ours.seconds, theirs.seconds, strict=True))
 
 
-# --- what was measured, and on what -----------------------------------------------------------------------------------
+# --- what was measured, and on what ---
 
 
 def _first_line(command: Sequence[str]) -> str:
@@ -191,7 +193,7 @@ def machine(packages: Iterable[str] = ()) -> dict[str, str]:
 
 
 def memcpy_gigabytes_per_second(*, size_bytes: int = 96 << 20, rounds: int = 7) -> float:
-    """memcpy on this core between two touched buffers larger than the caches: bytes copied per second, median."""
+    """memcpy on this core between touched buffers larger than the caches: bytes copied per second, median."""
     source, target = buffer(size_bytes), buffer(size_bytes)
     source.fill(1)
     timing = race(
@@ -200,12 +202,12 @@ def memcpy_gigabytes_per_second(*, size_bytes: int = 96 << 20, rounds: int = 7) 
     return timing["memcpy"].gigabytes_per_second(size_bytes)
 
 
-# --- results ----------------------------------------------------------------------------------------------------------
+# --- results ---
 
 
 @dataclass
 class Verdict:
-    """One acceptance criterion against what was measured. ``passed`` None: not measured, ``note`` says why."""
+    """One acceptance criterion and what was measured. ``passed`` None: not measured, ``note`` says why."""
 
     criterion: str
     passed: bool | None
@@ -268,9 +270,9 @@ def read_results(path: Path) -> Results:
 
 
 def cell(value: object) -> str:
-    """A value as a table shows it: three decimals below ten, one below a thousand, a dash for nothing."""
+    """A value as a table shows it: three decimals below a hundred, none above, a dash for nothing."""
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
     return str(value)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-import numpy as np
-
 from measure import Bytes
-from peers.native import PeerUnavailableError
-from peers.peer import Peer
+from peers.native import Scratch
+from peers.peer import Peer, PeerUnavailableError
 
 
 class Ours(Peer):
@@ -22,12 +20,15 @@ class Ours(Peer):
         try:
             self._codec: Any = import_module("textnlp_fast.delta.codec")
         except ImportError as error:
-            raise PeerUnavailableError(f"textnlp-fast is not built here: {error}") from error
+            raise PeerUnavailableError(f"textnlp-fast is not installed here: {error}") from error
         self._dtype, self._threads = dtype, threads
+        self._payload = Scratch()
 
     def encode(self, target: Bytes, base: Bytes | None) -> Bytes:
-        payload = self._codec.encode(target, base, dtype=self._dtype, threads=self._threads)
-        return np.frombuffer(payload, dtype=np.uint8)
+        out = self._payload.at_least(self._codec.encode_bound(target.size))
+        written = self._codec.encode_into(target, out, base, dtype=self._dtype, threads=self._threads)
+        return out[:written]
 
-    def decode(self, payload: Bytes, base: Bytes | None, out: Bytes) -> None:
+    def decode(self, payload: Bytes, base: Bytes | None, out: Bytes) -> Bytes:
         self._codec.decode_into(payload, out, base, threads=self._threads)
+        return out

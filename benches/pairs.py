@@ -1,8 +1,8 @@
-"""What the codec is measured on: pairs of checkpoints of real training, or pairs made here when those are absent.
+"""What the codec is measured on: pairs of checkpoints of real training, or made here when those are absent.
 
-The self-made pairs imitate AdamW on bf16 weights: master weights in fp32, each moved by about the learning rate with a
-random sign, both ends rounded to bf16. They show the same mechanism (small weights change, large ones do not) and are
-no substitute for trained weights: the acceptance limits are not judged on them.
+The self-made pairs imitate AdamW on bf16 weights: master weights in fp32, each moved by about the learning
+rate with a random sign, both ends rounded to bf16. They show the same mechanism (small weights change,
+large ones do not) and are no substitute for trained weights: the acceptance limits are not judged on them.
 """
 
 from __future__ import annotations

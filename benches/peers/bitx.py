@@ -1,7 +1,7 @@
 """BitX: XOR with the base, split into byte planes, zstd-3 on each plane (the recipe of the ZipLLM paper).
 
-Written without waste: XOR and split are one pass with 512-bit loads into planes that stay in L2, joining and XOR are
-one pass back; contexts, planes and output are reused. What is left is zstd's own time.
+Written without waste: XOR and split are one pass with 512-bit loads into planes that stay in L2, joining
+and XOR are one pass back; contexts, planes and output are reused. What is left is zstd's own time.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ class BitX(Peer):
         )  # fmt: skip
         return out[: check(written, self.name)]
 
-    def decode(self, payload: Bytes, base: Bytes | None, out: Bytes) -> None:
+    def decode(self, payload: Bytes, base: Bytes | None, out: Bytes) -> Bytes:
         assert base is not None
         words = out.size // 2
         block = min(self._block, max(words, 1))
         planes = self._planes.at_least(2 * block)
         read = self._kernels.bitx_decode(
-            self._zstd.reference, address(payload), size(payload.size), address(base), size(words), size(block),
-            address(planes), address(out),
+            self._zstd.reference, address(payload), size(payload.size), address(base), size(words),
+            size(block), address(planes), address(out),
         )  # fmt: skip
         check(read, self.name, expected=payload.size)
+        return out

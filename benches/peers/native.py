@@ -1,9 +1,9 @@
 """The compiled half of the peers: ``kernels.cpp``, and libzstd without the Python layer on top.
 
-zstd is called through its C API with contexts that live as long as the peer and write into memory of the bench, for
-the Python packages allocate a fresh result on every call. Two builds of libzstd are at hand on most machines, the
-system's and the one inside the ``zstandard`` wheel; they differ by up to 20 %, so the benches try both and let the peer
-have the faster.
+zstd is called through its C API with contexts that live as long as the peer and write into memory of the
+bench, for the Python packages allocate a fresh result on every call. Two builds of libzstd are at hand on
+most machines, the system's and the one inside the ``zstandard`` wheel; they differ by up to 20 %, so the
+benches try both and let the peer have the faster.
 """
 
 from __future__ import annotations
@@ -19,17 +19,11 @@ from pathlib import Path
 
 from measure import OUT_DIRECTORY, Bytes, buffer
 
+from .peer import PeerFailedError, PeerUnavailableError
+
 _SOURCE = Path(__file__).parent / "kernels.cpp"
 _FAILED = ctypes.c_size_t(-1).value
 _LEVEL, _WINDOW_LOG, _LONG_DISTANCE, _D_WINDOW_LOG_MAX = 100, 101, 160, 100
-
-
-class PeerUnavailableError(Exception):
-    """A peer cannot run here; the message says what is missing."""
-
-
-class PeerFailedError(Exception):
-    """A peer reported an error or gave back other bytes than it was given."""
 
 
 class _ZstdFunctions(ctypes.Structure):
@@ -111,7 +105,7 @@ def zstd_libraries() -> tuple[ZstdLibrary, ...]:
 
 
 class ZstdContexts:
-    """A compression and a decompression context of one libzstd, reused for every call, as ``kernels.cpp`` takes them."""
+    """A compression and a decompression context of one libzstd, as ``kernels.cpp`` takes them; reused."""
 
     def __init__(self, library: ZstdLibrary, level: int) -> None:
         self.library = library
