@@ -245,8 +245,8 @@ def roofline(contests: Sequence[Contest], memcpy: float, what: str) -> str:
     return (
         f"Roofline, {what}: memcpy copies {memcpy:.1f} GB/s on this core in this run, reading one byte and "
         "writing one for each. Decoding reads the payload and, for a delta, the base, and writes the "
-        "target; at memcpy's traffic that would run at the ceiling given below, and the distance to it is the coder's "
-        f"arithmetic. {'; '.join(parts)}."
+        "target; at memcpy's traffic that would run at the ceiling given below, and the distance to it is the "
+        f"coder's arithmetic. {'; '.join(parts)}."
     )
 
 
