@@ -28,6 +28,11 @@ struct DeltaRule {
   unsigned contexts;
 };
 
+struct DeltaSurvey {
+  std::uint64_t changed;
+  unsigned max_context;
+};
+
 using TokenCounts = std::uint32_t[kMaxTokens];
 
 // A stretch of a frame with lanes and words of its own.
@@ -42,6 +47,19 @@ struct SegmentInput {
 struct SegmentOutput {
   std::uint16_t* words;  // written downwards; on return the first word
   std::uint32_t states[kLanes];
+};
+
+// What the histogram of a sparse frame leaves for its encoder: the changed elements alone, in order. `raw` is the value
+// of a token's raw bits. Each array has room for `capacity` numbers and 64 more.
+struct SparseWork {
+  std::uint16_t* index;  // context << 7 | token; later the share of the symbol
+  std::uint16_t* start;
+  std::uint16_t* raw;
+  std::uint16_t* raw_bits;
+  std::size_t capacity;
+  std::size_t changed;   // filled
+  std::size_t consumed;  // by the segments encoded so far
+  bool has_raw;          // any raw bits at all
 };
 
 struct DeltaEncodeTables {
@@ -74,16 +92,18 @@ struct ByteDecodeTable {
 struct CodecKernels {
   const char* name;
 
-  // Elements that differ.
-  std::uint64_t (*count_changed)(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b,
-                                 std::size_t count);
-  // Largest context field of the base.
-  unsigned (*max_context)(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
-  // Adds to counts[context][token]. Where few elements change (`sparse`), unchanged ones are sampled (kSampleSteps).
+  // Elements that differ, and the largest context field of the base.
+  void (*delta_survey)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                       ElementRule rule, DeltaSurvey* survey);
+  // Adds to counts[context][token]. With `work` the frame is sparse: unchanged elements are sampled (kSampleSteps) and
+  // `work` is filled.
   void (*delta_histogram)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
-                          std::size_t count, const DeltaRule* rule, bool sparse, TokenCounts* counts);
+                          std::size_t count, const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
+  // Makes `work` ready for the encoder, once the tables stand.
+  void (*delta_prepare)(const DeltaEncodeTables* tables, SparseWork* work);
+  // Encodes a segment; with `work`, segments come in order.
   void (*delta_encode)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                       const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out);
+                       const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* out);
   // False if a stream ran over or did not end in its start state.
   bool (*delta_decode)(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                        const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
@@ -105,12 +125,13 @@ struct CodecKernels {
 
 // The portable kernels by name: other sets fall back on them.
 namespace portable {
-std::uint64_t count_changed(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b, std::size_t count);
-unsigned max_context(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
+void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  ElementRule rule, DeltaSurvey* survey);
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, bool sparse, TokenCounts* counts);
+                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
+void delta_prepare(const DeltaEncodeTables* tables, SparseWork* work);
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out);
+                  const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* out);
 bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                   const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
 void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,

@@ -21,22 +21,25 @@ auto by_size(unsigned element_size, const Action& action) {
 
 namespace portable {
 
-std::uint64_t count_changed(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b, std::size_t count) {
-  return by_size(element_size, [&](auto zero) { return scalar::count_changed<decltype(zero)>(a, b, count); });
-}
-
-unsigned max_context(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
-  return by_size(element_size, [&](auto zero) { return scalar::max_context<decltype(zero)>(base, count, rule); });
+void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  ElementRule rule, DeltaSurvey* survey) {
+  *survey = {};
+  by_size(element_size,
+          [&](auto zero) { scalar::delta_survey<decltype(zero)>(target, base, 0, count, rule, *survey); });
 }
 
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, bool sparse, TokenCounts* counts) {
-  by_size(element_size,
-          [&](auto zero) { scalar::delta_histogram<decltype(zero)>(target, base, 0, count, *rule, sparse, counts); });
+                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts) {
+  by_size(element_size, [&](auto zero) {
+    scalar::delta_histogram<decltype(zero)>(target, base, 0, count, *rule, work != nullptr, counts);
+  });
 }
 
+// The portable encoder looks at every element again and needs nothing prepared.
+void delta_prepare(const DeltaEncodeTables* /*tables*/, SparseWork* /*work*/) {}
+
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out) {
+                  const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* /*work*/, SegmentOutput* out) {
   scalar::reset(out->states);
   by_size(element_size, [&](auto zero) {
     scalar::delta_put<decltype(zero)>(target, base, 0, count, *rule, *tables, out->states, out->words);
@@ -130,9 +133,9 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const B
 
 const CodecKernels codec_kernels_portable = {
     "portable",
-    portable::count_changed,
-    portable::max_context,
+    portable::delta_survey,
     portable::delta_histogram,
+    portable::delta_prepare,
     portable::delta_encode,
     portable::delta_decode,
     portable::split_planes,

@@ -116,11 +116,25 @@ double raw_bits(const Model& model) {
   return bits;
 }
 
+// Arrays for the changed elements of a sparse frame, kept between calls of a thread.
+struct SparseScratch {
+  std::vector<std::uint16_t> numbers;
+
+  SparseWork prepare(std::size_t changed) {
+    constexpr std::size_t kSlack = 64;
+    const std::size_t stride = changed + kSlack;
+    if (numbers.size() < 4 * stride) numbers.resize(4 * stride);
+    std::uint16_t* const at = numbers.data();
+    return {at, at + stride, at + 2 * stride, at + 3 * stride, changed, 0, 0, false};
+  }
+};
+
 void count_tokens(const CodecKernels& kernel, unsigned element_bytes, const std::uint8_t* target,
-                  const std::uint8_t* base, std::size_t count, bool sparse, Model& model) {
+                  const std::uint8_t* base, std::size_t count, SparseWork* work, Model& model) {
   std::memset(model.counts, 0, sizeof model.counts);
-  kernel.delta_histogram(element_bytes, target, base, count, &model.rule, sparse, model.counts);
-  if (!sparse) return;
+  if (work != nullptr) work->changed = 0;
+  kernel.delta_histogram(element_bytes, target, base, count, &model.rule, work, model.counts);
+  if (work == nullptr) return;
   // Unchanged elements were sampled: leave every context a share for them.
   for (unsigned c = 0; c < model.rule.contexts; ++c) model.counts[c][0] = std::max(model.counts[c][0], 1u);
 }
@@ -214,38 +228,47 @@ bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* b
   thread_local auto model_owner = std::make_unique<Model>();
   thread_local auto tables_owner = std::make_unique<DeltaEncodeTables>();
   thread_local WordScratch scratch;
+  thread_local SparseScratch sparse_scratch;
   Model& model = *model_owner;
 
-  const std::uint64_t changed = kernel.count_changed(element_bytes, target, base, count);
-  const bool sparse = static_cast<double>(changed) < kSparseShare * static_cast<double>(count);
   DeltaRule& rule = model.rule;
   rule.element = element_rule(dtype);
-  const unsigned most = kernel.max_context(element_bytes, base, count, rule.element);
-  rule.context_base = most >= kMaxContexts ? most - (kMaxContexts - 1) : 0;
-  rule.contexts = most - rule.context_base + 1;
+  DeltaSurvey survey;
+  kernel.delta_survey(element_bytes, target, base, count, rule.element, &survey);
+  const double share = static_cast<double>(survey.changed) / static_cast<double>(count);
+  const bool sparse = share < kSparseShare;
+  rule.context_base = survey.max_context >= kMaxContexts ? survey.max_context - (kMaxContexts - 1) : 0;
+  rule.contexts = survey.max_context - rule.context_base + 1;
   rule.table_log = sparse ? kSparseTableLog : kDenseTableLog;
   rule.scheme = sparse ? sparse_scheme(element_bytes) : dense_scheme(element_bytes);
-  count_tokens(kernel, element_bytes, target, base, count, sparse, model);
+  SparseWork sparse_work{};
+  SparseWork* work = nullptr;
+  if (sparse) {
+    sparse_work = sparse_scratch.prepare(survey.changed);
+    work = &sparse_work;
+  }
+  count_tokens(kernel, element_bytes, target, base, count, work, model);
   if (element_bytes <= 2 && most_tokens(model) > kVectorTokens) {
     rule.scheme = dense_scheme(element_bytes);
-    count_tokens(kernel, element_bytes, target, base, count, sparse, model);
+    count_tokens(kernel, element_bytes, target, base, count, work, model);
   }
   const double raw = raw_bits(model);
   choose_tables(model);
-  const unsigned segments = choose_segments(count, sparse);
-  const double estimate = (model.bits + raw) / 8 + segments * (sizeof(std::uint32_t) * kLanes + 4) + 8;
-  if (estimate >= static_cast<double>(limit)) return false;
+  const double body = (model.bits + raw) / 8;
+  const unsigned segments = choose_segments(count, body);
+  if (body + segments * (sizeof(std::uint32_t) * kLanes + 4) + 8 >= static_cast<double>(limit)) return false;
 
   const std::size_t at = out.size();
   write_model(out, model);
   for (unsigned c = 0; c < rule.contexts; ++c) {
     build_encode_symbols(model.freq[c], kMaxTokens, tables_owner->symbols[c]);
   }
+  if (work != nullptr) kernel.delta_prepare(tables_owner.get(), work);
   const std::size_t words_an_element = 1 + (element_bytes * 8 + 15) / 16;
   put_segments(out, count, segments, words_an_element, scratch,
                [&](std::size_t begin, std::size_t here, SegmentOutput* output) {
                  kernel.delta_encode(element_bytes, target + begin * element_bytes, base + begin * element_bytes, here,
-                                     &rule, tables_owner.get(), output);
+                                     &rule, tables_owner.get(), work, output);
                });
   return out.size() - at < limit;
 }

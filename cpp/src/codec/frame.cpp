@@ -80,10 +80,14 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
   return {};
 }
 
-unsigned choose_segments(std::size_t count, bool sparse) noexcept {
-  if (sparse) return 1;
-  const std::size_t wanted = count >> 16;
-  return wanted < 1 ? 1 : wanted > 4 ? 4 : static_cast<unsigned>(wanted);
+unsigned choose_segments(std::size_t count, double body_bytes) noexcept {
+  // A further segment's states take 128 bytes: at most half a percent of the frame.
+  constexpr double kBytesPerSegment = 128 / 0.005;
+  constexpr std::size_t kElementsPerSegment = std::size_t{1} << 15;
+  const double by_cost = body_bytes / kBytesPerSegment;
+  const auto by_length = static_cast<double>(count / kElementsPerSegment);
+  const double wanted = by_cost < by_length ? by_cost : by_length;
+  return wanted < 2 ? 1 : wanted < 4 ? 2 : 4;
 }
 
 std::size_t segment_length(std::size_t count, unsigned segments) noexcept {

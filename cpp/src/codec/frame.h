@@ -28,8 +28,9 @@ struct ByteReader {
 void put_frame_header(std::vector<std::uint8_t>& out, FrameMode mode, Dtype dtype, std::size_t decoded_size,
                       std::size_t body_size);
 
-// Segments for `count` elements: one where little is coded, more where decoding profits from independent streams.
-unsigned choose_segments(std::size_t count, bool sparse) noexcept;
+// Segments for `count` elements that code to about `body_bytes`: up to four, so that independent streams hide each
+// other's latency, but one where the states of a second would show in the size.
+unsigned choose_segments(std::size_t count, double body_bytes) noexcept;
 
 // Elements of every segment but the last: a multiple of kLanes.
 std::size_t segment_length(std::size_t count, unsigned segments) noexcept;

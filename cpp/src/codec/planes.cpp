@@ -33,6 +33,7 @@ struct PlanePlan {
   PlaneKind kind = kRawPlane;
   std::uint16_t freq[256];
   unsigned symbols = 0;
+  unsigned segments = 1;
   double bytes = 0;
 };
 
@@ -55,10 +56,11 @@ void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size
   // Cheap first: most lower planes are noise.
   if (entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(count)) return;
   normalise(counts, plan.symbols, kPlaneTableLog, plan.freq);
-  const double bytes = (coded_bits(counts, plan.freq, plan.symbols, kPlaneTableLog) +
-                        table_bits(plan.freq, plan.symbols, kPlaneTableLog)) /
-                           8 +
-                       choose_segments(count, false) * (sizeof(std::uint32_t) * kLanes + 3) + 2;
+  const double body = (coded_bits(counts, plan.freq, plan.symbols, kPlaneTableLog) +
+                       table_bits(plan.freq, plan.symbols, kPlaneTableLog)) /
+                      8;
+  plan.segments = choose_segments(count, body);
+  const double bytes = body + plan.segments * (sizeof(std::uint32_t) * kLanes + 3) + 2;
   if (bytes > kWorthCoding * static_cast<double>(count)) return;
   plan.kind = kCodedPlane;
   plan.bytes = bytes;
@@ -81,10 +83,9 @@ void write_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::siz
   bits.finish();
   EncodeSymbol symbols[256] = {};
   build_encode_symbols(plan.freq, plan.symbols, symbols);
-  put_segments(out, count, choose_segments(count, false), 1, scratch,
-               [&](std::size_t begin, std::size_t here, SegmentOutput* output) {
-                 kernel.bytes_encode(plane + begin, here, symbols, kPlaneTableLog, output);
-               });
+  put_segments(out, count, plan.segments, 1, scratch, [&](std::size_t begin, std::size_t here, SegmentOutput* output) {
+    kernel.bytes_encode(plane + begin, here, symbols, kPlaneTableLog, output);
+  });
 }
 
 struct PlaneInput {
