@@ -12,7 +12,7 @@ finds one copy inside another. GB/s are bytes of bf16 weights per second of wall
 from __future__ import annotations
 
 import argparse
-import statistics
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,17 +29,16 @@ from measure import (
     copy_of,
     keep_freed_memory,
     machine,
-    memcpy_gigabytes_per_second,
     paired_ratio,
     pin_to_one_core,
     race,
 )
-from ours import Ours
+from ours import Ours, instruction_set
 from pairs import CHECKPOINTS, join, load_checkpoints, load_pairs
 from peers.peer import Peer, PeerFailedError, PeerUnavailableError
 from peers.roster import Roster, delta_speed, standalone_speed
 
-OURS = "ours"
+OURS, MEMCPY = "ours", "memcpy"
 STANDALONE_SETS = ("base", "sft_0100", "pre_0600")
 
 
@@ -94,6 +93,16 @@ def in_place_decoder(peer: Peer, scene: Scene, payloads: Sequence[Bytes]) -> Cal
     def run() -> None:
         for number, out in enumerate(scene.outputs):
             peer.decode(payloads[number], out, out)
+
+    return run
+
+
+def copier(scene: Scene) -> Callable[[], None]:
+    """memcpy over the same memory: what a decoder that had nothing to think about would take."""
+
+    def run() -> None:
+        for target, out in zip(scene.targets, scene.outputs, strict=True):
+            ctypes.memmove(out.ctypes.data, target.ctypes.data, target.size)
 
     return run
 
@@ -159,7 +168,7 @@ class Contest:
 
 def compete(scene: Scene, contenders: Roster, rounds: int, clock: Callable[[], float]) -> Contest:
     encoders: dict[str, Callable[[], object]] = {}
-    decoders: dict[str, Callable[[], object]] = {}
+    decoders: dict[str, Callable[[], object]] = {MEMCPY: copier(scene)}
     in_place: dict[str, Callable[[], object]] = {}
     bits: dict[str, float] = {}
     chosen: dict[str, str] = {}
@@ -226,16 +235,18 @@ def judge(contests: Sequence[Contest], direction: str, rival: str, *, at_least: 
         return Verdict(criterion, None, "–", "ours or the peer is missing")
     worst = min(ratios, key=ratios.__getitem__)
     below = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in ratios.items() if ratio < at_least)
+    passed = not below if CHECKPOINTS.is_dir() else None  # the limits are meant for trained weights
     return Verdict(
-        criterion, not below, f"worst {ratios[worst]:.2f}x on {worst}", f"below: {below}" if below else ""
+        criterion, passed, f"worst {ratios[worst]:.2f}x on {worst}", f"below: {below}" if below else ""
     )
 
 
-def roofline(contests: Sequence[Contest], memcpy: float, what: str) -> str:
+def roofline(contests: Sequence[Contest], what: str) -> str:
     """Where decoding stands against the memory traffic that it cannot avoid."""
     parts = []
     for contest in contests:
         if OURS in contest.decode:
+            memcpy = contest.decode[MEMCPY].gigabytes_per_second(contest.size_bytes)
             ceiling = memcpy * 2 / (1 + contest.bits[OURS] / 16 + contest.has_base)
             speed = contest.decode[OURS].gigabytes_per_second(contest.size_bytes)
             share = 100 * speed / ceiling
@@ -243,10 +254,10 @@ def roofline(contests: Sequence[Contest], memcpy: float, what: str) -> str:
     if not parts:
         return ""
     return (
-        f"Roofline, {what}: memcpy copies {memcpy:.1f} GB/s on this core in this run, reading one byte and "
-        "writing one for each. Decoding reads the payload and, for a delta, the base, and writes the "
-        "target; at memcpy's traffic that would run at the ceiling given below, and the distance to it is the "
-        f"coder's arithmetic. {'; '.join(parts)}."
+        f"Roofline, {what}: memcpy, a contender in the same rounds over the same memory, reads one byte and "
+        "writes one. Decoding reads the payload and, for a delta, the base, and writes the target; with memcpy's "
+        "traffic it would run at the ceiling given here, and the distance to it is the coder's arithmetic. "
+        f"{'; '.join(parts)}."
     )
 
 
@@ -262,11 +273,11 @@ def contenders(rivals: Roster, only: str, missing: list[str]) -> Roster:
 
 
 def run(arguments: argparse.Namespace) -> Results:
-    results = Results("codec_speed", machine(["zstandard", "zipnn", "openzl", "textnlp-fast"]))
+    facts = machine(["zstandard", "zipnn", "openzl", "textnlp-fast"])
+    results = Results("codec_speed", facts | {"kernels": instruction_set()})
     clock = {"wall": time.perf_counter, "cpu": time.process_time}[arguments.clock]
     core = pin_to_one_core()
     keep_freed_memory()
-    memcpy = [memcpy_gigabytes_per_second()]
     keys = arguments.pairs.split(",") if arguments.pairs else [""]
     deltas: list[Contest] = []
     missing: list[str] = []
@@ -275,22 +286,20 @@ def run(arguments: argparse.Namespace) -> Results:
         if any(key in pair.name for key in keys) and set(roster) != {OURS}:
             scene = Scene.build(pair.name, *pair.joined(), arguments.copies)
             deltas.append(compete(scene, roster, arguments.rounds, clock))
-    add_tables(results, deltas, list(roster), "delta")
+    add_tables(results, deltas, [*roster, MEMCPY], "delta")
     singles: list[Contest] = []
     roster = contenders(standalone_speed(missing), arguments.only, missing)
     for name, tensors in load_checkpoints().items():
         if (name in STANDALONE_SETS or not CHECKPOINTS.is_dir()) and set(roster) != {OURS}:
             scene = Scene.build(name, join(tensors), None, arguments.copies)
             singles.append(compete(scene, roster, arguments.rounds, clock))
-    add_tables(results, singles, list(roster), "standalone")
-    memcpy.append(memcpy_gigabytes_per_second())
+    add_tables(results, singles, [*roster, MEMCPY], "standalone")
     results.settings = {
         "core": core,
         "clock": arguments.clock,
         "copies": arguments.copies,
         "rounds": arguments.rounds,
         "bytes_per_pass": max((c.size_bytes for c in [*deltas, *singles]), default=0),
-        "memcpy_gb_s": statistics.median(memcpy),
         "data": "real checkpoints" if CHECKPOINTS.is_dir() else "self-made pairs",
         "variants": {contest.scene_name: contest.variants for contest in [*deltas, *singles]},
     }
@@ -302,7 +311,7 @@ def run(arguments: argparse.Namespace) -> Results:
         if contests:
             results.verdicts.append(judge(contests, "decode", peer, at_least=decode, what=what))
             results.verdicts.append(judge(contests, "encode", peer, at_least=encode, what=what))
-            results.paragraphs += filter(None, [roofline(contests, statistics.median(memcpy), what)])
+            results.paragraphs += filter(None, [roofline(contests, what)])
     return results
 
 

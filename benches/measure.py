@@ -192,16 +192,6 @@ def machine(packages: Iterable[str] = ()) -> dict[str, str]:
     return facts | {name: version_of(name) for name in packages}
 
 
-def memcpy_gigabytes_per_second(*, size_bytes: int = 96 << 20, rounds: int = 7) -> float:
-    """memcpy on this core between touched buffers larger than the caches: bytes copied per second, median."""
-    source, target = buffer(size_bytes), buffer(size_bytes)
-    source.fill(1)
-    timing = race(
-        {"memcpy": lambda: ctypes.memmove(target.ctypes.data, source.ctypes.data, size_bytes)}, rounds=rounds
-    )
-    return timing["memcpy"].gigabytes_per_second(size_bytes)
-
-
 # --- results ---
 
 

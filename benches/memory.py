@@ -55,7 +55,7 @@ print(json.dumps({"peak_bytes": int(peak.split()[1]) * 1024}))
 
 
 def shapes(size_bytes: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a Llama-like model of at least ``size_bytes`` in bf16; its embedding alone is 1 GB."""
+    """Names and shapes of a Llama-like model of at least ``size_bytes`` in bf16, 1 GB of it the embedding."""
     layer = {
         "self_attn.q_proj": (_HIDDEN, _HIDDEN),
         "self_attn.k_proj": (_KEY_VALUE, _HIDDEN),
@@ -271,7 +271,7 @@ def run(arguments: argparse.Namespace) -> Results:
         f"A model of {total / 1e9:.2f} GB, local folder, {os.cpu_count()} cores",
         ["step", "peak MB", "of it anonymous", "seconds", "GB/s", "repository GB"],
         rows,
-        note="Peak: VmHWM of the whole process, Python included. Seconds include its start; disk caches are warm.",
+        note="Peak: VmHWM of the whole process, Python included. Seconds: with its start, disk caches warm.",
     )
     worst = max(step.peak_bytes for step, _ in steps) / 1e6
     results.verdicts = [

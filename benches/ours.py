@@ -10,6 +10,14 @@ from peers.native import Scratch
 from peers.peer import Peer, PeerUnavailableError
 
 
+def instruction_set() -> str:
+    """The kernels that the core chose here (``TEXTNLP_FAST_ISA`` forces others)."""
+    try:
+        return str(import_module("textnlp_fast._native").isa_name())
+    except ImportError:
+        return "absent"
+
+
 class Ours(Peer):
     """``textnlp_fast.delta.codec`` on one tensor; all tables and headers are in the payload."""
 

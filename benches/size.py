@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from measure import Bytes, Results, Verdict, buffer, copy_of, keep_freed_memory, machine, pin_to_one_core
-from ours import Ours
+from ours import Ours, instruction_set
 from pairs import CHECKPOINTS, Pair, Tensor, join, load_checkpoints, load_pairs
 from peers.peer import Peer, PeerFailedError, PeerUnavailableError
 from peers.roster import Roster, delta_size, standalone_size
@@ -164,7 +164,7 @@ def judge(
 
 def run(skip: Sequence[str]) -> Results:
     packages = ["zstandard", "zipnn", "openzl", "pcodec", "bsdiff4", "textnlp-fast"]
-    results = Results("size", machine(packages))
+    results = Results("size", machine(packages) | {"kernels": instruction_set()})
     pin_to_one_core()
     keep_freed_memory()
     pairs = load_pairs()
