@@ -100,28 +100,50 @@ struct Tokenizer {
   }
 };
 
-void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  ElementRule rule, DeltaSurvey* survey) {
-  if (element_size != 2) {
-    portable::delta_survey(element_size, target, base, count, rule, survey);
-    return;
-  }
-  const __m512i mask = set16(rule.context_mask << rule.context_shift);
+template <bool kFloat>
+void survey_steps(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, ElementRule rule,
+                  SparseWork& work, DeltaSurvey& survey) {
+  const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(rule.context_shift));
+  const __m512i mask = set16(rule.context_mask);
   __m512i most = _mm512_setzero_si512();
-  *survey = {};
-  const std::size_t whole = count / kLanes * kLanes;
-  for (std::size_t i = 0; i < whole; i += kLanes) {
-    const __m512i from = load16(base, i);
-    most = _mm512_max_epu16(most, _mm512_and_si512(from, mask));
-    survey->changed += static_cast<unsigned>(__builtin_popcount(_mm512_cmpneq_epi16_mask(load16(target, i), from)));
+  std::size_t packed = 0;
+  for (std::size_t step = 0; step < steps; ++step) {
+    const __m512i from = load16(base, step * kLanes);
+    const __m512i to = load16(target, step * kLanes);
+    const __m512i field = _mm512_and_si512(_mm512_srl_epi16(from, shift), mask);
+    most = _mm512_max_epu16(most, field);
+    if (step % kSampleSteps == 0) {
+      alignas(64) std::uint16_t sample[kLanes];
+      _mm512_store_si512(sample, field);
+      for (const std::uint16_t one : sample) survey.totals[one] += kSampleSteps;
+    }
+    const __mmask32 changed = _mm512_cmpneq_epi16_mask(to, from);
+    work.masks[step] = changed;
+    if (packed <= work.capacity) {
+      const __m512i residual = _mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from));
+      _mm512_storeu_si512(work.residual + packed, _mm512_maskz_compress_epi16(changed, residual));
+      _mm512_storeu_si512(work.field + packed, _mm512_maskz_compress_epi16(changed, field));
+    }
+    packed += static_cast<unsigned>(__builtin_popcount(changed));
   }
+  work.packed = packed;
+  survey.changed = packed;
   alignas(64) std::uint16_t lanes[kLanes];
   _mm512_store_si512(lanes, most);
-  for (const std::uint16_t lane : lanes) {
-    const auto field = static_cast<unsigned>(lane >> rule.context_shift);
-    survey->max_context = field > survey->max_context ? field : survey->max_context;
+  for (const std::uint16_t lane : lanes) survey.max_context = lane > survey.max_context ? lane : survey.max_context;
+}
+
+void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  ElementRule rule, SparseWork* work, DeltaSurvey* survey) {
+  if (element_size != 2) {
+    portable::delta_survey(element_size, target, base, count, rule, work, survey);
+    return;
   }
-  scalar::delta_survey<std::uint16_t>(target, base, whole, count, rule, *survey);
+  std::memset(survey, 0, sizeof *survey);
+  const std::size_t steps = count / kLanes;
+  rule.is_float ? survey_steps<true>(target, base, steps, rule, *work, *survey)
+                : survey_steps<false>(target, base, steps, rule, *work, *survey);
+  scalar::delta_survey<std::uint16_t>(target, base, steps * kLanes, count, rule, *survey);
 }
 
 // Counts of context << kTokenBits | token. Four tables in turn, for an increment waits for the one before it to the
@@ -181,48 +203,25 @@ void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::
   cells.flush(counts);
 }
 
-// Changed elements are packed first and looked at thirty-two at a time afterwards: no branch depends on which changed.
-template <bool kFloat>
-void histogram_sparse(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
-                      SparseWork& work, TokenCounts* counts) {
-  const ContextOf context_of(rule);
+// The packed elements, thirty-two at a time.
+void histogram_packed(const DeltaRule& rule, SparseWork& work, TokenCounts* counts) {
   const Tokenizer tokenize(rule.scheme);
-  std::uint16_t* const residuals = work.raw;
-  std::uint16_t* const contexts = work.start;
-  std::size_t packed = 0;
-  for (std::size_t step = 0; step < steps; ++step) {
-    const __m512i from = load16(base, step * kLanes);
-    const __m512i to = load16(target, step * kLanes);
-    const __mmask32 changed = _mm512_cmpneq_epi16_mask(to, from);
-    const __m512i context = context_of(from);
-    if (step % kSampleSteps == 0) {
-      alignas(64) std::uint16_t sample[kLanes];
-      _mm512_store_si512(sample, context);
-      for (__mmask32 same = _knot_mask32(changed); same != 0; same &= same - 1) {
-        counts[sample[__builtin_ctz(same)]][0] += kSampleSteps;
-      }
-    }
-    const __m512i residual = _mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from));
-    _mm512_storeu_si512(residuals + packed, _mm512_maskz_compress_epi16(changed, residual));
-    _mm512_storeu_si512(contexts + packed, _mm512_maskz_compress_epi16(changed, context));
-    packed += static_cast<unsigned>(__builtin_popcount(changed));
-  }
+  const __m512i first = set16(rule.context_base);
+  const __m512i last = set16(rule.contexts - 1);
   __m512i any_raw = _mm512_setzero_si512();
-  for (std::size_t i = 0; i < packed; i += kLanes) {
-    const Tokens tokens = tokenize.template operator()<true>(_mm512_loadu_si512(residuals + i));
-    const __m512i context = _mm512_loadu_si512(contexts + i);
+  for (std::size_t i = 0; i < work.packed; i += kLanes) {
+    const Tokens tokens = tokenize.template operator()<true>(_mm512_loadu_si512(work.residual + i));
+    const __m512i context = _mm512_min_epu16(_mm512_subs_epu16(_mm512_loadu_si512(work.field + i), first), last);
     _mm512_storeu_si512(work.index + i, _mm512_or_si512(_mm512_slli_epi16(context, 7), tokens.token));
-    _mm512_storeu_si512(work.raw + i, tokens.raw);
     _mm512_storeu_si512(work.raw_bits + i, tokens.raw_bits);
-    const std::size_t left = packed - i;
-    const __mmask32 valid = left >= kLanes ? 0xffffffffu : _bzhi_u32(0xffffffffu, static_cast<unsigned>(left));
+    const std::size_t left = work.packed - i < kLanes ? work.packed - i : kLanes;
+    const __mmask32 valid = _bzhi_u32(0xffffffffu, static_cast<unsigned>(left));
     any_raw = _mm512_or_si512(any_raw, _mm512_maskz_mov_epi16(valid, tokens.raw_bits));
-    for (std::size_t lane = 0; lane < kLanes && i + lane < packed; ++lane) {
+    for (std::size_t lane = 0; lane < left; ++lane) {
       const unsigned index = work.index[i + lane];
       ++counts[index >> 7][index & 127];
     }
   }
-  work.changed = packed;
   work.has_raw = _mm512_test_epi16_mask(any_raw, any_raw) != 0;
 }
 
@@ -234,36 +233,29 @@ void delta_histogram(unsigned element_size, const std::uint8_t* target, const st
   }
   const std::size_t steps = count / kLanes;
   if (work != nullptr) {
-    rule->element.is_float ? histogram_sparse<true>(target, base, steps, *rule, *work, counts)
-                           : histogram_sparse<false>(target, base, steps, *rule, *work, counts);
+    histogram_packed(*rule, *work, counts);
+  } else if (rule->element.is_float) {
+    histogram_dense<true>(target, base, steps, *rule, counts);
   } else {
-    rule->element.is_float ? histogram_dense<true>(target, base, steps, *rule, counts)
-                           : histogram_dense<false>(target, base, steps, *rule, counts);
+    histogram_dense<false>(target, base, steps, *rule, counts);
   }
   scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, work != nullptr, counts);
 }
 
-struct Symbols {
-  __m512i freq;
-  __m512i start;
-};
-
-inline Symbols gather_symbols(const EncodeSymbol* symbols, __m512i index) {
-  const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), symbols, 4);
-  const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), symbols, 4);
-  return {_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1),
-          _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
-                             _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1)};
-}
-
-void delta_prepare(const DeltaEncodeTables* tables, SparseWork* work) {
+// Turns the packed tokens into symbols and raw bits for the encoder.
+void prepare_packed(const DeltaRule& rule, const DeltaEncodeTables& tables, SparseWork& work) {
+  const Tokenizer tokenize(rule.scheme);
   const __m512i last = set16(kMaxContexts * kMaxTokens - 1);
-  for (std::size_t i = 0; i < work->changed; i += kLanes) {
+  for (std::size_t i = 0; i < work.packed; i += kLanes) {
+    if (work.has_raw) {
+      const Tokens tokens = tokenize.template operator()<true>(_mm512_loadu_si512(work.residual + i));
+      _mm512_storeu_si512(work.residual + i, tokens.raw);
+    }
     // The lanes past the end hold anything: keep them inside the table.
-    const __m512i index = _mm512_min_epu16(_mm512_loadu_si512(work->index + i), last);
-    const Symbols symbols = gather_symbols(tables->symbols[0], index);
-    _mm512_storeu_si512(work->index + i, symbols.freq);
-    _mm512_storeu_si512(work->start + i, symbols.start);
+    const Symbols symbols =
+        gather_symbols(tables.symbols[0], _mm512_min_epu16(_mm512_loadu_si512(work.index + i), last));
+    _mm512_storeu_si512(work.index + i, symbols.freq);
+    _mm512_storeu_si512(work.field + i, symbols.start);
   }
 }
 
@@ -282,81 +274,76 @@ inline void put_raw(WideLanes& lanes, const Tokens& tokens, std::uint16_t*& word
 }
 
 template <bool kFloat>
-void encode_dense(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
-                  const DeltaEncodeTables& tables, WideLanes& lanes, std::uint16_t*& words) {
+void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
+                  const DeltaEncodeTables& tables, SegmentOutput* segments, unsigned segment_count) {
   const ContextOf context_of(rule);
   const Tokenizer tokenize(rule.scheme);
-  const __m128i down = _mm_cvtsi32_si128(static_cast<int>(16 - rule.table_log));
-  const __m128i log = _mm_cvtsi32_si128(static_cast<int>(rule.table_log));
-  const __m512i scale = _mm512_set1_epi32(1 << rule.table_log);
-  const EncodeSymbol* const symbols = tables.symbols[0];
-  for (std::size_t step = steps; step-- > 0;) {
-    const __m512i from = load16(base, step * kLanes);
-    const __m512i to = load16(target, step * kLanes);
+  const Writer writer(rule.table_log);
+  auto tail = [&](SegmentOutput& segment) {
+    scalar::delta_put<std::uint16_t>(target + 2 * segment.begin, base + 2 * segment.begin,
+                                     segment.count / kLanes * kLanes, segment.count, rule, tables, segment.states,
+                                     segment.words);
+  };
+  encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
+    const __m512i from = load16(base, at);
+    const __m512i to = load16(target, at);
     const Tokens tokens =
         tokenize.template operator()<true>(_mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from)));
-    const __m512i index = _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token);
-    const Symbols coded = gather_symbols(symbols, index);
-    if (_mm512_test_epi16_mask(tokens.raw_bits, tokens.raw_bits) != 0) put_raw(lanes, tokens, words);
-    put_symbols(lanes, coded.freq, coded.start, down, log, scale, words);
-  }
+    const Symbols coded =
+        gather_symbols(tables.symbols[0], _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
+    put_raw(lanes, tokens, words);
+    writer.put_symbols(lanes, coded.freq, coded.start, words);
+  });
 }
 
 // Unchanged lanes take token 0 of their context, found by permute; the changed ones are spread from `work`, where their
 // symbols lie packed.
-void encode_sparse(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
-                   const DeltaEncodeTables& tables, const SparseWork& work, std::size_t packed_end, WideLanes& lanes,
-                   std::uint16_t*& words) {
+void encode_sparse(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
+                   const DeltaEncodeTables& tables, const SparseWork& work, SegmentOutput* segments,
+                   unsigned segment_count) {
   const ContextOf context_of(rule);
+  const Writer writer(rule.table_log);
   alignas(64) std::uint16_t zero_freqs[kMaxContexts] = {};
   for (unsigned c = 0; c < rule.contexts; ++c) zero_freqs[c] = tables.symbols[c][0].freq;
   const __m512i zero_freq = _mm512_load_si512(zero_freqs);
-  const __m128i down = _mm_cvtsi32_si128(static_cast<int>(16 - rule.table_log));
-  const __m128i log = _mm_cvtsi32_si128(static_cast<int>(rule.table_log));
-  const __m512i scale = _mm512_set1_epi32(1 << rule.table_log);
-  std::size_t packed = packed_end;
-  for (std::size_t step = steps; step-- > 0;) {
-    const __m512i from = load16(base, step * kLanes);
-    const __mmask32 changed = _mm512_cmpneq_epi16_mask(load16(target, step * kLanes), from);
-    packed -= static_cast<unsigned>(__builtin_popcount(changed));
-    if (work.has_raw && changed != 0) {
-      Tokens tokens;
-      tokens.raw_bits = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.raw_bits + packed));
-      if (_mm512_test_epi16_mask(tokens.raw_bits, tokens.raw_bits) != 0) {
-        tokens.raw = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.raw + packed));
-        put_raw(lanes, tokens, words);
+  std::size_t packed = work.packed;
+  for (unsigned s = segment_count; s-- > 0;) {
+    auto tail = [&](SegmentOutput& segment) {
+      scalar::delta_put<std::uint16_t>(target + 2 * segment.begin, base + 2 * segment.begin,
+                                       segment.count / kLanes * kLanes, segment.count, rule, tables, segment.states,
+                                       segment.words);
+    };
+    encode_ways<1>(segments + s, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
+      const __mmask32 changed = work.masks[at / kLanes];
+      packed -= static_cast<unsigned>(__builtin_popcount(changed));
+      if (work.has_raw && changed != 0) {
+        Tokens tokens;
+        tokens.raw_bits = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.raw_bits + packed));
+        if (_mm512_test_epi16_mask(tokens.raw_bits, tokens.raw_bits) != 0) {
+          tokens.raw = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.residual + packed));
+          put_raw(lanes, tokens, words);
+        }
       }
-    }
-    const __m512i freq = _mm512_mask_expand_epi16(_mm512_permutexvar_epi16(context_of(from), zero_freq), changed,
-                                                  _mm512_loadu_si512(work.index + packed));
-    const __m512i start = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.start + packed));
-    put_symbols(lanes, freq, start, down, log, scale, words);
+      const __m512i zeros = _mm512_permutexvar_epi16(context_of(load16(base, at)), zero_freq);
+      const __m512i freq = _mm512_mask_expand_epi16(zeros, changed, _mm512_loadu_si512(work.index + packed));
+      const __m512i start = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.field + packed));
+      writer.put_symbols(lanes, freq, start, words);
+    });
   }
 }
 
-void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* out) {
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
+                  const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* segments, unsigned segment_count) {
   if (element_size != 2 || rule->table_log < kMinVectorLog) {
-    portable::delta_encode(element_size, target, base, count, rule, tables, work, out);
-    return;
-  }
-  const std::size_t steps = count / kLanes;
-  scalar::reset(out->states);
-  scalar::delta_put<std::uint16_t>(target, base, steps * kLanes, count, *rule, *tables, out->states, out->words);
-  WideLanes lanes = load_wide(out->states);
-  std::uint16_t* words = out->words;
-  if (work != nullptr) {
-    DeltaSurvey survey;
-    delta_survey(2, target, base, steps * kLanes, rule->element, &survey);
-    work->consumed += survey.changed;
-    encode_sparse(target, base, steps, *rule, *tables, *work, work->consumed, lanes, words);
+    portable::delta_encode(element_size, target, base, rule, tables, work, segments, segment_count);
+  } else if (work != nullptr) {
+    prepare_packed(*rule, *tables, *work);
+    encode_sparse(target, base, *rule, *tables, *work, segments, segment_count);
   } else if (rule->element.is_float) {
-    encode_dense<true>(target, base, steps, *rule, *tables, lanes, words);
+    encode_dense<true>(target, base, *rule, *tables, segments, segment_count);
   } else {
-    encode_dense<false>(target, base, steps, *rule, *tables, lanes, words);
+    encode_dense<false>(target, base, *rule, *tables, segments, segment_count);
   }
-  store_wide(out->states, lanes);
-  out->words = words;
 }
 
 // Tokens back to residuals: origin and raw bits of up to 64 tokens by permute.

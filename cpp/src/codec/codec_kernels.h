@@ -16,8 +16,8 @@ constexpr unsigned kMinTableLog = 8;
 constexpr unsigned kMaxTableLog = 15;
 // Up to here a decoder may expand a table slot by slot; finer tables are searched.
 constexpr unsigned kMaxSlotLog = 12;
-// In a sparse frame unchanged elements are counted in one step (of kLanes elements) of so many, with that weight.
-constexpr unsigned kSampleSteps = 8;
+// Elements of a sparse frame are counted by context in one step (of kLanes elements) of so many.
+constexpr unsigned kSampleSteps = 16;
 
 // What both sides of a delta frame know.
 struct DeltaRule {
@@ -28,9 +28,13 @@ struct DeltaRule {
   unsigned contexts;
 };
 
+constexpr unsigned kMaxContextField = 2047;
+
 struct DeltaSurvey {
   std::uint64_t changed;
   unsigned max_context;
+  // Elements by context field, counted in one step of kSampleSteps with that weight.
+  std::uint32_t totals[kMaxContextField + 1];
 };
 
 using TokenCounts = std::uint32_t[kMaxTokens];
@@ -45,21 +49,24 @@ struct SegmentInput {
 };
 
 struct SegmentOutput {
-  std::uint16_t* words;  // written downwards; on return the first word
+  std::uint16_t* words;  // written downwards from here; on return the first word
   std::uint32_t states[kLanes];
+  std::size_t begin;  // elements
+  std::size_t count;
 };
 
-// What the histogram of a sparse frame leaves for its encoder: the changed elements alone, in order. `raw` is the value
-// of a token's raw bits. Each array has room for `capacity` numbers and 64 more.
+// The changed elements of a sparse frame, packed in order by the survey, for kernels that look at nothing else
+// afterwards. A last step of fewer than kLanes elements is left out. Arrays have room for `capacity` numbers and 64
+// more.
 struct SparseWork {
-  std::uint16_t* index;  // context << 7 | token; later the share of the symbol
-  std::uint16_t* start;
-  std::uint16_t* raw;
+  std::uint16_t* residual;  // later the values of the raw bits
+  std::uint16_t* field;     // context field; later the start of the symbol
+  std::uint16_t* index;     // context << 7 | token; later the share of the symbol
   std::uint16_t* raw_bits;
+  std::uint32_t* masks;  // changed lanes of each step
   std::size_t capacity;
-  std::size_t changed;   // filled
-  std::size_t consumed;  // by the segments encoded so far
-  bool has_raw;          // any raw bits at all
+  std::size_t packed;  // elements; above capacity: too many, the arrays hold nothing
+  bool has_raw;        // any raw bits at all
 };
 
 struct DeltaEncodeTables {
@@ -92,18 +99,16 @@ struct ByteDecodeTable {
 struct CodecKernels {
   const char* name;
 
-  // Elements that differ, and the largest context field of the base.
+  // Looks a frame over, and packs `work` as far as it goes.
   void (*delta_survey)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                       ElementRule rule, DeltaSurvey* survey);
-  // Adds to counts[context][token]. With `work` the frame is sparse: unchanged elements are sampled (kSampleSteps) and
-  // `work` is filled.
+                       ElementRule rule, SparseWork* work, DeltaSurvey* survey);
+  // Adds to counts[context][token]: every element, or with `work` (a sparse frame, surveyed) the changed ones.
   void (*delta_histogram)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
                           std::size_t count, const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
-  // Makes `work` ready for the encoder, once the tables stand.
-  void (*delta_prepare)(const DeltaEncodeTables* tables, SparseWork* work);
-  // Encodes a segment; with `work`, segments come in order.
-  void (*delta_encode)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                       const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* out);
+  // Encodes all segments of a frame, whose tables stand.
+  void (*delta_encode)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
+                       const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* work,
+                       SegmentOutput* segments, unsigned segment_count);
   // False if a stream ran over or did not end in its start state.
   bool (*delta_decode)(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                        const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
@@ -115,8 +120,8 @@ struct CodecKernels {
   void (*merge_planes)(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
                        std::uint8_t* data);
   void (*byte_histogram)(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
-  void (*bytes_encode)(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
-                       SegmentOutput* out);
+  void (*bytes_encode)(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log,
+                       SegmentOutput* segments, unsigned segment_count);
   bool (*bytes_decode)(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);
   // bytes_decode of the upper plane and merge_planes with the lower one of two-byte elements, in one pass.
   bool (*bytes_decode_merge2)(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
@@ -126,12 +131,11 @@ struct CodecKernels {
 // The portable kernels by name: other sets fall back on them.
 namespace portable {
 void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  ElementRule rule, DeltaSurvey* survey);
+                  ElementRule rule, SparseWork* work, DeltaSurvey* survey);
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
                      const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
-void delta_prepare(const DeltaEncodeTables* tables, SparseWork* work);
-void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* out);
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
+                  const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* segments, unsigned segment_count);
 bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                   const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
 void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
@@ -139,8 +143,8 @@ void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, 
 void merge_planes(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
                   std::uint8_t* data);
 void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
-void bytes_encode(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
-                  SegmentOutput* out);
+void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log, SegmentOutput* segments,
+                  unsigned segment_count);
 bool bytes_decode(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);
 bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
                          const std::uint8_t* lower, std::uint8_t* out);

@@ -22,7 +22,7 @@ auto by_size(unsigned element_size, const Action& action) {
 namespace portable {
 
 void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  ElementRule rule, DeltaSurvey* survey) {
+                  ElementRule rule, SparseWork* /*work*/, DeltaSurvey* survey) {
   *survey = {};
   by_size(element_size,
           [&](auto zero) { scalar::delta_survey<decltype(zero)>(target, base, 0, count, rule, *survey); });
@@ -35,14 +35,18 @@ void delta_histogram(unsigned element_size, const std::uint8_t* target, const st
   });
 }
 
-// The portable encoder looks at every element again and needs nothing prepared.
-void delta_prepare(const DeltaEncodeTables* /*tables*/, SparseWork* /*work*/) {}
-
-void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* /*work*/, SegmentOutput* out) {
-  scalar::reset(out->states);
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
+                  const DeltaEncodeTables* tables, SparseWork* /*work*/, SegmentOutput* segments,
+                  unsigned segment_count) {
   by_size(element_size, [&](auto zero) {
-    scalar::delta_put<decltype(zero)>(target, base, 0, count, *rule, *tables, out->states, out->words);
+    using U = decltype(zero);
+    for (unsigned s = 0; s < segment_count; ++s) {
+      SegmentOutput& segment = segments[s];
+      const std::size_t offset = segment.begin * sizeof(U);
+      scalar::reset(segment.states);
+      scalar::delta_put<U>(target + offset, base + offset, 0, segment.count, *rule, *tables, segment.states,
+                           segment.words);
+    }
   });
 }
 
@@ -94,10 +98,13 @@ void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* 
   }
 }
 
-void bytes_encode(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
-                  SegmentOutput* out) {
-  scalar::reset(out->states);
-  scalar::bytes_put(data, 0, count, symbols, table_log, out->states, out->words);
+void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log, SegmentOutput* segments,
+                  unsigned segment_count) {
+  for (unsigned s = 0; s < segment_count; ++s) {
+    SegmentOutput& segment = segments[s];
+    scalar::reset(segment.states);
+    scalar::bytes_put(data + segment.begin, 0, segment.count, symbols, table_log, segment.states, segment.words);
+  }
 }
 
 namespace {
@@ -135,7 +142,6 @@ const CodecKernels codec_kernels_portable = {
     "portable",
     portable::delta_survey,
     portable::delta_histogram,
-    portable::delta_prepare,
     portable::delta_encode,
     portable::delta_decode,
     portable::split_planes,

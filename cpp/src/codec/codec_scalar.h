@@ -38,6 +38,7 @@ void delta_survey(const std::uint8_t* target, const std::uint8_t* base, std::siz
     survey.changed += load<U>(target, i) != from ? 1 : 0;
     const unsigned field = context_field(from, rule);
     survey.max_context = field > survey.max_context ? field : survey.max_context;
+    if (i / kLanes % kSampleSteps == 0) survey.totals[field] += kSampleSteps;
   }
 }
 
@@ -46,12 +47,9 @@ void delta_histogram(const std::uint8_t* target, const std::uint8_t* base, std::
                      const DeltaRule& rule, bool sparse, TokenCounts* counts) {
   for (std::size_t i = begin; i < end; ++i) {
     const U from = load<U>(base, i);
-    if (sparse && load<U>(target, i) == from) {
-      if (i / kLanes % kSampleSteps == 0) counts[context_of(from, rule)][0] += kSampleSteps;
-      continue;
-    }
-    const U residual = residual_of(load<U>(target, i), from, rule.element.is_float);
-    ++counts[context_of(from, rule)][token_of(residual, rule.scheme).token];
+    const U to = load<U>(target, i);
+    if (sparse && to == from) continue;
+    ++counts[context_of(from, rule)][token_of(residual_of(to, from, rule.element.is_float), rule.scheme).token];
   }
 }
 
