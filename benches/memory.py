@@ -254,6 +254,9 @@ def run(arguments: argparse.Namespace) -> Results:
     work = Path(tempfile.mkdtemp(prefix="textnlp-fast-memory-", dir=parent))
     try:
         total, steps, equal = journey(work, size_bytes)
+    except StepFailedError as error:
+        results.verdicts.append(Verdict(criterion, False, str(error)))
+        return results
     finally:
         shutil.rmtree(work)
     rows: list[Sequence[object]] = [
