@@ -255,8 +255,8 @@ def roofline(contests: Sequence[Contest], what: str) -> str:
         return ""
     return (
         f"Roofline, {what}: memcpy, a contender in the same rounds over the same memory, reads one byte and "
-        "writes one. Decoding reads the payload and, for a delta, the base, and writes the target; with memcpy's "
-        "traffic it would run at the ceiling given here, and the distance to it is the coder's arithmetic. "
+        "writes one. Decoding reads the payload and, for a delta, the base, and writes the target; with "
+        "memcpy's traffic it would run at this ceiling; the distance to it is the coder's arithmetic. "
         f"{'; '.join(parts)}."
     )
 
