@@ -182,11 +182,13 @@ def _status_bytes(process_id: int, field: str) -> int:
     return 0
 
 
-def measured(what: str, *arguments: str) -> Step:
+def measured(what: str, cache: Path, *arguments: str) -> Step:
     """Run the child, sample it every 50 ms, and take the kernel's own high-water mark at its end."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen([sys.executable, "-c", _CHILD, *arguments], stdout=output, stderr=errors)
+        command = [sys.executable, "-c", _CHILD, *arguments]
+        environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+        child = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         peak = anonymous = 0
         while child.poll() is None:
             peak = max(peak, _status_bytes(child.pid, "VmHWM"))
@@ -208,6 +210,7 @@ def folder_bytes(path: Path) -> int:
 def journey(work: Path, size_bytes: int) -> tuple[int, list[tuple[Step, int]], bool]:
     """Make the model, push, pull; (tensor bytes, steps with repository bytes after each, all bytes equal)."""
     first, second, repository, pulled = (work / name for name in ("v1", "v2", "repository", "pulled"))
+    cache = work / "cache"
     first.mkdir()
     second.mkdir()
     total = write_model((first, second), size_bytes)
@@ -218,10 +221,10 @@ def journey(work: Path, size_bytes: int) -> tuple[int, list[tuple[Step, int]], b
         ("push 1.1.0, one weight in a hundred changed", ("push", url, "1.1.0", str(second))),
         ("pull 1.1.0 into an empty directory", ("pull", url, "1.1.0", str(pulled))),
     ):
-        steps.append((measured(what, *arguments), folder_bytes(repository)))
+        steps.append((measured(what, cache, *arguments), folder_bytes(repository)))
     equal = same_files(second, pulled)
     shutil.rmtree(pulled)
-    last = measured("pull 1.1.0 with 1.0.0 at hand", "pull", url, "1.1.0", str(pulled), str(first))
+    last = measured("pull 1.1.0 with 1.0.0 at hand", cache, "pull", url, "1.1.0", str(pulled), str(first))
     steps.append((last, folder_bytes(repository)))
     return total, steps, equal and same_files(second, pulled)
 
