@@ -18,7 +18,8 @@ void bind_cpu(py::module_& module) {
     for (unsigned index = 0; index < count && index < 8; ++index) list.append(names[index]);
     return list;
   });
-  module.def("force_isa", [](const std::string& name) { return force_isa(name.c_str()); }, py::arg("name"));
+  module.def(
+      "force_isa", [](const std::string& name) { return force_isa(name.c_str()); }, py::arg("name"));
 }
 
 }  // namespace textnlp_fast::bindings

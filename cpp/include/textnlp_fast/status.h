@@ -10,8 +10,8 @@ enum class Code : std::uint8_t {
   corrupt,           // the bytes are wrong: fetch them again
   unsupported,       // the bytes are from a newer format: upgrade
   out_of_memory,
-  device_error,      // the accelerator failed or is absent: use the CPU
-  internal,          // a broken promise of ours: report it
+  device_error,  // the accelerator failed or is absent: use the CPU
+  internal,      // a broken promise of ours: report it
 };
 
 struct [[nodiscard]] Status {

@@ -2,6 +2,6 @@
 
 namespace textnlp_fast {
 
-const CodecKernels codec_kernels_avx2 = {"avx2"};
+const CodecKernels& codec_kernels_avx2 = codec_kernels_portable;
 
 }  // namespace textnlp_fast

@@ -2,6 +2,6 @@
 
 namespace textnlp_fast {
 
-const CodecKernels codec_kernels_avx512 = {"avx512"};
+const CodecKernels& codec_kernels_avx512 = codec_kernels_portable;
 
 }  // namespace textnlp_fast

@@ -1,15 +1,104 @@
-// The codec kernels that differ by instruction set.
+// The codec kernels that differ by instruction set, and what they work on. Plain structs, no std types: kernel files
+// are compiled with their own flags and share no inline code with the rest.
 #pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "codec/rans.h"
+#include "codec/tokens.h"
 
 namespace textnlp_fast {
 
+constexpr unsigned kMaxContexts = 32;
+constexpr unsigned kMaxTokens = 128;
+constexpr unsigned kMaxSegments = 16;
+constexpr unsigned kMinTableLog = 8;
+constexpr unsigned kMaxTableLog = 15;
+// Up to here a decoder may expand a table slot by slot; finer tables are searched.
+constexpr unsigned kMaxSlotLog = 12;
+
+// What both sides of a delta frame know.
+struct DeltaRule {
+  ElementRule element;
+  TokenScheme scheme;
+  unsigned table_log;
+  unsigned context_base;  // context = clamp(field - context_base, 0, contexts - 1)
+  unsigned contexts;
+};
+
+using TokenCounts = std::uint32_t[kMaxTokens];
+
+// A stretch of a frame with lanes and words of its own.
+struct SegmentInput {
+  const std::uint8_t* words;  // 16-bit little-endian
+  const std::uint8_t* end;
+  std::uint32_t states[kLanes];
+  std::size_t begin;  // elements
+  std::size_t count;
+};
+
+struct SegmentOutput {
+  std::uint16_t* words;  // written downwards; on return the first word
+  std::uint32_t states[kLanes];
+};
+
+struct DeltaEncodeTables {
+  EncodeSymbol symbols[kMaxContexts][kMaxTokens];
+};
+
+struct DeltaDecodeTables {
+  std::uint16_t zero_freq[kMaxContexts];                   // share of token 0
+  std::uint16_t cumulative[kMaxContexts][kMaxTokens + 1];  // start of each token; 2^table_log from the last one on
+  const std::uint32_t* slots;                              // [context << table_log | slot]: slot_entry(); null if finer
+  unsigned tokens;                                         // tokens in use, over all contexts
+};
+
+constexpr std::uint32_t slot_entry(std::uint32_t token, std::uint32_t freq, std::uint32_t offset) {
+  return token | (freq - 1) << 8 | offset << 20;
+}
+
+struct ByteDecodeTable {
+  std::uint16_t freq[256];
+  std::uint16_t start[256];
+  const std::uint32_t* slots;  // [slot]: slot_entry()
+  unsigned table_log;          // at most kMaxSlotLog
+};
+
 struct CodecKernels {
   const char* name;
+
+  // Elements that differ.
+  std::uint64_t (*count_changed)(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b,
+                                 std::size_t count);
+  // Largest context field of the base.
+  unsigned (*max_context)(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
+  // Adds to counts[context][token]. Where few elements change (`sparse`), unchanged ones may be sampled.
+  void (*delta_histogram)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
+                          std::size_t count, const DeltaRule* rule, bool sparse, TokenCounts* counts);
+  void (*delta_encode)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                       const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out);
+  // False if a stream ran over or did not end in its start state.
+  bool (*delta_decode)(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
+                       const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
+
+  // Byte planes: planes[p][i] is byte p, from the top, of element i, rotated left by one where `rotate` (which brings
+  // the exponent of a bfloat16 or float32 into one byte).
+  void (*split_planes)(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
+                       std::uint8_t* const* planes);
+  void (*merge_planes)(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
+                       std::uint8_t* data);
+  void (*byte_histogram)(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
+  void (*bytes_encode)(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
+                       SegmentOutput* out);
+  bool (*bytes_decode)(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);
+  // bytes_decode of the upper plane and merge_planes with the lower one of two-byte elements, in one pass.
+  bool (*bytes_decode_merge2)(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
+                              const std::uint8_t* lower, std::uint8_t* out);
 };
 
 extern const CodecKernels codec_kernels_portable;
-extern const CodecKernels codec_kernels_avx2;
-extern const CodecKernels codec_kernels_avx512;
-extern const CodecKernels codec_kernels_neon;
+extern const CodecKernels& codec_kernels_avx2;
+extern const CodecKernels& codec_kernels_avx512;
+extern const CodecKernels& codec_kernels_neon;
 
 }  // namespace textnlp_fast

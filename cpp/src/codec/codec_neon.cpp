@@ -2,6 +2,6 @@
 
 namespace textnlp_fast {
 
-const CodecKernels codec_kernels_neon = {"neon"};
+const CodecKernels& codec_kernels_neon = codec_kernels_portable;
 
 }  // namespace textnlp_fast

@@ -1,7 +1,127 @@
 #include "codec/codec_kernels.h"
+#include "codec/codec_scalar.h"
 
 namespace textnlp_fast {
+namespace {
 
-const CodecKernels codec_kernels_portable = {"portable"};
+using scalar::load;
+
+// Calls `action` with a zero of the unsigned type of that size.
+template <class Action>
+auto by_size(unsigned element_size, const Action& action) {
+  switch (element_size) {
+    case 1: return action(std::uint8_t{0});
+    case 2: return action(std::uint16_t{0});
+    case 4: return action(std::uint32_t{0});
+    default: return action(std::uint64_t{0});
+  }
+}
+
+std::uint64_t count_changed(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b, std::size_t count) {
+  return by_size(element_size, [&](auto zero) { return scalar::count_changed<decltype(zero)>(a, b, count); });
+}
+
+unsigned max_context(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
+  return by_size(element_size, [&](auto zero) { return scalar::max_context<decltype(zero)>(base, count, rule); });
+}
+
+void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                     const DeltaRule* rule, bool /*sparse*/, TokenCounts* counts) {
+  by_size(element_size,
+          [&](auto zero) { scalar::delta_histogram<decltype(zero)>(target, base, count, *rule, counts); });
+}
+
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out) {
+  scalar::reset(out->states);
+  by_size(element_size, [&](auto zero) {
+    scalar::delta_put<decltype(zero)>(target, base, 0, count, *rule, *tables, out->states, out->words);
+  });
+}
+
+bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
+                  const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out) {
+  return by_size(element_size, [&](auto zero) {
+    return scalar::delta_decode<decltype(zero)>(segments, segment_count, *rule, *tables, base, out);
+  });
+}
+
+void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
+                  std::uint8_t* const* planes) {
+  by_size(element_size, [&](auto zero) {
+    using U = decltype(zero);
+    for (std::size_t i = 0; i < count; ++i) {
+      U value = load<U>(data, i);
+      if (rotate) value = static_cast<U>(value << 1 | value >> (sizeof(U) * 8 - 1));
+      for (unsigned p = 0; p < sizeof(U); ++p) {
+        planes[p][i] = static_cast<std::uint8_t>(value >> (8 * (sizeof(U) - 1 - p)));
+      }
+    }
+  });
+}
+
+void merge_planes(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
+                  std::uint8_t* data) {
+  by_size(element_size, [&](auto zero) {
+    using U = decltype(zero);
+    for (std::size_t i = 0; i < count; ++i) {
+      std::uint64_t joined = 0;
+      for (unsigned p = 0; p < sizeof(U); ++p) joined = joined << 8 | planes[p][i];
+      auto value = static_cast<U>(joined);
+      if (rotate) value = static_cast<U>(value >> 1 | value << (sizeof(U) * 8 - 1));
+      scalar::store<U>(data, i, value);
+    }
+  });
+}
+
+void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* counts) {
+  // Four tables: neighbours are often equal, and an increment waits for the one before it to the same address.
+  std::uint32_t part[4][256] = {};
+  std::size_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (unsigned k = 0; k < 4; ++k) ++part[k][data[i + k]];
+  }
+  for (; i < count; ++i) ++part[0][data[i]];
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    counts[byte] += part[0][byte] + part[1][byte] + part[2][byte] + part[3][byte];
+  }
+}
+
+void bytes_encode(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
+                  SegmentOutput* out) {
+  scalar::reset(out->states);
+  scalar::bytes_put(data, 0, count, symbols, table_log, out->states, out->words);
+}
+
+template <class Emit>
+bool decode_bytes(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable& table, const Emit& emit) {
+  for (unsigned s = 0; s < segment_count; ++s) {
+    SegmentInput& segment = segments[s];
+    WordReader words{segment.words, segment.end, false};
+    for (std::size_t i = 0; i < segment.count; ++i) {
+      emit(segment.begin + i, scalar::byte_take(segment.states[i % kLanes], table, words));
+    }
+    if (!scalar::finished(segment.states, words)) return false;
+  }
+  return true;
+}
+
+bool bytes_decode(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out) {
+  return decode_bytes(segments, segment_count, *table,
+                      [&](std::size_t i, unsigned symbol) { out[i] = static_cast<std::uint8_t>(symbol); });
+}
+
+bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
+                         const std::uint8_t* lower, std::uint8_t* out) {
+  return decode_bytes(segments, segment_count, *table, [&](std::size_t i, unsigned symbol) {
+    scalar::store<std::uint16_t>(out, i, scalar::join(symbol, lower[i], rotate));
+  });
+}
+
+}  // namespace
+
+const CodecKernels codec_kernels_portable = {"portable",     count_changed, max_context,  delta_histogram,
+                                             delta_encode,   delta_decode,  split_planes, merge_planes,
+                                             byte_histogram, bytes_encode,  bytes_decode, bytes_decode_merge2};
 
 }  // namespace textnlp_fast

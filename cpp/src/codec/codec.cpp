@@ -1,0 +1,193 @@
+// Checks, threads and the choice of a mode per frame.
+#include "textnlp_fast/codec.h"
+
+#include <atomic>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "codec/frame.h"
+#include "cpu/kernels.h"
+#include "thread/parallel.h"
+
+namespace textnlp_fast {
+namespace {
+
+// Version, element type, two varints of up to four bytes.
+constexpr std::size_t kMaxHeader = 10;
+// A delta smaller than this share of the raw frame is not weighed against a standalone code.
+constexpr double kClearlyDelta = 0.55;
+
+bool overlaps(const std::uint8_t* a, std::size_t a_size, const std::uint8_t* b, std::size_t b_size) {
+  const auto first = reinterpret_cast<std::uintptr_t>(a);
+  const auto second = reinterpret_cast<std::uintptr_t>(b);
+  return first < second + b_size && second < first + a_size;
+}
+
+// Encodes one frame into `out` (cleared first).
+void encode_frame(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+                  std::vector<std::uint8_t>& out) {
+  thread_local std::vector<std::uint8_t> delta;
+  thread_local std::vector<std::uint8_t> planes;
+  delta.clear();
+  planes.clear();
+  out.clear();
+  if (base != nullptr && std::memcmp(target, base, size) == 0) {
+    put_frame_header(out, FrameMode::same, dtype, size, 0);
+    return;
+  }
+  const bool has_delta = base != nullptr && encode_delta(dtype, target, base, size, size, delta);
+  const std::size_t best = has_delta ? delta.size() : size;
+  const bool settled = has_delta && static_cast<double>(delta.size()) < kClearlyDelta * static_cast<double>(size);
+  if (!settled && encode_planes(dtype, target, size, best, planes)) {
+    put_frame_header(out, FrameMode::planes, dtype, size, planes.size());
+    out.insert(out.end(), planes.begin(), planes.end());
+  } else if (has_delta) {
+    put_frame_header(out, FrameMode::delta, dtype, size, delta.size());
+    out.insert(out.end(), delta.begin(), delta.end());
+  } else {
+    put_frame_header(out, FrameMode::raw, dtype, size, 0);
+    out.insert(out.end(), target, target + size);
+  }
+}
+
+Status decode_frame(const std::uint8_t* frame, const FrameInfo& info, const std::uint8_t* base, std::uint8_t* out) {
+  const std::uint8_t* const body = frame + info.header_size;
+  const std::size_t size = info.decoded_size;
+  if (info.mode == FrameMode::raw) {
+    std::memcpy(out, body, size);
+    return {};
+  }
+  if ((info.mode == FrameMode::same || info.mode == FrameMode::delta) && base == nullptr) {
+    return Status::failure(Code::invalid_argument, "the payload is a delta: pass the base tensor it was made against");
+  }
+  if (info.mode == FrameMode::same) {
+    if (out != base) std::memcpy(out, base, size);
+    return {};
+  }
+  ByteReader reader{body, body, frame + info.encoded_size};
+  const bool whole = size % element_size(info.dtype) == 0 &&
+                     (info.mode == FrameMode::delta ? decode_delta(info.dtype, reader, base, out, size)
+                                                    : decode_planes(info.dtype, reader, out, size));
+  if (!whole) {
+    return Status::failure(Code::corrupt, "the frame does not decode", info.header_size + reader.position());
+  }
+  return {};
+}
+
+struct FramePlace {
+  std::size_t from;  // in the payload
+  std::size_t to;    // in the output
+  FrameInfo info;
+};
+
+Status locate_frames(const std::uint8_t* payload, std::size_t payload_size, std::size_t size,
+                     std::vector<FramePlace>& places) {
+  std::size_t from = 0;
+  std::size_t to = 0;
+  while (from < payload_size) {
+    FrameInfo info;
+    Status status = read_frame_header(payload + from, payload_size - from, &info);
+    if (status.ok() && info.encoded_size > payload_size - from) {
+      status = Status::failure(Code::corrupt, "the payload ends inside a frame", payload_size - from);
+    }
+    if (status.ok() && info.decoded_size > size - to) {
+      status = Status::failure(Code::corrupt, "the frames decode to more bytes than the tensor has");
+    }
+    if (!status.ok()) {
+      status.position += from;
+      return status;
+    }
+    places.push_back({from, to, info});
+    from += info.encoded_size;
+    to += info.decoded_size;
+  }
+  if (to != size) {
+    return Status::failure(Code::corrupt, "the frames decode to fewer bytes than the tensor has", payload_size);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::size_t encode_bound(std::size_t size, std::size_t frame_size) noexcept {
+  if (frame_size == 0) return 0;
+  return size + (size + frame_size - 1) / frame_size * kMaxHeader;
+}
+
+Status encode(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+              const EncodeOptions& options, std::uint8_t* out, std::size_t capacity, std::size_t* written) noexcept {
+  const std::size_t frame_size = options.frame_size;
+  const std::size_t element = element_size(dtype);
+  *written = 0;
+  if (element == 0) return Status::failure(Code::invalid_argument, "unknown element type");
+  if (frame_size == 0 || frame_size % 64 != 0 || frame_size > kMaxFrameSize) {
+    return Status::failure(Code::invalid_argument, "the frame size must be a multiple of 64 and at most 16 MiB");
+  }
+  if (size % element != 0) {
+    return Status::failure(Code::invalid_argument, "the size in bytes is not a multiple of the element size");
+  }
+  if (capacity < encode_bound(size, frame_size)) {
+    return Status::failure(Code::invalid_argument, "the output is smaller than encode_bound()");
+  }
+  const std::size_t frames = (size + frame_size - 1) / frame_size;
+  try {
+    std::vector<std::size_t> sizes(frames);
+    std::atomic<bool> out_of_memory{false};
+    const std::size_t stride = frame_size + kMaxHeader;
+    parallel_for(frames, options.threads, [&](std::size_t index) {
+      try {
+        thread_local std::vector<std::uint8_t> frame;
+        const std::size_t at = index * frame_size;
+        const std::size_t here = size - at < frame_size ? size - at : frame_size;
+        encode_frame(dtype, target + at, base == nullptr ? nullptr : base + at, here, frame);
+        std::memcpy(out + index * stride, frame.data(), frame.size());
+        sizes[index] = frame.size();
+      } catch (const std::bad_alloc&) {
+        out_of_memory = true;
+      }
+    });
+    if (out_of_memory) return Status::failure(Code::out_of_memory, "no memory to encode a frame");
+    std::size_t at = 0;
+    for (std::size_t index = 0; index < frames; ++index) {
+      if (at != index * stride) std::memmove(out + at, out + index * stride, sizes[index]);
+      at += sizes[index];
+    }
+    *written = at;
+  } catch (const std::bad_alloc&) {
+    return Status::failure(Code::out_of_memory, "no memory to encode");
+  }
+  return {};
+}
+
+Status decode(const std::uint8_t* payload, std::size_t payload_size, const std::uint8_t* base, std::uint8_t* out,
+              std::size_t size, unsigned threads) noexcept {
+  if (base != nullptr && base != out && overlaps(base, size, out, size)) {
+    return Status::failure(Code::invalid_argument, "the output overlaps the base without being it");
+  }
+  try {
+    std::vector<FramePlace> places;
+    Status status = locate_frames(payload, payload_size, size, places);
+    if (!status.ok()) return status;
+    std::vector<Status> results(places.size());
+    parallel_for(places.size(), threads, [&](std::size_t index) {
+      const FramePlace& place = places[index];
+      try {
+        results[index] =
+            decode_frame(payload + place.from, place.info, base == nullptr ? nullptr : base + place.to, out + place.to);
+      } catch (const std::bad_alloc&) {
+        results[index] = Status::failure(Code::out_of_memory, "no memory to decode a frame");
+      }
+    });
+    for (std::size_t index = 0; index < results.size(); ++index) {
+      if (results[index].ok()) continue;
+      results[index].position += places[index].from;
+      return results[index];
+    }
+  } catch (const std::bad_alloc&) {
+    return Status::failure(Code::out_of_memory, "no memory to decode");
+  }
+  return {};
+}
+
+}  // namespace textnlp_fast

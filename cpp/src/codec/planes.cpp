@@ -1,0 +1,187 @@
+// Standalone frames: the bytes of the elements in planes, each plane raw, constant, or under its own entropy code.
+#include <cstring>
+
+#include "codec/frame.h"
+#include "codec/tables.h"
+#include "cpu/kernels.h"
+
+namespace textnlp_fast {
+namespace {
+
+enum PlaneKind : unsigned { kRawPlane = 0, kConstantPlane = 1, kCodedPlane = 2 };
+constexpr unsigned kPlaneTableLog = 12;
+constexpr unsigned kMaxPlanes = 8;
+// A coded plane must save this share of itself to be worth decoding.
+constexpr double kWorthCoding = 0.995;
+
+// Rotating left by one brings the exponent of a bfloat16, float32 or float64 to the top byte.
+bool rotates(Dtype dtype) { return exponent_bits(dtype) != 0 && element_size(dtype) > 1; }
+
+struct PlaneScratch {
+  std::vector<std::uint8_t> bytes;
+  std::uint8_t* planes[kMaxPlanes];
+
+  void prepare(unsigned count, std::size_t size) {
+    // 64 bytes of slack: vector kernels load and store whole registers.
+    const std::size_t stride = size + 64;
+    if (bytes.size() < stride * count) bytes.resize(stride * count);
+    for (unsigned p = 0; p < count; ++p) planes[p] = bytes.data() + p * stride;
+  }
+};
+
+struct PlanePlan {
+  PlaneKind kind = kRawPlane;
+  std::uint16_t freq[256];
+  unsigned symbols = 0;
+  double bytes = 0;
+};
+
+void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, PlanePlan& plan) {
+  std::uint32_t counts[256] = {};
+  kernel.byte_histogram(plane, count, counts);
+  unsigned used = 0;
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    if (counts[byte] == 0) continue;
+    ++used;
+    plan.symbols = byte + 1;
+  }
+  plan.bytes = static_cast<double>(count);
+  plan.kind = kRawPlane;
+  if (used == 1) {
+    plan.kind = kConstantPlane;
+    plan.bytes = 1;
+    return;
+  }
+  // Cheap first: most lower planes are noise.
+  if (entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(count)) return;
+  normalise(counts, plan.symbols, kPlaneTableLog, plan.freq);
+  const double bytes = (coded_bits(counts, plan.freq, plan.symbols, kPlaneTableLog) +
+                        table_bits(plan.freq, plan.symbols, kPlaneTableLog)) /
+                           8 +
+                       choose_segments(count, false) * (sizeof(std::uint32_t) * kLanes + 3) + 2;
+  if (bytes > kWorthCoding * static_cast<double>(count)) return;
+  plan.kind = kCodedPlane;
+  plan.bytes = bytes;
+}
+
+void write_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, const PlanePlan& plan,
+                 WordScratch& scratch, std::vector<std::uint8_t>& out) {
+  out.push_back(static_cast<std::uint8_t>(plan.kind));
+  if (plan.kind == kConstantPlane) {
+    out.push_back(plane[0]);
+    return;
+  }
+  if (plan.kind == kRawPlane) {
+    out.insert(out.end(), plane, plane + count);
+    return;
+  }
+  out.push_back(kPlaneTableLog);
+  BitWriter bits(out);
+  write_table(bits, plan.freq, plan.symbols, kPlaneTableLog);
+  bits.finish();
+  EncodeSymbol symbols[256] = {};
+  build_encode_symbols(plan.freq, plan.symbols, symbols);
+  put_segments(out, count, choose_segments(count, false), 1, scratch,
+               [&](std::size_t begin, std::size_t here, SegmentOutput* output) {
+                 kernel.bytes_encode(plane + begin, here, symbols, kPlaneTableLog, output);
+               });
+}
+
+struct PlaneInput {
+  unsigned kind;
+  const std::uint8_t* raw;
+  std::uint8_t constant;
+  ByteDecodeTable table;
+  SegmentInput segments[kMaxSegments];
+  unsigned segment_count;
+};
+
+bool read_plane(ByteReader& reader, std::size_t count, PlaneInput& plane, std::uint32_t* slots) {
+  plane.kind = reader.byte();
+  if (plane.kind == kRawPlane) {
+    plane.raw = reader.take(count);
+    return !reader.failed;
+  }
+  if (plane.kind == kConstantPlane) {
+    plane.constant = reader.byte();
+    return !reader.failed;
+  }
+  ByteDecodeTable& table = plane.table;
+  table.table_log = reader.byte();
+  if (plane.kind != kCodedPlane || reader.failed || table.table_log < kMinTableLog || table.table_log > kMaxSlotLog) {
+    return false;
+  }
+  BitReader bits(reader.at, static_cast<std::size_t>(reader.end - reader.at));
+  if (!read_table(bits, table.freq, 256, table.table_log) || reader.take(bits.bytes()) == nullptr) return false;
+  std::uint32_t start = 0;
+  for (unsigned s = 0; s < 256; ++s) {
+    table.start[s] = static_cast<std::uint16_t>(start);
+    start += table.freq[s];
+  }
+  build_slots(table.freq, 256, slots);
+  table.slots = slots;
+  return read_segments(reader, count, plane.segments, &plane.segment_count);
+}
+
+}  // namespace
+
+bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit,
+                   std::vector<std::uint8_t>& out) {
+  const auto planes = static_cast<unsigned>(element_size(dtype));
+  const std::size_t count = size / planes;
+  const CodecKernels& kernel = *kernels().codec;
+  thread_local PlaneScratch split;
+  thread_local WordScratch scratch;
+  split.prepare(planes, count);
+  kernel.split_planes(planes, rotates(dtype), target, count, split.planes);
+  PlanePlan plans[kMaxPlanes];
+  double bytes = planes;
+  for (unsigned p = 0; p < planes; ++p) {
+    plan_plane(kernel, split.planes[p], count, plans[p]);
+    bytes += plans[p].bytes;
+  }
+  if (bytes >= static_cast<double>(limit)) return false;
+  const std::size_t at = out.size();
+  for (unsigned p = 0; p < planes; ++p) write_plane(kernel, split.planes[p], count, plans[p], scratch, out);
+  return out.size() - at < limit;
+}
+
+bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size_t size) {
+  const auto planes = static_cast<unsigned>(element_size(dtype));
+  const std::size_t count = size / planes;
+  const CodecKernels& kernel = *kernels().codec;
+  thread_local PlaneScratch joined;
+  thread_local std::vector<std::uint32_t> slots(kMaxPlanes << kMaxSlotLog);
+  thread_local std::vector<PlaneInput> inputs(kMaxPlanes);
+  for (unsigned p = 0; p < planes; ++p) {
+    if (!read_plane(reader, count, inputs[p], slots.data() + (p << kMaxSlotLog))) return false;
+  }
+  if (reader.at != reader.end) return false;
+  // The common case of two-byte floats: exponents coded, the rest raw.
+  if (planes == 2 && inputs[0].kind == kCodedPlane && inputs[1].kind == kRawPlane) {
+    return kernel.bytes_decode_merge2(inputs[0].segments, inputs[0].segment_count, &inputs[0].table, rotates(dtype),
+                                      inputs[1].raw, out);
+  }
+  joined.prepare(planes, count);
+  const std::uint8_t* sources[kMaxPlanes] = {};
+  for (unsigned p = 0; p < planes; ++p) {
+    PlaneInput& plane = inputs[p];
+    std::uint8_t* const bytes = planes == 1 ? out : joined.planes[p];
+    sources[p] = bytes;
+    if (plane.kind == kRawPlane) {
+      sources[p] = plane.raw;
+    } else if (plane.kind == kConstantPlane) {
+      std::memset(bytes, plane.constant, count);
+    } else if (!kernel.bytes_decode(plane.segments, plane.segment_count, &plane.table, bytes)) {
+      return false;
+    }
+  }
+  if (planes == 1) {
+    if (sources[0] != out) std::memcpy(out, sources[0], count);
+    return true;
+  }
+  kernel.merge_planes(planes, rotates(dtype), sources, count, out);
+  return true;
+}
+
+}  // namespace textnlp_fast

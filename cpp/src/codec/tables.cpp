@@ -1,0 +1,197 @@
+#include "codec/tables.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "codec/codec_kernels.h"
+
+namespace textnlp_fast {
+namespace {
+
+constexpr unsigned kSymbolBits = 8;  // the highest symbol
+constexpr unsigned kOrderBits = 4;   // order of the Exp-Golomb code
+constexpr unsigned kMaxSymbols = 256;
+
+// How a share is predicted from those before it.
+enum Predictor : unsigned { kNone = 0, kPrevious = 1, kPair = 2, kPredictors = 3 };
+
+std::uint32_t zigzag(std::int32_t value) {
+  return (static_cast<std::uint32_t>(value) << 1) ^ static_cast<std::uint32_t>(value >> 31);
+}
+
+std::int32_t unzigzag(std::uint32_t value) {
+  return static_cast<std::int32_t>(value >> 1) ^ -static_cast<std::int32_t>(value & 1);
+}
+
+// The symbol that a share is predicted from, or -1.
+int predicted_from(unsigned symbol, Predictor predictor, unsigned implied) {
+  int from = -1;
+  if (predictor == kPrevious && symbol > 0) from = static_cast<int>(symbol) - 1;
+  if (predictor == kPair && symbol > 0 && symbol % 2 == 0) from = static_cast<int>(symbol) - 1;
+  return from == static_cast<int>(implied) ? -1 : from;
+}
+
+std::uint32_t code_of(const std::uint16_t* freq, unsigned symbol, Predictor predictor, unsigned implied) {
+  const int from = predicted_from(symbol, predictor, implied);
+  if (from < 0) return freq[symbol];
+  return zigzag(static_cast<std::int32_t>(freq[symbol]) - static_cast<std::int32_t>(freq[from]));
+}
+
+struct Plan {
+  Predictor predictor = kNone;
+  unsigned order = 0;
+  unsigned implied = 0;  // the largest share, left out: the sum gives it
+  unsigned bits = 0;
+};
+
+Plan plan_table(const std::uint16_t* freq, unsigned symbols) {
+  Plan best;
+  for (unsigned s = 1; s < symbols; ++s) {
+    if (freq[s] > freq[best.implied]) best.implied = s;
+  }
+  best.bits = ~0u;
+  const unsigned fixed = kSymbolBits + 1 + (best.implied == 0 ? 0 : kSymbolBits) + 2 + kOrderBits;
+  for (unsigned p = 0; p < kPredictors; ++p) {
+    const auto predictor = static_cast<Predictor>(p);
+    std::uint32_t codes[kMaxSymbols];
+    unsigned count = 0;
+    for (unsigned s = 0; s < symbols; ++s) {
+      if (s != best.implied) codes[count++] = code_of(freq, s, predictor, best.implied);
+    }
+    unsigned last = ~0u;
+    for (unsigned order = 0; order < 16; ++order) {
+      unsigned bits = fixed;
+      for (unsigned i = 0; i < count; ++i) bits += BitWriter::golomb_bits(codes[i], order);
+      if (bits < best.bits) {
+        best.bits = bits;
+        best.predictor = predictor;
+        best.order = order;
+      }
+      if (bits > last) break;  // the cost has one valley
+      last = bits;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+double entropy_bits(const std::uint32_t* counts, unsigned symbols) noexcept {
+  double total = 0;
+  double sum = 0;
+  for (unsigned s = 0; s < symbols; ++s) {
+    if (counts[s] == 0) continue;
+    const double count = counts[s];
+    total += count;
+    sum += count * std::log2(count);
+  }
+  return total > 0 ? total * std::log2(total) - sum : 0;
+}
+
+double coded_bits(const std::uint32_t* counts, const std::uint16_t* freq, unsigned symbols,
+                  unsigned table_log) noexcept {
+  double bits = 0;
+  for (unsigned s = 0; s < symbols; ++s) {
+    if (counts[s] != 0) bits += counts[s] * (table_log - std::log2(static_cast<double>(freq[s])));
+  }
+  return bits;
+}
+
+void normalise(const std::uint32_t* counts, unsigned symbols, unsigned table_log, std::uint16_t* freq) noexcept {
+  const std::int64_t scale = std::int64_t{1} << table_log;
+  std::int64_t total = 0;
+  for (unsigned s = 0; s < symbols; ++s) total += counts[s];
+  std::int64_t left = scale;
+  for (unsigned s = 0; s < symbols; ++s) {
+    if (counts[s] == 0) {
+      freq[s] = 0;
+      continue;
+    }
+    std::int64_t share = (counts[s] * scale + total / 2) / total;
+    if (share == 0) share = 1;
+    freq[s] = static_cast<std::uint16_t>(share);
+    left -= share;
+  }
+  // Settle the rounding one step at a time where it costs or wins most: d(bits)/d(share) = -count / share.
+  while (left != 0) {
+    int best = -1;
+    double best_gain = 0;
+    for (unsigned s = 0; s < symbols; ++s) {
+      if (freq[s] == 0 || (left < 0 && freq[s] == 1)) continue;
+      const double gain = left > 0 ? counts[s] / (freq[s] + 0.5) : -(counts[s] / (freq[s] - 0.5));
+      if (best < 0 || gain > best_gain) {
+        best = static_cast<int>(s);
+        best_gain = gain;
+      }
+    }
+    // Steps in proportion to what is left, so that a few rounds suffice.
+    std::int64_t step = left > 0 ? (left + 7) / 8 : -((-left + 7) / 8);
+    if (left < 0 && freq[best] + step < 1) step = 1 - static_cast<std::int64_t>(freq[best]);
+    freq[best] = static_cast<std::uint16_t>(freq[best] + step);
+    left -= step;
+  }
+}
+
+unsigned table_bits(const std::uint16_t* freq, unsigned symbols, unsigned /*table_log*/) noexcept {
+  return symbols == 1 ? kSymbolBits : plan_table(freq, symbols).bits;
+}
+
+void write_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols, unsigned /*table_log*/) {
+  bits.put(symbols - 1, kSymbolBits);
+  if (symbols == 1) return;
+  const Plan plan = plan_table(freq, symbols);
+  bits.put(plan.implied == 0 ? 0 : 1, 1);
+  if (plan.implied != 0) bits.put(plan.implied, kSymbolBits);
+  bits.put(plan.predictor, 2);
+  bits.put(plan.order, kOrderBits);
+  for (unsigned s = 0; s < symbols; ++s) {
+    if (s != plan.implied) bits.put_golomb(code_of(freq, s, plan.predictor, plan.implied), plan.order);
+  }
+}
+
+bool read_table(BitReader& bits, std::uint16_t* freq, unsigned limit, unsigned table_log) noexcept {
+  const unsigned symbols = bits.get(kSymbolBits) + 1;
+  if (bits.overrun() || symbols > limit) return false;
+  std::memset(freq, 0, limit * sizeof *freq);
+  const std::int64_t scale = std::int64_t{1} << table_log;
+  if (symbols == 1) {
+    freq[0] = static_cast<std::uint16_t>(scale);
+    return true;
+  }
+  const unsigned implied = bits.get(1) != 0 ? bits.get(kSymbolBits) : 0;
+  const unsigned predictor = bits.get(2);
+  const unsigned order = bits.get(kOrderBits);
+  if (implied >= symbols || predictor >= kPredictors) return false;
+  std::int64_t sum = 0;
+  for (unsigned s = 0; s < symbols; ++s) {
+    if (s == implied) continue;
+    const std::uint32_t code = bits.get_golomb(order);
+    const int from = predicted_from(s, static_cast<Predictor>(predictor), implied);
+    const std::int64_t share = from < 0 ? static_cast<std::int64_t>(code) : std::int64_t{freq[from]} + unzigzag(code);
+    if (bits.overrun() || share < 0 || share > scale) return false;
+    freq[s] = static_cast<std::uint16_t>(share);
+    sum += share;
+  }
+  if (sum > scale) return false;
+  freq[implied] = static_cast<std::uint16_t>(scale - sum);
+  // The last symbol must occur: one table has one form.
+  return freq[symbols - 1] != 0;
+}
+
+void build_encode_symbols(const std::uint16_t* freq, unsigned symbols, EncodeSymbol* out) noexcept {
+  std::uint32_t start = 0;
+  for (unsigned s = 0; s < symbols; ++s) {
+    out[s].freq = freq[s];
+    out[s].start = static_cast<std::uint16_t>(start);
+    out[s].reciprocal = freq[s] == 0 ? 0 : reciprocal_of(freq[s]);
+    start += freq[s];
+  }
+}
+
+void build_slots(const std::uint16_t* freq, unsigned symbols, std::uint32_t* slots) noexcept {
+  for (unsigned s = 0; s < symbols; ++s) {
+    for (std::uint32_t offset = 0; offset < freq[s]; ++offset) *slots++ = slot_entry(s, freq[s], offset);
+  }
+}
+
+}  // namespace textnlp_fast

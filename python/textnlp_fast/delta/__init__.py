@@ -1,0 +1,1 @@
+"""Which tensor against which base, into which bytes."""

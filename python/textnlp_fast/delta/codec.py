@@ -1,0 +1,180 @@
+"""The codec's thin face: buffers in, frames out, and back, bit-exactly.
+
+A tensor is coded in independent frames of ``frame_size_bytes`` decoded bytes (docs/format.md). A long tensor may pass
+in windows of a multiple of that size, the last one shorter: the windows' payloads, one after the other, are the
+tensor's payload.
+
+Buffers are anything with the buffer protocol or DLPack on the CPU (bytes, mmap, numpy, torch with bfloat16); nothing is
+copied on the way in, and the GIL is released while the core works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from textnlp_fast import _native
+from textnlp_fast.errors import InvalidInputError
+
+__all__ = [
+    "DEFAULT_FRAME_SIZE_BYTES",
+    "DTYPES",
+    "DiffStats",
+    "Frame",
+    "FrameScan",
+    "decode_into",
+    "diff",
+    "encode",
+    "encode_bound",
+    "encode_into",
+    "frames",
+    "scan",
+]
+
+DEFAULT_FRAME_SIZE_BYTES: Final = 1 << 20
+
+#: Element types of the frame format by the names that safetensors gives them.
+DTYPES: Final[dict[str, int]] = {
+    "OPAQUE": 0,
+    "BOOL": 1,
+    "U8": 2,
+    "I8": 3,
+    "F8_E4M3": 4,
+    "F8_E5M2": 5,
+    "U16": 6,
+    "I16": 7,
+    "F16": 8,
+    "BF16": 9,
+    "U32": 10,
+    "I32": 11,
+    "F32": 12,
+    "U64": 13,
+    "I64": 14,
+    "F64": 15,
+}
+_NAMES: Final = {number: name for name, number in DTYPES.items()}
+_MODES: Final = ("same", "raw", "planes", "delta")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame's header. Sizes in bytes; ``mode`` is ``same``, ``raw``, ``planes`` or ``delta``."""
+
+    mode: str
+    dtype: str
+    encoded_bytes: int
+    decoded_bytes: int
+
+    @property
+    def needs_base(self) -> bool:
+        return self.mode in ("same", "delta")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameScan:
+    """The whole frames that a payload starts with."""
+
+    encoded_bytes: int
+    decoded_bytes: int
+    frames: int
+    needs_base: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DiffStats:
+    """How two tensors of one dtype differ. ULPs are steps between neighbouring representable values."""
+
+    elements: int
+    changed: int
+    max_ulp: int
+    mean_abs_ulp: float
+
+    @property
+    def changed_fraction(self) -> float:
+        return self.changed / self.elements if self.elements else 0.0
+
+
+def _number(dtype: str) -> int:
+    try:
+        return DTYPES[dtype]
+    except KeyError:
+        known = ", ".join(DTYPES)
+        raise InvalidInputError(
+            f"unknown dtype {dtype!r}", hint=f"Known: {known}. Pass anything else as 'OPAQUE'."
+        ) from None
+
+
+def encode_bound(size_bytes: int, *, frame_size_bytes: int = DEFAULT_FRAME_SIZE_BYTES) -> int:
+    """The most bytes that coding ``size_bytes`` can take."""
+    return _native.encode_bound(size_bytes, frame_size_bytes)
+
+
+def encode_into(
+    target: Any,
+    out: Any,
+    base: Any = None,
+    *,
+    dtype: str,
+    frame_size_bytes: int = DEFAULT_FRAME_SIZE_BYTES,
+    threads: int = 0,
+) -> int:
+    """Encode into ``out``, a writable buffer of at least :func:`encode_bound` bytes; return the bytes written."""
+    return _native.encode_into(target, base, _number(dtype), frame_size_bytes, threads, out)
+
+
+def encode(
+    target: Any,
+    base: Any = None,
+    *,
+    dtype: str,
+    frame_size_bytes: int = DEFAULT_FRAME_SIZE_BYTES,
+    threads: int = 0,
+) -> bytes:
+    """Encode a tensor's bytes, against ``base`` (as many bytes, same dtype) where given.
+
+    Each frame takes the smallest of: same as base, delta, standalone, raw. ``threads=0`` uses every processor. Raises
+    :class:`InvalidInputError` if sizes do not match or the dtype is unknown.
+    """
+    size = memoryview(target).nbytes if isinstance(target, bytes | bytearray | memoryview) else _nbytes(target)
+    out = bytearray(encode_bound(size, frame_size_bytes=frame_size_bytes))
+    written = encode_into(target, out, base, dtype=dtype, frame_size_bytes=frame_size_bytes, threads=threads)
+    return bytes(memoryview(out)[:written])
+
+
+def _nbytes(target: Any) -> int:
+    nbytes = getattr(target, "nbytes", None)
+    return int(nbytes) if nbytes is not None else memoryview(target).nbytes
+
+
+def decode_into(payload: Any, out: Any, base: Any = None, *, threads: int = 0) -> None:
+    """Decode whole frames that together make exactly the bytes of ``out``.
+
+    ``base`` is what the tensor was encoded against; it may be ``out`` itself, which is then updated in place. Raises
+    :class:`CorruptDataError` with the position; ``out`` then holds nothing of use.
+    """
+    _native.decode_into(payload, out, base, threads)
+
+
+def frames(payload: Any) -> list[Frame]:
+    """Headers of the whole frames that ``payload`` starts with; a frame cut short at the end is left out."""
+    return [
+        Frame(_MODES[mode], _NAMES[dtype], encoded, decoded)
+        for mode, dtype, encoded, decoded in _native.frames(payload)
+    ]
+
+
+def scan(payload: Any) -> FrameScan:
+    """Totals over :func:`frames`, to cut a stream of payload bytes at a frame boundary."""
+    found = _native.frames(payload)
+    return FrameScan(
+        encoded_bytes=sum(frame[2] for frame in found),
+        decoded_bytes=sum(frame[3] for frame in found),
+        frames=len(found),
+        needs_base=any(_MODES[frame[0]] in ("same", "delta") for frame in found),
+    )
+
+
+def diff(a: Any, b: Any, *, dtype: str, threads: int = 0) -> DiffStats:
+    """Compare two tensors of one dtype and size element by element."""
+    elements, changed, max_ulp, sum_ulp = _native.diff(a, b, _number(dtype), threads)
+    return DiffStats(elements, changed, max_ulp, sum_ulp / elements if elements else 0.0)
