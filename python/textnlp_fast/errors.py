@@ -128,8 +128,8 @@ class UnsupportedFormatError(TextnlpFastError):
 class ConflictError(TextnlpFastError):
     """Another writer was first: read the new state and try again.
 
-    ``may_have_applied`` is true when an answer was lost on the way: this writer's bytes may have been stored for a
-    moment and then replaced by the other's, which only the new state itself can tell.
+    ``may_have_applied`` is true when an answer was lost on the way: this writer's bytes may have been stored
+    for a moment and then replaced by the other's, which only the new state itself can tell.
     """
 
     exit_code = 7
