@@ -7,30 +7,29 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from textnlp_fast.delta import codec
-from textnlp_fast.errors import CorruptDataError, DigestMismatchError, InvalidInputError
-from textnlp_fast.hashing import Blake3
+from textnlp_fast.errors import CorruptDataError, DigestMismatchError
+from textnlp_fast.hashing import Blake3, blake3_hex
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.manifest import Content, Extent
+from textnlp_fast.tensors import read_into
 
 __all__ = [
     "BufferPool",
     "Cancelled",
     "OpenFiles",
-    "OrderedDigest",
+    "DigestCheck",
     "Progress",
     "ProgressCallback",
-    "check_digest",
     "decode_window",
     "fetch_extents",
     "object_key",
-    "read_exactly",
     "run_in_order",
     "with_context",
     "write_exactly",
@@ -61,19 +60,6 @@ def object_key(digest: str) -> str:
     return f"objects/{digest[:2]}/{digest}"
 
 
-def read_exactly(descriptor: int, view: memoryview, offset: int) -> None:
-    """Fills `view` from byte `offset` of the file. Raises InvalidInputError if the file ends before."""
-    done = 0
-    while done < len(view):
-        count = os.preadv(descriptor, [view[done:]], offset + done)
-        if count == 0:
-            raise InvalidInputError(
-                f"a local file ended at byte {offset + done} while it was read",
-                hint="Something shortened it meanwhile; run the command again when nothing writes there.",
-            )
-        done += count
-
-
 def write_exactly(descriptor: int, view: memoryview, offset: int) -> None:
     """Writes all of `view` at byte `offset` of the file."""
     done = 0
@@ -102,7 +88,7 @@ class OpenFiles:
             descriptor = self._descriptors.get(location)
             if descriptor is None:
                 descriptor = self._descriptors[location] = os.open(location, os.O_RDONLY | os.O_CLOEXEC)
-        read_exactly(descriptor, view, offset)
+        read_into(descriptor, offset, view)
 
 
 class BufferPool:
@@ -113,18 +99,26 @@ class BufferPool:
         self._free: list[bytearray] = []
         self._lock = threading.Lock()
 
+    def take(self) -> bytearray:
+        """A buffer to be given back by whoever uses it last."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+        return bytearray(self._size_bytes)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Makes a taken buffer free for others."""
+        with self._lock:
+            self._free.append(buffer)
+
     @contextmanager
     def borrow(self) -> Iterator[memoryview]:
         """A writable buffer for the duration of the block; its content is whatever was left in it."""
-        with self._lock:
-            buffer = self._free.pop() if self._free else None
-        if buffer is None:
-            buffer = bytearray(self._size_bytes)
+        buffer = self.take()
         try:
             yield memoryview(buffer)
         finally:
-            with self._lock:
-                self._free.append(buffer)
+            self.give_back(buffer)
 
 
 def fetch_extents(store: ObjectStore, extents: Iterable[Extent]) -> dict[Extent, memoryview]:
@@ -162,37 +156,67 @@ def decode_window(
             codec.decode_into(payload, out, out if content.base is not None else None, threads=threads)
 
 
-class OrderedDigest:
+class _OrderedDigest:
     """BLAKE3 of a content whose windows are made by several threads: each waits for its turn to be hashed."""
 
-    def __init__(self, content: Content | None = None) -> None:
+    def __init__(self) -> None:
         self._hasher = Blake3()
-        self._content = content
         self._next = 0
         self._failed = False
         self._turn = threading.Condition()
 
-    def update(self, window: int, data: memoryview, *, threads: int = 1) -> None:
-        """Hashes window number `window` once all before it are. Raises Cancelled if one of those failed."""
+    def update(self, window: int, data: memoryview, threads: int) -> str:
+        """Hashes window number `window` once all before it are; the digest so far."""
         with self._turn:
             while self._next != window and not self._failed:
                 self._turn.wait()
             if self._failed:
                 raise Cancelled
         self._hasher.update(data, threads=threads)
+        digest = self._hasher.hexdigest()
         with self._turn:
             self._next += 1
             self._turn.notify_all()
+        return digest
 
     def fail(self) -> None:
-        """Releases the threads that wait for a window that will never come."""
         with self._turn:
             self._failed = True
             self._turn.notify_all()
 
-    @property
-    def hexdigest(self) -> str:
-        return self._hasher.hexdigest()
+
+class DigestCheck:
+    """Compares contents with their digests as their windows are made, in any order and by any thread.
+
+    A content is told from another by a `key` of the caller's choice.
+    """
+
+    def __init__(self, window_bytes: int, threads: int) -> None:
+        self._window_bytes = window_bytes
+        self._threads = threads
+        self._digests: dict[Hashable, _OrderedDigest] = {}
+        self._lock = threading.Lock()
+
+    def update(self, key: Hashable, content: Content, window: int, data: memoryview) -> None:
+        """Takes a window's bytes; with the last one raises DigestMismatchError if they are not the content.
+
+        Raises Cancelled if `fail` was called for a window before this one.
+        """
+        last = -(-content.size // self._window_bytes) - 1
+        if last <= 0:
+            actual = blake3_hex(data, threads=self._threads)
+        else:
+            actual = self._digest(key).update(window, data, self._threads)
+        if window >= last and actual != content.digest:
+            raise DigestMismatchError(f"the bytes of content {content.digest} make the digest {actual}")
+
+    def fail(self, key: Hashable) -> None:
+        """Releases the threads that wait for a window of this content that will never come."""
+        self._digest(key).fail()
+
+    def _digest(self, key: Hashable) -> _OrderedDigest:
+        with self._lock:
+            return self._digests.setdefault(key, _OrderedDigest())
 
 
 def run_in_order(
@@ -228,12 +252,6 @@ def run_in_order(
         finally:
             for future, _ in pending:
                 future.cancel()
-
-
-def check_digest(expected: str, actual: str, what: str) -> None:
-    """Raises DigestMismatchError if the bytes that were made are not those that were stored."""
-    if expected != actual:
-        raise DigestMismatchError(f"{what} does not match its digest: expected {expected}, got {actual}")
 
 
 def with_context(error: CorruptDataError, what: str) -> CorruptDataError:

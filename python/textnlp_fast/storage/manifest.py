@@ -13,11 +13,13 @@ from typing import Any, Final, Literal
 
 from textnlp_fast.errors import CorruptDataError, InvalidInputError
 from textnlp_fast.hashing import blake3_hex
+from textnlp_fast.tensors import check_relative_path
 
 __all__ = [
     "DTYPE_OPAQUE",
     "FORMAT",
     "MAX_CHAIN_DEPTH",
+    "RESERVED_PREFIX",
     "Codec",
     "Content",
     "Extent",
@@ -37,7 +39,8 @@ FORMAT: Final = 1
 DTYPE_OPAQUE: Final = "OPAQUE"
 # What a reader follows; writers stay far below (`StorageConfig.max_chain_depth`).
 MAX_CHAIN_DEPTH: Final = 64
-MAX_PATH_CHARS: Final = 1024
+# Top-level names of this package's own records beside a model's files.
+RESERVED_PREFIX: Final = ".textnlp-fast"
 MIN_WINDOW_BYTES: Final = 1 << 12
 MAX_WINDOW_BYTES: Final = 1 << 28
 
@@ -225,19 +228,7 @@ def _file_document(entry: FileEntry) -> dict[str, Any]:
 
 
 def check_path(path: str) -> None:
-    """Raises InvalidInputError unless `path` names a file below the directory it is joined to, on any system."""
-    parts = path.split("/")
-    if (
-        len(path) > MAX_PATH_CHARS
-        or any(
-            character in "\\:\x7f" or character < " " or "\ud800" <= character <= "\udfff"
-            for character in path
-        )
-        or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts)
-    ):
-        raise InvalidInputError(
-            f"the path {path!r} cannot be stored",
-            hint="Use relative paths of plain names, without '..', ':' or '\\'.",
-        )
-    if parts[0].startswith(".textnlp-fast"):
+    """Raises InvalidInputError unless `path` names a file below the directory that it is joined to."""
+    check_relative_path(path)
+    if path.startswith(RESERVED_PREFIX):
         raise InvalidInputError(f"the path {path!r} is reserved for textnlp-fast's own records")

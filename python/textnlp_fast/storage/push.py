@@ -11,10 +11,8 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from textnlp_fast.delta import codec
 from textnlp_fast.errors import (
     InvalidInputError,
     MissingObjectError,
@@ -22,19 +20,8 @@ from textnlp_fast.errors import (
     VersionExistsError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import (
-    BufferPool,
-    Cancelled,
-    OpenFiles,
-    OrderedDigest,
-    Progress,
-    ProgressCallback,
-    check_digest,
-    decode_window,
-    fetch_extents,
-    object_key,
-    run_in_order,
-)
+from textnlp_fast.storage.chunked_transfer import ProgressCallback, object_key
+from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.inventory import check_unchanged, take_inventory
 from textnlp_fast.storage.manifest import (
@@ -45,8 +32,7 @@ from textnlp_fast.storage.manifest import (
     chain_of,
     closure,
 )
-from textnlp_fast.storage.planning import CodeStep, Held, LocalFile, Piece, PushPlan, plan_push, plan_units
-from textnlp_fast.storage.shard_manager import ShardObject, ShardWriter, Slot
+from textnlp_fast.storage.planning import Held, LocalFile, PushPlan, plan_push
 from textnlp_fast.storage.version_manager import VersionManager, check_name, check_version, now_utc
 
 __all__ = ["PushReport", "PushRequest", "push_model"]
@@ -127,7 +113,7 @@ def push_model(
         if not missing & existing.objects.keys():
             return _report(existing, plan, started, uploaded_bytes=0, already_there=True)
     base_files = _base_inventory(request, plan, options)
-    coded = Coder(store, plan, _held_of(base_files), window_bytes, options, progress).run()
+    coded = Coder(store, plan, _held_of(base_files), window_bytes, options).run(progress)
     check_unchanged([*files, *base_files])
     manifest = _assemble(request, parent, plan, coded, window_bytes, options)
     uploaded = sum(shard.size for shard in coded.shards if shard.uploaded)
