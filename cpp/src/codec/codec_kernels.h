@@ -16,6 +16,8 @@ constexpr unsigned kMinTableLog = 8;
 constexpr unsigned kMaxTableLog = 15;
 // Up to here a decoder may expand a table slot by slot; finer tables are searched.
 constexpr unsigned kMaxSlotLog = 12;
+// In a sparse frame unchanged elements are counted in one step (of kLanes elements) of so many, with that weight.
+constexpr unsigned kSampleSteps = 8;
 
 // What both sides of a delta frame know.
 struct DeltaRule {
@@ -53,9 +55,14 @@ struct DeltaDecodeTables {
   unsigned tokens;                                         // tokens in use, over all contexts
 };
 
-constexpr std::uint32_t slot_entry(std::uint32_t token, std::uint32_t freq, std::uint32_t offset) {
-  return token | (freq - 1) << 8 | offset << 20;
+// What a slot stands for, in two halves for vector kernels that work on 16-bit lanes: freq - 1 and the low bits of the
+// symbol below, the offset in the symbol's share and the high bits above.
+constexpr std::uint32_t slot_entry(std::uint32_t symbol, std::uint32_t freq, std::uint32_t offset) {
+  return (freq - 1) | (symbol & 15) << 12 | offset << 16 | (symbol >> 4) << 28;
 }
+constexpr std::uint32_t entry_freq(std::uint32_t entry) { return (entry & 0xfff) + 1; }
+constexpr std::uint32_t entry_offset(std::uint32_t entry) { return (entry >> 16) & 0xfff; }
+constexpr std::uint32_t entry_symbol(std::uint32_t entry) { return ((entry >> 12) & 15) | (entry >> 28) << 4; }
 
 struct ByteDecodeTable {
   std::uint16_t freq[256];
@@ -72,7 +79,7 @@ struct CodecKernels {
                                  std::size_t count);
   // Largest context field of the base.
   unsigned (*max_context)(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
-  // Adds to counts[context][token]. Where few elements change (`sparse`), unchanged ones may be sampled.
+  // Adds to counts[context][token]. Where few elements change (`sparse`), unchanged ones are sampled (kSampleSteps).
   void (*delta_histogram)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
                           std::size_t count, const DeltaRule* rule, bool sparse, TokenCounts* counts);
   void (*delta_encode)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
@@ -96,9 +103,31 @@ struct CodecKernels {
                               const std::uint8_t* lower, std::uint8_t* out);
 };
 
+// The portable kernels by name: other sets fall back on them.
+namespace portable {
+std::uint64_t count_changed(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b, std::size_t count);
+unsigned max_context(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
+void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                     const DeltaRule* rule, bool sparse, TokenCounts* counts);
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out);
+bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
+                  const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
+void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
+                  std::uint8_t* const* planes);
+void merge_planes(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
+                  std::uint8_t* data);
+void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
+void bytes_encode(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
+                  SegmentOutput* out);
+bool bytes_decode(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);
+bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
+                         const std::uint8_t* lower, std::uint8_t* out);
+}  // namespace portable
+
 extern const CodecKernels codec_kernels_portable;
 extern const CodecKernels& codec_kernels_avx2;
-extern const CodecKernels& codec_kernels_avx512;
+extern const CodecKernels codec_kernels_avx512;
 extern const CodecKernels& codec_kernels_neon;
 
 }  // namespace textnlp_fast

@@ -17,6 +17,10 @@ auto by_size(unsigned element_size, const Action& action) {
   }
 }
 
+}  // namespace
+
+namespace portable {
+
 std::uint64_t count_changed(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b, std::size_t count) {
   return by_size(element_size, [&](auto zero) { return scalar::count_changed<decltype(zero)>(a, b, count); });
 }
@@ -26,9 +30,9 @@ unsigned max_context(unsigned element_size, const std::uint8_t* base, std::size_
 }
 
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, bool /*sparse*/, TokenCounts* counts) {
+                     const DeltaRule* rule, bool sparse, TokenCounts* counts) {
   by_size(element_size,
-          [&](auto zero) { scalar::delta_histogram<decltype(zero)>(target, base, count, *rule, counts); });
+          [&](auto zero) { scalar::delta_histogram<decltype(zero)>(target, base, 0, count, *rule, sparse, counts); });
 }
 
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
@@ -93,6 +97,8 @@ void bytes_encode(const std::uint8_t* data, std::size_t count, const EncodeSymbo
   scalar::bytes_put(data, 0, count, symbols, table_log, out->states, out->words);
 }
 
+namespace {
+
 template <class Emit>
 bool decode_bytes(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable& table, const Emit& emit) {
   for (unsigned s = 0; s < segment_count; ++s) {
@@ -106,6 +112,8 @@ bool decode_bytes(SegmentInput* segments, unsigned segment_count, const ByteDeco
   return true;
 }
 
+}  // namespace
+
 bool bytes_decode(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out) {
   return decode_bytes(segments, segment_count, *table,
                       [&](std::size_t i, unsigned symbol) { out[i] = static_cast<std::uint8_t>(symbol); });
@@ -118,10 +126,21 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const B
   });
 }
 
-}  // namespace
+}  // namespace portable
 
-const CodecKernels codec_kernels_portable = {"portable",     count_changed, max_context,  delta_histogram,
-                                             delta_encode,   delta_decode,  split_planes, merge_planes,
-                                             byte_histogram, bytes_encode,  bytes_decode, bytes_decode_merge2};
+const CodecKernels codec_kernels_portable = {
+    "portable",
+    portable::count_changed,
+    portable::max_context,
+    portable::delta_histogram,
+    portable::delta_encode,
+    portable::delta_decode,
+    portable::split_planes,
+    portable::merge_planes,
+    portable::byte_histogram,
+    portable::bytes_encode,
+    portable::bytes_decode,
+    portable::bytes_decode_merge2,
+};
 
 }  // namespace textnlp_fast

@@ -48,10 +48,14 @@ unsigned max_context(const std::uint8_t* base, std::size_t count, ElementRule ru
 }
 
 template <class U>
-void delta_histogram(const std::uint8_t* target, const std::uint8_t* base, std::size_t count, const DeltaRule& rule,
-                     TokenCounts* counts) {
-  for (std::size_t i = 0; i < count; ++i) {
+void delta_histogram(const std::uint8_t* target, const std::uint8_t* base, std::size_t begin, std::size_t end,
+                     const DeltaRule& rule, bool sparse, TokenCounts* counts) {
+  for (std::size_t i = begin; i < end; ++i) {
     const U from = load<U>(base, i);
+    if (sparse && load<U>(target, i) == from) {
+      if (i / kLanes % kSampleSteps == 0) counts[context_of(from, rule)][0] += kSampleSteps;
+      continue;
+    }
     const U residual = residual_of(load<U>(target, i), from, rule.element.is_float);
     ++counts[context_of(from, rule)][token_of(residual, rule.scheme).token];
   }
@@ -111,7 +115,7 @@ inline Decoded delta_take(std::uint32_t state, unsigned context, const DeltaRule
   if (slot < zero) return {zero * (state >> rule.table_log) + slot, 0};
   if (tables.slots != nullptr) {
     const std::uint32_t entry = tables.slots[(static_cast<std::size_t>(context) << rule.table_log) | slot];
-    return {(((entry >> 8) & 0xfff) + 1) * (state >> rule.table_log) + (entry >> 20), entry & 0xff};
+    return {entry_freq(entry) * (state >> rule.table_log) + entry_offset(entry), entry_symbol(entry)};
   }
   const std::uint16_t* cumulative = tables.cumulative[context];
   const unsigned token = find_token(cumulative, slot);
@@ -186,8 +190,8 @@ inline void bytes_put(const std::uint8_t* data, std::size_t begin, std::size_t e
 
 inline unsigned byte_take(std::uint32_t& state, const ByteDecodeTable& table, WordReader& words) {
   const std::uint32_t entry = table.slots[state & ((1u << table.table_log) - 1)];
-  state = rans_refill((((entry >> 8) & 0xfff) + 1) * (state >> table.table_log) + (entry >> 20), words);
-  return entry & 0xff;
+  state = rans_refill(entry_freq(entry) * (state >> table.table_log) + entry_offset(entry), words);
+  return entry_symbol(entry);
 }
 
 inline std::uint16_t join(unsigned upper, unsigned lower, bool rotate) {

@@ -11,26 +11,13 @@ namespace textnlp_fast {
 constexpr unsigned kLanes = 32;
 constexpr std::uint32_t kStateFloor = std::uint32_t{1} << 16;
 
-// A symbol's share [start, start + freq) of 2^table_log, and the reciprocal that divides by freq.
+// A symbol's share [start, start + freq) of 2^table_log.
 struct EncodeSymbol {
   std::uint16_t freq;  // 0: never coded
   std::uint16_t start;
-  std::uint32_t reciprocal;
 };
 
 namespace {
-
-// Ceiling of 2^(32+s) / freq with s the largest that fits 32 bits; see divide().
-inline unsigned reciprocal_shift(std::uint32_t freq) {
-  const unsigned log = 31u - static_cast<unsigned>(__builtin_clz(freq));
-  return (freq & (freq - 1)) == 0 && log != 0 ? log - 1 : log;
-}
-
-inline std::uint32_t reciprocal_of(std::uint32_t freq) {
-  if (freq == 1) return 0;  // divide() by one is handled by the caller's fix-up: the quotient is the state itself
-  const std::uint64_t scaled = std::uint64_t{1} << (32 + reciprocal_shift(freq));
-  return static_cast<std::uint32_t>((scaled + freq - 1) / freq);
-}
 
 // Emits the word that keeps the state in range, then codes the symbol. `words` points past where the next word goes:
 // the stream is written from its end to its front.

@@ -183,7 +183,6 @@ void build_encode_symbols(const std::uint16_t* freq, unsigned symbols, EncodeSym
   for (unsigned s = 0; s < symbols; ++s) {
     out[s].freq = freq[s];
     out[s].start = static_cast<std::uint16_t>(start);
-    out[s].reciprocal = freq[s] == 0 ? 0 : reciprocal_of(freq[s]);
     start += freq[s];
   }
 }

@@ -25,7 +25,7 @@ unsigned table_bits(const std::uint16_t* freq, unsigned symbols, unsigned table_
 // Fills freq[0, limit); false if the table is not valid.
 bool read_table(BitReader& bits, std::uint16_t* freq, unsigned limit, unsigned table_log) noexcept;
 
-// Cumulative starts and reciprocals, for the encoder.
+// Shares with their starts, for the encoder.
 void build_encode_symbols(const std::uint16_t* freq, unsigned symbols, EncodeSymbol* out) noexcept;
 
 // Writes the 2^table_log slot entries of one table.

@@ -1,0 +1,299 @@
+// Byte planes on AVX-512.
+#pragma once
+#include "codec/avx512_lanes.h"
+
+namespace textnlp_fast {
+namespace {
+namespace avx512 {
+
+// Up to 64 symbols fit two registers: their starts, searched by halving, then freq, start and symbol by permute.
+struct SymbolRanks {
+  static constexpr unsigned kMost = 64;
+  alignas(64) std::uint16_t start[kMost];
+  alignas(64) std::uint16_t freq[kMost];
+  alignas(64) std::uint16_t symbol[kMost];
+  unsigned count;
+
+  bool build(const ByteDecodeTable& table) {
+    count = 0;
+    for (unsigned s = 0; s < 256; ++s) {
+      if (table.freq[s] == 0) continue;
+      if (count == kMost) return false;
+      start[count] = table.start[s];
+      freq[count] = table.freq[s];
+      symbol[count] = static_cast<std::uint16_t>(s);
+      ++count;
+    }
+    for (unsigned r = count; r < kMost; ++r) {
+      start[r] = 0xffff;  // above every slot
+      freq[r] = 0;
+      symbol[r] = 0;
+    }
+    return true;
+  }
+};
+
+struct RankLookup {
+  __m512i start[2];
+  __m512i freq[2];
+  __m512i symbol[2];
+
+  explicit RankLookup(const SymbolRanks& ranks) {
+    for (unsigned half = 0; half < 2; ++half) {
+      start[half] = _mm512_load_si512(ranks.start + 32 * half);
+      freq[half] = _mm512_load_si512(ranks.freq + 32 * half);
+      symbol[half] = _mm512_load_si512(ranks.symbol + 32 * half);
+    }
+  }
+
+  template <bool kWide>
+  inline __m512i pick(const __m512i* table, __m512i rank) const {
+    return kWide ? _mm512_permutex2var_epi16(table[0], rank, table[1]) : _mm512_permutexvar_epi16(rank, table[0]);
+  }
+};
+
+// Symbols of one step, as 16-bit lanes.
+template <bool kWide>
+inline __m512i take_ranked(Lanes& lanes, Stream& stream, const RankLookup& lookup, __m512i slot_mask,
+                           const Shifts& shifts) {
+  const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
+  __m512i rank = _mm512_setzero_si512();
+  if (kWide) {
+    rank = _mm512_maskz_mov_epi16(_mm512_cmpge_epu16_mask(slot, lookup.pick<true>(lookup.start, _mm512_set1_epi16(32))),
+                                  _mm512_set1_epi16(32));
+  }
+#pragma GCC unroll 5
+  for (short step = 16; step != 0; step = static_cast<short>(step >> 1)) {
+    const __m512i candidate = _mm512_or_si512(rank, _mm512_set1_epi16(step));
+    rank = _mm512_mask_mov_epi16(rank, _mm512_cmpge_epu16_mask(slot, lookup.pick<kWide>(lookup.start, candidate)),
+                                 candidate);
+  }
+  const __m512i offset = _mm512_sub_epi16(slot, lookup.pick<kWide>(lookup.start, rank));
+  lanes = advance(lanes, lookup.pick<kWide>(lookup.freq, rank), offset, shifts);
+  refill(lanes, stream);
+  return lookup.pick<kWide>(lookup.symbol, rank);
+}
+
+struct SlotLookup {
+  const std::uint32_t* slots;
+};
+
+struct Entries {
+  __m512i freq;
+  __m512i offset;
+  __m512i symbol;
+};
+
+// Fetches thirty-two slot entries by 16-bit index and unpacks them.
+inline Entries gather_entries(const std::uint32_t* slots, __m512i index) {
+  const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), slots, 4);
+  const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), slots, 4);
+  const __m512i lows =
+      _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1);
+  const __m512i highs = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
+                                           _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1);
+  const __m512i twelve = _mm512_set1_epi16(0xfff);
+  Entries entries;
+  entries.freq = _mm512_sub_epi16(_mm512_and_si512(lows, twelve), _mm512_set1_epi16(-1));
+  entries.offset = _mm512_and_si512(highs, twelve);
+  entries.symbol = _mm512_or_si512(_mm512_srli_epi16(lows, 12), _mm512_slli_epi16(_mm512_srli_epi16(highs, 12), 4));
+  return entries;
+}
+
+inline __m512i take_slots(Lanes& lanes, Stream& stream, const std::uint32_t* slots, __m512i slot_mask,
+                          const Shifts& shifts) {
+  const Entries entries = gather_entries(slots, _mm512_and_si512(lanes.low, slot_mask));
+  lanes = advance(lanes, entries.freq, entries.offset, shifts);
+  refill(lanes, stream);
+  return entries.symbol;
+}
+
+// Runs `take(lanes, stream)` over the steps of up to four segments at a time, so that their latencies overlap, and
+// hands the symbols to `emit(element, symbols)`; the last, short step of a segment goes through scalar code.
+template <unsigned kWays, class Take, class Emit, class EmitOne>
+bool decode_ways(SegmentInput* segments, const ByteDecodeTable& table, const Take& take, const Emit& emit,
+                 const EmitOne& emit_one) {
+  Stream streams[kWays];
+  Lanes lanes[kWays];
+  std::size_t shared = segments[0].count / kLanes;
+  for (unsigned w = 0; w < kWays; ++w) {
+    streams[w].open(segments[w].words, segments[w].end);
+    lanes[w] = load_lanes(segments[w].states);
+    const std::size_t steps = segments[w].count / kLanes;
+    shared = steps < shared ? steps : shared;
+  }
+  for (std::size_t step = 0; step < shared; ++step) {
+#pragma GCC unroll 4
+    for (unsigned w = 0; w < kWays; ++w) {
+      if (!streams[w].ready()) return false;
+      emit(segments[w].begin + step * kLanes, take(lanes[w], streams[w]));
+    }
+  }
+  for (unsigned w = 0; w < kWays; ++w) {
+    std::size_t step = shared;
+    for (; step < segments[w].count / kLanes; ++step) {
+      if (!streams[w].ready()) return false;
+      emit(segments[w].begin + step * kLanes, take(lanes[w], streams[w]));
+    }
+    store_lanes(segments[w].states, lanes[w]);
+    if (streams[w].overrun()) return false;
+    WordReader words{streams[w].at, streams[w].end, false};
+    for (std::size_t i = step * kLanes; i < segments[w].count; ++i) {
+      emit_one(segments[w].begin + i, scalar::byte_take(segments[w].states[i % kLanes], table, words));
+    }
+    if (!scalar::finished(segments[w].states, words)) return false;
+  }
+  return true;
+}
+
+template <class Take, class Emit, class EmitOne>
+bool decode_segments(SegmentInput* segments, unsigned count, const ByteDecodeTable& table, const Take& take,
+                     const Emit& emit, const EmitOne& emit_one) {
+  unsigned at = 0;
+  for (; count - at >= 4; at += 4) {
+    if (!decode_ways<4>(segments + at, table, take, emit, emit_one)) return false;
+  }
+  for (; count - at >= 2; at += 2) {
+    if (!decode_ways<2>(segments + at, table, take, emit, emit_one)) return false;
+  }
+  return at == count || decode_ways<1>(segments + at, table, take, emit, emit_one);
+}
+
+template <class Emit, class EmitOne>
+bool decode_plane(SegmentInput* segments, unsigned count, const ByteDecodeTable& table, const Emit& emit,
+                  const EmitOne& emit_one) {
+  const Shifts shifts = make_shifts(table.table_log);
+  const __m512i slot_mask = _mm512_set1_epi16(static_cast<short>((1u << table.table_log) - 1));
+  SymbolRanks ranks;
+  if (!ranks.build(table)) {
+    auto take = [&](Lanes& lanes, Stream& stream) { return take_slots(lanes, stream, table.slots, slot_mask, shifts); };
+    return decode_segments(segments, count, table, take, emit, emit_one);
+  }
+  const RankLookup lookup(ranks);
+  if (ranks.count > 32) {
+    auto take = [&](Lanes& lanes, Stream& stream) {
+      return take_ranked<true>(lanes, stream, lookup, slot_mask, shifts);
+    };
+    return decode_segments(segments, count, table, take, emit, emit_one);
+  }
+  auto take = [&](Lanes& lanes, Stream& stream) {
+    return take_ranked<false>(lanes, stream, lookup, slot_mask, shifts);
+  };
+  return decode_segments(segments, count, table, take, emit, emit_one);
+}
+
+bool bytes_decode(SegmentInput* segments, unsigned count, const ByteDecodeTable* table, std::uint8_t* out) {
+  return decode_plane(
+      segments, count, *table,
+      [&](std::size_t at, __m512i symbols) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + at), _mm512_cvtepi16_epi8(symbols));
+      },
+      [&](std::size_t at, unsigned symbol) { out[at] = static_cast<std::uint8_t>(symbol); });
+}
+
+inline __m512i join_bytes(__m512i upper, __m512i lower, bool rotate) {
+  const __m512i joined = _mm512_or_si512(_mm512_slli_epi16(upper, 8), lower);
+  return rotate ? _mm512_or_si512(_mm512_srli_epi16(joined, 1), _mm512_slli_epi16(joined, 15)) : joined;
+}
+
+inline __m512i load_bytes(const std::uint8_t* bytes) {
+  return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)));
+}
+
+bool bytes_decode_merge2(SegmentInput* segments, unsigned count, const ByteDecodeTable* table, bool rotate,
+                         const std::uint8_t* lower, std::uint8_t* out) {
+  auto one = [&](std::size_t at, unsigned symbol) {
+    scalar::store<std::uint16_t>(out, at, scalar::join(symbol, lower[at], rotate));
+  };
+  auto step = [&](std::size_t at, __m512i symbols) {
+    _mm512_storeu_si512(out + 2 * at, join_bytes(symbols, load_bytes(lower + at), rotate));
+  };
+  return decode_plane(segments, count, *table, step, one);
+}
+
+void bytes_encode(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
+                  SegmentOutput* out) {
+  scalar::reset(out->states);
+  const std::size_t whole = table_log < kMinVectorLog ? 0 : count / kLanes * kLanes;
+  scalar::bytes_put(data, whole, count, symbols, table_log, out->states, out->words);
+  if (whole == 0) {
+    scalar::bytes_put(data, 0, count, symbols, table_log, out->states, out->words);
+    return;
+  }
+  WideLanes lanes = load_wide(out->states);
+  std::uint16_t* words = out->words;
+  const __m128i down = _mm_cvtsi32_si128(static_cast<int>(16 - table_log));
+  const __m128i log = _mm_cvtsi32_si128(static_cast<int>(table_log));
+  const __m512i scale = _mm512_set1_epi32(1 << table_log);
+  // The window of symbols in use: 64 of them answer by permute.
+  unsigned first = 0;
+  while (first < 255 && symbols[first].freq == 0) ++first;
+  unsigned last = 255;
+  while (last > 0 && symbols[last].freq == 0) --last;
+  if (last - first < 64) {
+    alignas(64) std::uint16_t freqs[64] = {};
+    alignas(64) std::uint16_t starts[64] = {};
+    for (unsigned s = first; s <= last; ++s) {
+      freqs[s - first] = symbols[s].freq;
+      starts[s - first] = symbols[s].start;
+    }
+    const __m512i freq_a = _mm512_load_si512(freqs);
+    const __m512i freq_b = _mm512_load_si512(freqs + 32);
+    const __m512i start_a = _mm512_load_si512(starts);
+    const __m512i start_b = _mm512_load_si512(starts + 32);
+    const __m512i origin = _mm512_set1_epi16(static_cast<short>(first));
+    for (std::size_t i = whole; i > 0; i -= kLanes) {
+      const __m512i index = _mm512_sub_epi16(load_bytes(data + i - kLanes), origin);
+      put_symbols(lanes, _mm512_permutex2var_epi16(freq_a, index, freq_b),
+                  _mm512_permutex2var_epi16(start_a, index, start_b), down, log, scale, words);
+    }
+  } else {
+    for (std::size_t i = whole; i > 0; i -= kLanes) {
+      const __m512i index = load_bytes(data + i - kLanes);
+      const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), symbols, 4);
+      const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), symbols, 4);
+      const __m512i freq =
+          _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1);
+      const __m512i start = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
+                                               _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1);
+      put_symbols(lanes, freq, start, down, log, scale, words);
+    }
+  }
+  store_wide(out->states, lanes);
+  out->words = words;
+}
+
+void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
+                  std::uint8_t* const* planes) {
+  if (element_size != 2) {
+    portable::split_planes(element_size, rotate, data, count, planes);
+    return;
+  }
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    __m512i value = _mm512_loadu_si512(data + 2 * i);
+    if (rotate) value = _mm512_or_si512(_mm512_slli_epi16(value, 1), _mm512_srli_epi16(value, 15));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(planes[0] + i), _mm512_cvtepi16_epi8(_mm512_srli_epi16(value, 8)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(planes[1] + i), _mm512_cvtepi16_epi8(value));
+  }
+  std::uint8_t* const rest[2] = {planes[0] + i, planes[1] + i};
+  portable::split_planes(2, rotate, data + 2 * i, count - i, rest);
+}
+
+void merge_planes(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
+                  std::uint8_t* data) {
+  if (element_size != 2) {
+    portable::merge_planes(element_size, rotate, planes, count, data);
+    return;
+  }
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    _mm512_storeu_si512(data + 2 * i, join_bytes(load_bytes(planes[0] + i), load_bytes(planes[1] + i), rotate));
+  }
+  const std::uint8_t* const rest[2] = {planes[0] + i, planes[1] + i};
+  portable::merge_planes(2, rotate, rest, count - i, data + 2 * i);
+}
+
+}  // namespace avx512
+}  // namespace
+}  // namespace textnlp_fast

@@ -1,0 +1,193 @@
+// Thirty-two rANS lanes in two registers: the upper and the lower halves of the states, 16 bits a lane, in lane order.
+// One compare finds the lanes to refill, one expand feeds them in order, and every look-up is a 16-bit permute. Only
+// for files compiled for AVX-512 (F, BW, VL, DQ, CD, VBMI, VBMI2).
+#pragma once
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "codec/codec_scalar.h"
+
+namespace textnlp_fast {
+namespace {
+namespace avx512 {
+
+struct Lanes {
+  __m512i high;
+  __m512i low;
+};
+
+inline Lanes load_lanes(const std::uint32_t* states) {
+  const __m512i a = _mm512_loadu_si512(states);
+  const __m512i b = _mm512_loadu_si512(states + 16);
+  const __m256i low_a = _mm512_cvtepi32_epi16(a);
+  const __m256i low_b = _mm512_cvtepi32_epi16(b);
+  const __m256i high_a = _mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16));
+  const __m256i high_b = _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16));
+  return {_mm512_inserti64x4(_mm512_castsi256_si512(high_a), high_b, 1),
+          _mm512_inserti64x4(_mm512_castsi256_si512(low_a), low_b, 1)};
+}
+
+inline void store_lanes(std::uint32_t* states, const Lanes& lanes) {
+  std::uint16_t high[kLanes];
+  std::uint16_t low[kLanes];
+  _mm512_storeu_si512(high, lanes.high);
+  _mm512_storeu_si512(low, lanes.low);
+  for (unsigned lane = 0; lane < kLanes; ++lane)
+    states[lane] = static_cast<std::uint32_t>(high[lane]) << 16 | low[lane];
+}
+
+// state = freq * (state >> log) + offset, in halves. up = 16 - log.
+struct Shifts {
+  __m512i up;   // 16 - log, in every lane
+  __m128i log;  // log, as a count
+};
+
+inline Shifts make_shifts(unsigned log) {
+  return {_mm512_set1_epi16(static_cast<short>(16 - log)), _mm_cvtsi32_si128(static_cast<int>(log))};
+}
+
+inline Lanes advance(const Lanes& lanes, __m512i freq, __m512i offset, const Shifts& shifts) {
+  const __m512i quotient_low = _mm512_shldv_epi16(lanes.high, lanes.low, shifts.up);
+  const __m512i quotient_high = _mm512_srl_epi16(lanes.high, shifts.log);
+  const __m512i product_low = _mm512_mullo_epi16(freq, quotient_low);
+  const __m512i product_high =
+      _mm512_add_epi16(_mm512_mulhi_epu16(freq, quotient_low), _mm512_mullo_epi16(freq, quotient_high));
+  const __m512i low = _mm512_add_epi16(product_low, offset);
+  const __mmask32 carry = _mm512_cmplt_epu16_mask(low, offset);
+  return {_mm512_mask_sub_epi16(product_high, carry, product_high, _mm512_set1_epi16(-1)), low};
+}
+
+// The words of a segment. Up to kAhead bytes past `at` may be read at any time: near the end the rest moves to a padded
+// copy, where running past the end is seen and harmless.
+struct Stream {
+  static constexpr std::ptrdiff_t kAhead = 256;
+  const std::uint8_t* at;
+  const std::uint8_t* safe;  // while at <= safe, kAhead bytes can be read
+  const std::uint8_t* end;
+  bool in_tail;
+  alignas(64) std::uint8_t tail[2 * kAhead];
+
+  void open(const std::uint8_t* begin, const std::uint8_t* finish) {
+    at = begin;
+    end = finish;
+    in_tail = false;
+    safe = finish - begin >= kAhead ? finish - kAhead : begin - 1;
+  }
+
+  // To be called before a step that takes at most 128 bytes; false once the stream has run over.
+  inline bool ready() {
+    if (__builtin_expect(at <= safe, 1)) return true;
+    return settle();
+  }
+
+  __attribute__((noinline)) bool settle() {
+    if (in_tail) return false;
+    const std::size_t left = static_cast<std::size_t>(end - at);
+    std::memset(tail, 0, sizeof tail);
+    std::memcpy(tail, at, left);
+    at = tail;
+    end = tail + left;
+    safe = end;
+    in_tail = true;
+    return true;
+  }
+
+  [[nodiscard]] bool overrun() const { return at > end; }
+};
+
+// Refills the lanes whose state fell below the floor.
+inline void refill(Lanes& lanes, Stream& stream) {
+  const __mmask32 need = _mm512_testn_epi16_mask(lanes.high, lanes.high);
+  const __m512i words = _mm512_loadu_si512(stream.at);
+  lanes.high = _mm512_mask_mov_epi16(lanes.high, need, lanes.low);
+  lanes.low = _mm512_mask_expand_epi16(lanes.low, need, words);
+  stream.at += 2 * static_cast<unsigned>(__builtin_popcount(need));
+}
+
+// Hands a step cut short by the end of the segment, and the final check, to the scalar code.
+inline bool at_floor(const std::uint32_t* states, const Stream& stream) {
+  const WordReader words{stream.at, stream.end, stream.overrun()};
+  return scalar::finished(states, words);
+}
+
+// --- the writer: states as 32-bit numbers, even lanes in one register, odd lanes in the other ------------------------
+
+struct WideLanes {
+  __m512i even;
+  __m512i odd;
+};
+
+constexpr __mmask32 kOddWords = 0xaaaaaaaa;
+
+inline WideLanes widen(__m512i words) {
+  return {_mm512_and_si512(words, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(words, 16)};
+}
+
+inline __m512i upper_halves(const WideLanes& lanes) {
+  return _mm512_mask_blend_epi16(kOddWords, _mm512_srli_epi32(lanes.even, 16), lanes.odd);
+}
+
+inline __m512i lower_halves(const WideLanes& lanes) {
+  return _mm512_mask_blend_epi16(kOddWords, lanes.even, _mm512_slli_epi32(lanes.odd, 16));
+}
+
+inline WideLanes join_halves(__m512i high, __m512i low) {
+  return {_mm512_mask_blend_epi16(kOddWords, low, _mm512_slli_epi32(high, 16)),
+          _mm512_mask_blend_epi16(kOddWords, _mm512_srli_epi32(low, 16), high)};
+}
+
+inline WideLanes floor_lanes() {
+  return {_mm512_set1_epi32(static_cast<int>(kStateFloor)), _mm512_set1_epi32(static_cast<int>(kStateFloor))};
+}
+
+inline WideLanes load_wide(const std::uint32_t* states) {
+  const Lanes lanes = load_lanes(states);
+  return join_halves(lanes.high, lanes.low);
+}
+
+inline void store_wide(std::uint32_t* states, const WideLanes& lanes) {
+  store_lanes(states, {upper_halves(lanes), lower_halves(lanes)});
+}
+
+// Emits the words of the lanes in `need` below *words, in lane order.
+inline void spill(WideLanes& lanes, __m512i high, __mmask32 need, std::uint16_t*& words) {
+  const __m512i low = lower_halves(lanes);
+  const auto count = static_cast<unsigned>(__builtin_popcount(need));
+  words -= count;
+  const __mmask32 kept = _bzhi_u32(0xffffffffu, count);
+  _mm512_mask_storeu_epi16(words, kept, _mm512_maskz_compress_epi16(need, low));
+  lanes = join_halves(_mm512_maskz_mov_epi16(_knot_mask32(need), high), _mm512_mask_mov_epi16(low, need, high));
+}
+
+// x -> (x / freq << log) + start + x % freq for 16 lanes. The quotient is below 2^(32 - log), so for log >= 10 a float
+// division rounded down is at most one short.
+inline __m512i put(__m512i state, __m512i freq, __m512i start, __m128i log, __m512i scale) {
+  constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
+  const __m512 ratio = _mm512_div_round_ps(_mm512_cvt_roundepu32_ps(state, kDown), _mm512_cvtepi32_ps(freq), kDown);
+  const __m512i quotient = _mm512_cvttps_epi32(ratio);
+  const __m512i rest = _mm512_sub_epi32(state, _mm512_mullo_epi32(quotient, freq));
+  const __m512i coded = _mm512_add_epi32(_mm512_add_epi32(_mm512_sll_epi32(quotient, log), start), rest);
+  const __mmask16 short_by_one = _mm512_cmpge_epu32_mask(rest, freq);
+  return _mm512_mask_add_epi32(coded, short_by_one, coded, _mm512_sub_epi32(scale, freq));
+}
+
+constexpr unsigned kMinVectorLog = 10;
+
+// One symbol a lane: freq and start in 16-bit lanes. down = 16 - log.
+inline void put_symbols(WideLanes& lanes, __m512i freq, __m512i start, __m128i down, __m128i log, __m512i scale,
+                        std::uint16_t*& words) {
+  const __m512i high = upper_halves(lanes);
+  const __mmask32 need = _mm512_cmpge_epu16_mask(_mm512_srl_epi16(high, down), freq);
+  if (need != 0) spill(lanes, high, need, words);
+  const WideLanes freqs = widen(freq);
+  const WideLanes starts = widen(start);
+  lanes.even = put(lanes.even, freqs.even, starts.even, log, scale);
+  lanes.odd = put(lanes.odd, freqs.odd, starts.odd, log, scale);
+}
+
+}  // namespace avx512
+}  // namespace
+}  // namespace textnlp_fast
