@@ -69,7 +69,7 @@ def pull_model(
     Nothing in the destination changes before everything is there and verified.
     """
     started = time.monotonic()
-    final = Path(destination).expanduser().absolute()
+    final = Path(destination).expanduser().resolve()
     with disk_errors(final):
         check_destination(final, manifest)
         with staging_folder(final) as staging:
@@ -132,7 +132,7 @@ def _held(
     """Contents by digest in local files. They are believed only for now: what is made of them is verified."""
     held: dict[str, Held] = {}
     for given in have:
-        path = Path(given).expanduser().absolute()
+        path = Path(given).expanduser().resolve()
         held.update(read_record(path).held(path) or _hashed(path, manifest, options))
     own = record.held(final)
     if not own and final.is_dir():

@@ -50,10 +50,14 @@ def check_destination(final: Path, manifest: Manifest) -> None:
 def staging_folder(final: Path) -> Iterator[Path]:
     """An empty folder on the destination's file system, for this process alone; gone afterwards.
 
-    What a killed pull left in it is removed first. Raises ConflictError if another pull works there.
+    It lies beside a destination that does not exist yet, and inside one that does, which may be a file system of its
+    own. What a killed pull left in it is removed first. Raises ConflictError if another pull works there.
     """
-    root = final.parent / f".{final.name}{RESERVED_PREFIX}-partial"
-    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        root = final / f"{RESERVED_PREFIX}-partial"
+    else:
+        root = final.parent / f".{final.name}{RESERVED_PREFIX}-partial"
+        final.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(root)
     try:
         files = root / "files"
@@ -78,7 +82,7 @@ def _lock(root: Path) -> int:
         except BlockingIOError:
             os.close(descriptor)
             raise ConflictError(
-                f"another pull is writing to {str(root.parent / root.name)!r}",
+                f"another pull is at work in {root}",
                 hint="Wait for it to end, or pull into another directory.",
             ) from None
         with suppress(FileNotFoundError):
