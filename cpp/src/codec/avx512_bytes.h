@@ -211,56 +211,121 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned count, const ByteDecod
   return decode_plane(segments, count, *table, step, one);
 }
 
-void bytes_encode(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
-                  SegmentOutput* out) {
-  scalar::reset(out->states);
-  const std::size_t whole = table_log < kMinVectorLog ? 0 : count / kLanes * kLanes;
-  scalar::bytes_put(data, whole, count, symbols, table_log, out->states, out->words);
-  if (whole == 0) {
-    scalar::bytes_put(data, 0, count, symbols, table_log, out->states, out->words);
-    return;
-  }
-  WideLanes lanes = load_wide(out->states);
-  std::uint16_t* words = out->words;
-  const __m128i down = _mm_cvtsi32_si128(static_cast<int>(16 - table_log));
-  const __m128i log = _mm_cvtsi32_si128(static_cast<int>(table_log));
-  const __m512i scale = _mm512_set1_epi32(1 << table_log);
-  // The window of symbols in use: 64 of them answer by permute.
+struct Symbols {
+  __m512i freq;
+  __m512i start;
+};
+
+inline Symbols gather_symbols(const EncodeSymbol* symbols, __m512i index) {
+  const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), symbols, 4);
+  const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), symbols, 4);
+  return {_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1),
+          _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
+                             _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1)};
+}
+
+// A window of 64 symbols answers by permute.
+struct SymbolWindow {
+  static constexpr unsigned kSymbols = 64;
   unsigned first = 0;
-  while (first < 255 && symbols[first].freq == 0) ++first;
   unsigned last = 255;
-  while (last > 0 && symbols[last].freq == 0) --last;
-  if (last - first < 64) {
-    alignas(64) std::uint16_t freqs[64] = {};
-    alignas(64) std::uint16_t starts[64] = {};
-    for (unsigned s = first; s <= last; ++s) {
+  __m512i freq[2];
+  __m512i start[2];
+
+  explicit SymbolWindow(const EncodeSymbol* symbols) {
+    while (first < 255 && symbols[first].freq == 0) ++first;
+    while (last > first && symbols[last].freq == 0) --last;
+    alignas(64) std::uint16_t freqs[kSymbols] = {};
+    alignas(64) std::uint16_t starts[kSymbols] = {};
+    for (unsigned s = first; s <= last && s - first < kSymbols; ++s) {
       freqs[s - first] = symbols[s].freq;
       starts[s - first] = symbols[s].start;
     }
-    const __m512i freq_a = _mm512_load_si512(freqs);
-    const __m512i freq_b = _mm512_load_si512(freqs + 32);
-    const __m512i start_a = _mm512_load_si512(starts);
-    const __m512i start_b = _mm512_load_si512(starts + 32);
-    const __m512i origin = _mm512_set1_epi16(static_cast<short>(first));
-    for (std::size_t i = whole; i > 0; i -= kLanes) {
-      const __m512i index = _mm512_sub_epi16(load_bytes(data + i - kLanes), origin);
-      put_symbols(lanes, _mm512_permutex2var_epi16(freq_a, index, freq_b),
-                  _mm512_permutex2var_epi16(start_a, index, start_b), down, log, scale, words);
-    }
-  } else {
-    for (std::size_t i = whole; i > 0; i -= kLanes) {
-      const __m512i index = load_bytes(data + i - kLanes);
-      const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), symbols, 4);
-      const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), symbols, 4);
-      const __m512i freq =
-          _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1);
-      const __m512i start = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
-                                               _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1);
-      put_symbols(lanes, freq, start, down, log, scale, words);
+    for (unsigned half = 0; half < 2; ++half) {
+      freq[half] = _mm512_load_si512(freqs + 32 * half);
+      start[half] = _mm512_load_si512(starts + 32 * half);
     }
   }
-  store_wide(out->states, lanes);
-  out->words = words;
+
+  [[nodiscard]] bool holds_all() const { return last - first < kSymbols; }
+
+  inline Symbols find(__m512i byte) const {
+    const __m512i index = _mm512_sub_epi16(byte, _mm512_set1_epi16(static_cast<short>(first)));
+    return {_mm512_permutex2var_epi16(freq[0], index, freq[1]), _mm512_permutex2var_epi16(start[0], index, start[1])};
+  }
+};
+
+void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log, SegmentOutput* segments,
+                  unsigned segment_count) {
+  if (table_log < kMinVectorLog) {
+    portable::bytes_encode(data, symbols, table_log, segments, segment_count);
+    return;
+  }
+  const Writer writer(table_log);
+  const SymbolWindow window(symbols);
+  auto tail = [&](SegmentOutput& segment) {
+    scalar::bytes_put(data + segment.begin, segment.count / kLanes * kLanes, segment.count, symbols, table_log,
+                      segment.states, segment.words);
+  };
+  if (window.holds_all()) {
+    encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
+      const Symbols coded = window.find(load_bytes(data + at));
+      writer.put_symbols(lanes, coded.freq, coded.start, words);
+    });
+  } else {
+    encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
+      const Symbols coded = gather_symbols(symbols, load_bytes(data + at));
+      writer.put_symbols(lanes, coded.freq, coded.start, words);
+    });
+  }
+}
+
+// Bytes that lie in a window of 64 are counted two at a time: half the increments.
+void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* counts) {
+  const std::size_t whole = count / 64 * 64;
+  __m512i least = _mm512_set1_epi8(-1);
+  __m512i most = _mm512_setzero_si512();
+  for (std::size_t i = 0; i < whole; i += 64) {
+    const __m512i bytes = _mm512_loadu_si512(data + i);
+    least = _mm512_min_epu8(least, bytes);
+    most = _mm512_max_epu8(most, bytes);
+  }
+  alignas(64) std::uint8_t lows[64];
+  alignas(64) std::uint8_t highs[64];
+  _mm512_store_si512(lows, least);
+  _mm512_store_si512(highs, most);
+  unsigned low = 255;
+  unsigned high = 0;
+  for (unsigned lane = 0; lane < 64; ++lane) {
+    low = lows[lane] < low ? lows[lane] : low;
+    high = highs[lane] > high ? highs[lane] : high;
+  }
+  if (whole == 0 || high - low >= 64) {
+    portable::byte_histogram(data, count, counts);
+    return;
+  }
+  std::uint32_t pairs[64 * 64] = {};
+  const __m512i origin = _mm512_set1_epi8(static_cast<char>(low));
+  for (std::size_t i = 0; i < whole; i += 64) {
+    const __m512i bytes = _mm512_sub_epi8(_mm512_loadu_si512(data + i), origin);
+    alignas(64) std::uint64_t index[8];
+    _mm512_store_si512(index, _mm512_or_si512(_mm512_and_si512(bytes, _mm512_set1_epi16(63)),
+                                              _mm512_slli_epi16(_mm512_srli_epi16(bytes, 8), 6)));
+#pragma GCC unroll 8
+    for (unsigned word = 0; word < 8; ++word) {
+      ++pairs[index[word] & 0xffff];
+      ++pairs[(index[word] >> 16) & 0xffff];
+      ++pairs[(index[word] >> 32) & 0xffff];
+      ++pairs[index[word] >> 48];
+    }
+  }
+  for (unsigned first = 0; first + low <= high; ++first) {
+    for (unsigned second = 0; second + low <= high; ++second) {
+      counts[low + first] += pairs[second << 6 | first];
+      counts[low + second] += pairs[second << 6 | first];
+    }
+  }
+  for (std::size_t i = whole; i < count; ++i) ++counts[data[i]];
 }
 
 void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,

@@ -100,105 +100,163 @@ struct Tokenizer {
   }
 };
 
-std::uint64_t count_changed(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b, std::size_t count) {
-  if (element_size != 2) return portable::count_changed(element_size, a, b, count);
-  std::uint64_t changed = 0;
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    changed += static_cast<unsigned>(__builtin_popcount(_mm512_cmpneq_epi16_mask(load16(a, i), load16(b, i))));
-  }
-  return changed + portable::count_changed(2, a + 2 * i, b + 2 * i, count - i);
-}
-
-unsigned max_context(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
-  if (element_size != 2) return portable::max_context(element_size, base, count, rule);
-  const __m512i mask = set16(rule.context_mask << rule.context_shift);
+template <bool kFloat>
+void survey_steps(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, ElementRule rule,
+                  SparseWork& work, DeltaSurvey& survey) {
+  const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(rule.context_shift));
+  const __m512i mask = set16(rule.context_mask);
   __m512i most = _mm512_setzero_si512();
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    most = _mm512_max_epu16(most, _mm512_and_si512(load16(base, i), mask));
+  std::size_t packed = 0;
+  for (std::size_t step = 0; step < steps; ++step) {
+    const __m512i from = load16(base, step * kLanes);
+    const __m512i to = load16(target, step * kLanes);
+    const __m512i field = _mm512_and_si512(_mm512_srl_epi16(from, shift), mask);
+    most = _mm512_max_epu16(most, field);
+    if (step % kSampleSteps == 0) {
+      alignas(64) std::uint16_t sample[kLanes];
+      _mm512_store_si512(sample, field);
+      for (const std::uint16_t one : sample) survey.totals[one] += kSampleSteps;
+    }
+    const __mmask32 changed = _mm512_cmpneq_epi16_mask(to, from);
+    work.masks[step] = changed;
+    if (packed <= work.capacity) {
+      const __m512i residual = _mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from));
+      _mm512_storeu_si512(work.residual + packed, _mm512_maskz_compress_epi16(changed, residual));
+      _mm512_storeu_si512(work.field + packed, _mm512_maskz_compress_epi16(changed, field));
+    }
+    packed += static_cast<unsigned>(__builtin_popcount(changed));
   }
+  work.packed = packed;
+  survey.changed = packed;
   alignas(64) std::uint16_t lanes[kLanes];
   _mm512_store_si512(lanes, most);
-  unsigned largest = portable::max_context(2, base + 2 * i, count - i, rule);
-  for (const std::uint16_t lane : lanes) {
-    const unsigned field = static_cast<unsigned>(lane >> rule.context_shift);
-    largest = field > largest ? field : largest;
-  }
-  return largest;
+  for (const std::uint16_t lane : lanes) survey.max_context = lane > survey.max_context ? lane : survey.max_context;
 }
+
+void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  ElementRule rule, SparseWork* work, DeltaSurvey* survey) {
+  if (element_size != 2) {
+    portable::delta_survey(element_size, target, base, count, rule, work, survey);
+    return;
+  }
+  std::memset(survey, 0, sizeof *survey);
+  const std::size_t steps = count / kLanes;
+  rule.is_float ? survey_steps<true>(target, base, steps, rule, *work, *survey)
+                : survey_steps<false>(target, base, steps, rule, *work, *survey);
+  scalar::delta_survey<std::uint16_t>(target, base, steps * kLanes, count, rule, *survey);
+}
+
+// Counts of context << kTokenBits | token. Four tables in turn, for an increment waits for the one before it to the
+// same address; small counters keep them all in the first-level cache and are emptied before they can wrap.
+template <unsigned kTokenBits>
+struct Cells {
+  static constexpr unsigned kCount = kMaxContexts << kTokenBits;
+  static constexpr unsigned kTables = 4;
+  static constexpr unsigned kStepsToFull = 65535 / (kLanes / kTables);
+  std::uint16_t cells[kTables][kCount];
+  unsigned steps;
+
+  void clear() {
+    std::memset(cells, 0, sizeof cells);
+    steps = 0;
+  }
+
+  void flush(TokenCounts* counts) {
+    for (unsigned c = 0; c < kMaxContexts; ++c) {
+      for (unsigned t = 0; t < 1u << kTokenBits; ++t) {
+        const unsigned cell = c << kTokenBits | t;
+        counts[c][t] += cells[0][cell] + cells[1][cell] + cells[2][cell] + cells[3][cell];
+      }
+    }
+    clear();
+  }
+
+  inline void add(__m512i index, TokenCounts* counts) {
+    alignas(64) std::uint64_t packed[8];
+    _mm512_store_si512(packed, index);
+#pragma GCC unroll 8
+    for (unsigned word = 0; word < 8; ++word) {
+      const std::uint64_t four = packed[word];
+      ++cells[0][four & 0xffff];
+      ++cells[1][(four >> 16) & 0xffff];
+      ++cells[2][(four >> 32) & 0xffff];
+      ++cells[3][four >> 48];
+    }
+    if (++steps == kStepsToFull) flush(counts);
+  }
+};
 
 template <bool kFloat>
 void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
                      TokenCounts* counts) {
   const ContextOf context_of(rule);
   const Tokenizer tokenize(rule.scheme);
-  // Two tables in turn: an increment waits for the one before it to the same address.
-  constexpr unsigned kCells = kMaxContexts * kMaxTokens;
-  static thread_local std::uint32_t cells[2][kCells];
-  std::memset(cells, 0, sizeof cells);
-  alignas(64) std::uint16_t index[kLanes];
+  Cells<6> cells;
+  cells.clear();
   for (std::size_t step = 0; step < steps; ++step) {
     const __m512i from = load16(base, step * kLanes);
     const __m512i to = load16(target, step * kLanes);
     const Tokens tokens =
         tokenize.template operator()<false>(_mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from)));
-    _mm512_store_si512(index, _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
-#pragma GCC unroll 16
-    for (unsigned lane = 0; lane < kLanes; lane += 2) {
-      ++cells[0][index[lane]];
-      ++cells[1][index[lane + 1]];
-    }
+    cells.add(_mm512_or_si512(_mm512_slli_epi16(context_of(from), 6), tokens.token), counts);
   }
-  for (unsigned c = 0; c < kMaxContexts; ++c) {
-    for (unsigned t = 0; t < kMaxTokens; ++t) {
-      counts[c][t] += cells[0][c * kMaxTokens + t] + cells[1][c * kMaxTokens + t];
-    }
-  }
+  cells.flush(counts);
 }
 
-template <bool kFloat>
-void histogram_sparse(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
-                      TokenCounts* counts) {
-  const ContextOf context_of(rule);
-  alignas(64) std::uint16_t contexts[kLanes];
-  for (std::size_t step = 0; step < steps; ++step) {
-    const __m512i from = load16(base, step * kLanes);
-    const __m512i to = load16(target, step * kLanes);
-    __mmask32 changed = _mm512_cmpneq_epi16_mask(to, from);
-    const bool sampled = step % kSampleSteps == 0;
-    if (!sampled && changed == 0) continue;
-    _mm512_store_si512(contexts, context_of(from));
-    if (sampled) {
-      for (__mmask32 same = _knot_mask32(changed); same != 0; same &= same - 1) {
-        counts[contexts[__builtin_ctz(same)]][0] += kSampleSteps;
-      }
-    }
-    for (; changed != 0; changed &= changed - 1) {
-      const auto lane = static_cast<unsigned>(__builtin_ctz(changed));
-      const std::size_t i = step * kLanes + lane;
-      const std::uint16_t residual =
-          residual_of(scalar::load<std::uint16_t>(target, i), scalar::load<std::uint16_t>(base, i), kFloat);
-      ++counts[contexts[lane]][token_of(residual, rule.scheme).token];
+// The packed elements, thirty-two at a time.
+void histogram_packed(const DeltaRule& rule, SparseWork& work, TokenCounts* counts) {
+  const Tokenizer tokenize(rule.scheme);
+  const __m512i first = set16(rule.context_base);
+  const __m512i last = set16(rule.contexts - 1);
+  __m512i any_raw = _mm512_setzero_si512();
+  for (std::size_t i = 0; i < work.packed; i += kLanes) {
+    const Tokens tokens = tokenize.template operator()<true>(_mm512_loadu_si512(work.residual + i));
+    const __m512i context = _mm512_min_epu16(_mm512_subs_epu16(_mm512_loadu_si512(work.field + i), first), last);
+    _mm512_storeu_si512(work.index + i, _mm512_or_si512(_mm512_slli_epi16(context, 7), tokens.token));
+    _mm512_storeu_si512(work.raw_bits + i, tokens.raw_bits);
+    const std::size_t left = work.packed - i < kLanes ? work.packed - i : kLanes;
+    const __mmask32 valid = _bzhi_u32(0xffffffffu, static_cast<unsigned>(left));
+    any_raw = _mm512_or_si512(any_raw, _mm512_maskz_mov_epi16(valid, tokens.raw_bits));
+    for (std::size_t lane = 0; lane < left; ++lane) {
+      const unsigned index = work.index[i + lane];
+      ++counts[index >> 7][index & 127];
     }
   }
+  work.has_raw = _mm512_test_epi16_mask(any_raw, any_raw) != 0;
 }
 
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, bool sparse, TokenCounts* counts) {
+                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts) {
   if (element_size != 2) {
-    portable::delta_histogram(element_size, target, base, count, rule, sparse, counts);
+    portable::delta_histogram(element_size, target, base, count, rule, work, counts);
     return;
   }
   const std::size_t steps = count / kLanes;
-  if (rule->element.is_float) {
-    sparse ? histogram_sparse<true>(target, base, steps, *rule, counts)
-           : histogram_dense<true>(target, base, steps, *rule, counts);
+  if (work != nullptr) {
+    histogram_packed(*rule, *work, counts);
+  } else if (rule->element.is_float) {
+    histogram_dense<true>(target, base, steps, *rule, counts);
   } else {
-    sparse ? histogram_sparse<false>(target, base, steps, *rule, counts)
-           : histogram_dense<false>(target, base, steps, *rule, counts);
+    histogram_dense<false>(target, base, steps, *rule, counts);
   }
-  scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, sparse, counts);
+  scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, work != nullptr, counts);
+}
+
+// Turns the packed tokens into symbols and raw bits for the encoder.
+void prepare_packed(const DeltaRule& rule, const DeltaEncodeTables& tables, SparseWork& work) {
+  const Tokenizer tokenize(rule.scheme);
+  const __m512i last = set16(kMaxContexts * kMaxTokens - 1);
+  for (std::size_t i = 0; i < work.packed; i += kLanes) {
+    if (work.has_raw) {
+      const Tokens tokens = tokenize.template operator()<true>(_mm512_loadu_si512(work.residual + i));
+      _mm512_storeu_si512(work.residual + i, tokens.raw);
+    }
+    // The lanes past the end hold anything: keep them inside the table.
+    const Symbols symbols =
+        gather_symbols(tables.symbols[0], _mm512_min_epu16(_mm512_loadu_si512(work.index + i), last));
+    _mm512_storeu_si512(work.index + i, symbols.freq);
+    _mm512_storeu_si512(work.field + i, symbols.start);
+  }
 }
 
 // Raw bits of a step, into the states.
@@ -216,94 +274,76 @@ inline void put_raw(WideLanes& lanes, const Tokens& tokens, std::uint16_t*& word
 }
 
 template <bool kFloat>
-void encode_dense(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
-                  const DeltaEncodeTables& tables, WideLanes& lanes, std::uint16_t*& words) {
+void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
+                  const DeltaEncodeTables& tables, SegmentOutput* segments, unsigned segment_count) {
   const ContextOf context_of(rule);
   const Tokenizer tokenize(rule.scheme);
-  const __m128i down = _mm_cvtsi32_si128(static_cast<int>(16 - rule.table_log));
-  const __m128i log = _mm_cvtsi32_si128(static_cast<int>(rule.table_log));
-  const __m512i scale = _mm512_set1_epi32(1 << rule.table_log);
-  const EncodeSymbol* const symbols = tables.symbols[0];
-  for (std::size_t step = steps; step-- > 0;) {
-    const __m512i from = load16(base, step * kLanes);
-    const __m512i to = load16(target, step * kLanes);
+  const Writer writer(rule.table_log);
+  auto tail = [&](SegmentOutput& segment) {
+    scalar::delta_put<std::uint16_t>(target + 2 * segment.begin, base + 2 * segment.begin,
+                                     segment.count / kLanes * kLanes, segment.count, rule, tables, segment.states,
+                                     segment.words);
+  };
+  encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
+    const __m512i from = load16(base, at);
+    const __m512i to = load16(target, at);
     const Tokens tokens =
         tokenize.template operator()<true>(_mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from)));
-    const __m512i index = _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token);
-    const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), symbols, 4);
-    const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), symbols, 4);
-    const __m512i freq =
-        _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1);
-    const __m512i start = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
-                                             _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1);
-    if (_mm512_test_epi16_mask(tokens.raw_bits, tokens.raw_bits) != 0) put_raw(lanes, tokens, words);
-    put_symbols(lanes, freq, start, down, log, scale, words);
-  }
+    const Symbols coded =
+        gather_symbols(tables.symbols[0], _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
+    put_raw(lanes, tokens, words);
+    writer.put_symbols(lanes, coded.freq, coded.start, words);
+  });
 }
 
-// Most steps change nothing: their lanes take token 0 of their context, found by permute. The others go one by one.
-template <bool kFloat>
-void encode_sparse(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
-                   const DeltaEncodeTables& tables, WideLanes& lanes, std::uint16_t*& words) {
+// Unchanged lanes take token 0 of their context, found by permute; the changed ones are spread from `work`, where their
+// symbols lie packed.
+void encode_sparse(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
+                   const DeltaEncodeTables& tables, const SparseWork& work, SegmentOutput* segments,
+                   unsigned segment_count) {
   const ContextOf context_of(rule);
-  const Tokenizer tokenize(rule.scheme);
+  const Writer writer(rule.table_log);
   alignas(64) std::uint16_t zero_freqs[kMaxContexts] = {};
   for (unsigned c = 0; c < rule.contexts; ++c) zero_freqs[c] = tables.symbols[c][0].freq;
   const __m512i zero_freq = _mm512_load_si512(zero_freqs);
-  const __m128i down = _mm_cvtsi32_si128(static_cast<int>(16 - rule.table_log));
-  const __m128i log = _mm_cvtsi32_si128(static_cast<int>(rule.table_log));
-  const __m512i scale = _mm512_set1_epi32(1 << rule.table_log);
-  for (std::size_t step = steps; step-- > 0;) {
-    const __m512i from = load16(base, step * kLanes);
-    const __m512i to = load16(target, step * kLanes);
-    const __m512i context = context_of(from);
-    const __mmask32 changed = _mm512_cmpneq_epi16_mask(to, from);
-    __m512i freq = _mm512_permutexvar_epi16(context, zero_freq);
-    __m512i start = _mm512_setzero_si512();
-    if (changed != 0) {
-      const Tokens tokens =
-          tokenize.template operator()<true>(_mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from)));
-      if (_mm512_test_epi16_mask(tokens.raw_bits, tokens.raw_bits) != 0) put_raw(lanes, tokens, words);
-      alignas(64) std::uint16_t freqs[kLanes];
-      alignas(64) std::uint16_t starts[kLanes];
-      alignas(64) std::uint16_t index[kLanes];
-      _mm512_store_si512(freqs, freq);
-      _mm512_store_si512(starts, start);
-      _mm512_store_si512(index, _mm512_or_si512(_mm512_slli_epi16(context, 7), tokens.token));
-      for (__mmask32 left = changed; left != 0; left &= left - 1) {
-        const auto lane = static_cast<unsigned>(__builtin_ctz(left));
-        const EncodeSymbol& symbol = tables.symbols[0][index[lane]];
-        freqs[lane] = symbol.freq;
-        starts[lane] = symbol.start;
+  std::size_t packed = work.packed;
+  for (unsigned s = segment_count; s-- > 0;) {
+    auto tail = [&](SegmentOutput& segment) {
+      scalar::delta_put<std::uint16_t>(target + 2 * segment.begin, base + 2 * segment.begin,
+                                       segment.count / kLanes * kLanes, segment.count, rule, tables, segment.states,
+                                       segment.words);
+    };
+    encode_ways<1>(segments + s, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
+      const __mmask32 changed = work.masks[at / kLanes];
+      packed -= static_cast<unsigned>(__builtin_popcount(changed));
+      if (work.has_raw && changed != 0) {
+        Tokens tokens;
+        tokens.raw_bits = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.raw_bits + packed));
+        if (_mm512_test_epi16_mask(tokens.raw_bits, tokens.raw_bits) != 0) {
+          tokens.raw = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.residual + packed));
+          put_raw(lanes, tokens, words);
+        }
       }
-      freq = _mm512_load_si512(freqs);
-      start = _mm512_load_si512(starts);
-    }
-    put_symbols(lanes, freq, start, down, log, scale, words);
+      const __m512i zeros = _mm512_permutexvar_epi16(context_of(load16(base, at)), zero_freq);
+      const __m512i freq = _mm512_mask_expand_epi16(zeros, changed, _mm512_loadu_si512(work.index + packed));
+      const __m512i start = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.field + packed));
+      writer.put_symbols(lanes, freq, start, words);
+    });
   }
 }
 
-void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out) {
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
+                  const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* segments, unsigned segment_count) {
   if (element_size != 2 || rule->table_log < kMinVectorLog) {
-    portable::delta_encode(element_size, target, base, count, rule, tables, out);
-    return;
-  }
-  const std::size_t steps = count / kLanes;
-  scalar::reset(out->states);
-  scalar::delta_put<std::uint16_t>(target, base, steps * kLanes, count, *rule, *tables, out->states, out->words);
-  WideLanes lanes = load_wide(out->states);
-  std::uint16_t* words = out->words;
-  const bool sparse = rule->table_log > kMaxSlotLog;
-  if (rule->element.is_float) {
-    sparse ? encode_sparse<true>(target, base, steps, *rule, *tables, lanes, words)
-           : encode_dense<true>(target, base, steps, *rule, *tables, lanes, words);
+    portable::delta_encode(element_size, target, base, rule, tables, work, segments, segment_count);
+  } else if (work != nullptr) {
+    prepare_packed(*rule, *tables, *work);
+    encode_sparse(target, base, *rule, *tables, *work, segments, segment_count);
+  } else if (rule->element.is_float) {
+    encode_dense<true>(target, base, *rule, *tables, segments, segment_count);
   } else {
-    sparse ? encode_sparse<false>(target, base, steps, *rule, *tables, lanes, words)
-           : encode_dense<false>(target, base, steps, *rule, *tables, lanes, words);
+    encode_dense<false>(target, base, *rule, *tables, segments, segment_count);
   }
-  store_wide(out->states, lanes);
-  out->words = words;
 }
 
 // Tokens back to residuals: origin and raw bits of up to 64 tokens by permute.
@@ -324,10 +364,12 @@ struct ResidualOf {
   }
 
   // Takes the raw bits of a step out of the states and returns the residuals.
-  inline __m512i operator()(__m512i token, Lanes& lanes, Stream& stream) const {
+  template <bool kMaySkip>
+  inline __m512i take(__m512i token, Lanes& lanes, Stream& stream) const {
     const __m512i base = _mm512_permutex2var_epi16(origin[0], token, origin[1]);
     // Byte permute: the upper byte of a token is 0, and token 0 has no raw bits.
     const __m512i bits = _mm512_permutexvar_epi8(token, raw_bits);
+    if (kMaySkip && _mm512_test_epi16_mask(bits, bits) == 0) return base;
     const __m512i raw = _mm512_andnot_si512(_mm512_sllv_epi16(set16(0xffff), bits), lanes.low);
     lanes.low = _mm512_shrdv_epi16(lanes.low, lanes.high, bits);
     lanes.high = _mm512_srlv_epi16(lanes.high, bits);
@@ -365,13 +407,13 @@ struct DenseReader {
     const Entries entries = gather_entries(slots, _mm512_or_si512(_mm512_sll_epi16(context_of(from), log), slot));
     lanes = advance(lanes, entries.freq, entries.offset, shifts);
     refill(lanes, stream);
-    emit<kFloat>(out, at, from, residual(entries.symbol, lanes, stream));
+    emit<kFloat>(out, at, from, residual.take<false>(entries.symbol, lanes, stream));
   }
 };
 
 struct SparseReader {
-  alignas(64) std::uint16_t starts[64 + 1][kMaxContexts];  // by token
-  unsigned tokens;
+  static constexpr unsigned kStarts = 64;
+  alignas(64) std::uint16_t starts[kStarts + 4][kMaxContexts];  // by token
   __m512i zero_freq;
   __m512i slot_mask;
   Shifts shifts;
@@ -379,15 +421,14 @@ struct SparseReader {
   ResidualOf residual;
 
   SparseReader(const DeltaRule& rule, const DeltaDecodeTables& tables)
-      : tokens(tables.tokens),
-        slot_mask(set16((1u << rule.table_log) - 1)),
+      : slot_mask(set16((1u << rule.table_log) - 1)),
         shifts(make_shifts(rule.table_log)),
         context_of(rule),
         residual(rule.scheme, tables.tokens) {
     alignas(64) std::uint16_t zeros[kMaxContexts] = {};
     for (unsigned c = 0; c < rule.contexts; ++c) {
       zeros[c] = tables.zero_freq[c];
-      for (unsigned t = 0; t <= 64; ++t) starts[t][c] = tables.cumulative[c][t];
+      for (unsigned t = 0; t < kStarts + 4; ++t) starts[t][c] = tables.cumulative[c][t];
     }
     zero_freq = _mm512_load_si512(zeros);
   }
@@ -405,28 +446,32 @@ struct SparseReader {
       _mm512_storeu_si512(out + 2 * at, from);
       return;
     }
-    const __m512i token = changed_tokens(context, slot, zero, changed, lanes);
+    const __m512i token = changed_tokens(context, slot, zero, lanes);
     refill(lanes, stream);
-    emit<kFloat>(out, at, from, residual(token, lanes, stream));
+    emit<kFloat>(out, at, from, residual.take<true>(token, lanes, stream));
   }
 
  private:
-  // Tries tokens in order until every changed lane has its own; the likely ones come first.
-  inline __m512i changed_tokens(__m512i context, __m512i slot, __m512i zero, __mmask32 changed, Lanes& lanes) const {
-    __m512i freq = zero;
+  // Compares with the starts of the tokens in order, four at a time: the likely ones come first, and a branch a token
+  // would be guessed wrong more often than not.
+  inline __m512i changed_tokens(__m512i context, __m512i slot, __m512i zero, Lanes& lanes) const {
     __m512i start = _mm512_setzero_si512();
+    __m512i end = zero;
     __m512i token = _mm512_setzero_si512();
-    __m512i from = zero;
-    for (unsigned t = 1; changed != 0 && t < tokens; ++t) {
-      const __m512i until = _mm512_permutexvar_epi16(context, _mm512_load_si512(starts[t + 1]));
-      const __mmask32 here = _mm512_mask_cmplt_epu16_mask(changed, slot, until);
-      freq = _mm512_mask_sub_epi16(freq, here, until, from);
-      start = _mm512_mask_mov_epi16(start, here, from);
-      token = _mm512_mask_mov_epi16(token, here, set16(t));
-      changed = _kandn_mask32(here, changed);
-      from = until;
+    __m512i next = zero;  // start of token t
+    for (unsigned t = 1; t < kStarts; t += 4) {
+#pragma GCC unroll 4
+      for (unsigned k = 0; k < 4; ++k) {
+        const __mmask32 reached = _mm512_cmpge_epu16_mask(slot, next);
+        const __m512i after = _mm512_permutexvar_epi16(context, _mm512_load_si512(starts[t + k + 1]));
+        start = _mm512_mask_mov_epi16(start, reached, next);
+        end = _mm512_mask_mov_epi16(end, reached, after);
+        token = _mm512_mask_mov_epi16(token, reached, set16(t + k));
+        next = after;
+      }
+      if (_mm512_cmpge_epu16_mask(slot, next) == 0) break;
     }
-    lanes = advance(lanes, freq, _mm512_sub_epi16(slot, start), shifts);
+    lanes = advance(lanes, _mm512_sub_epi16(end, start), _mm512_sub_epi16(slot, start), shifts);
     return token;
   }
 };

@@ -162,11 +162,14 @@ inline void spill(WideLanes& lanes, __m512i high, __mmask32 need, std::uint16_t*
   lanes = join_halves(_mm512_maskz_mov_epi16(_knot_mask32(need), high), _mm512_mask_mov_epi16(low, need, high));
 }
 
-// x -> (x / freq << log) + start + x % freq for 16 lanes. The quotient is below 2^(32 - log), so for log >= 10 a float
-// division rounded down is at most one short.
+// Rounded down, so that a quotient is never too large.
+constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
+
+// x -> (x / freq << log) + start + x % freq for 16 lanes. The quotient is below 2^(32 - log), so for log >= 11 a float
+// product rounded down is at most one short. The reciprocal does not wait for the state.
 inline __m512i put(__m512i state, __m512i freq, __m512i start, __m128i log, __m512i scale) {
-  constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
-  const __m512 ratio = _mm512_div_round_ps(_mm512_cvt_roundepu32_ps(state, kDown), _mm512_cvtepi32_ps(freq), kDown);
+  const __m512 reciprocal = _mm512_div_round_ps(_mm512_set1_ps(1.0F), _mm512_cvtepi32_ps(freq), kDown);
+  const __m512 ratio = _mm512_mul_round_ps(_mm512_cvt_roundepu32_ps(state, kDown), reciprocal, kDown);
   const __m512i quotient = _mm512_cvttps_epi32(ratio);
   const __m512i rest = _mm512_sub_epi32(state, _mm512_mullo_epi32(quotient, freq));
   const __m512i coded = _mm512_add_epi32(_mm512_add_epi32(_mm512_sll_epi32(quotient, log), start), rest);
@@ -174,18 +177,68 @@ inline __m512i put(__m512i state, __m512i freq, __m512i start, __m128i log, __m5
   return _mm512_mask_add_epi32(coded, short_by_one, coded, _mm512_sub_epi32(scale, freq));
 }
 
-constexpr unsigned kMinVectorLog = 10;
+constexpr unsigned kMinVectorLog = 11;
 
-// One symbol a lane: freq and start in 16-bit lanes. down = 16 - log.
-inline void put_symbols(WideLanes& lanes, __m512i freq, __m512i start, __m128i down, __m128i log, __m512i scale,
-                        std::uint16_t*& words) {
-  const __m512i high = upper_halves(lanes);
-  const __mmask32 need = _mm512_cmpge_epu16_mask(_mm512_srl_epi16(high, down), freq);
-  if (need != 0) spill(lanes, high, need, words);
-  const WideLanes freqs = widen(freq);
-  const WideLanes starts = widen(start);
-  lanes.even = put(lanes.even, freqs.even, starts.even, log, scale);
-  lanes.odd = put(lanes.odd, freqs.odd, starts.odd, log, scale);
+// What coding under tables of one precision needs.
+struct Writer {
+  __m128i down;  // 16 - log
+  __m128i log;
+  __m512i scale;
+
+  explicit Writer(unsigned table_log)
+      : down(_mm_cvtsi32_si128(static_cast<int>(16 - table_log))),
+        log(_mm_cvtsi32_si128(static_cast<int>(table_log))),
+        scale(_mm512_set1_epi32(1 << table_log)) {}
+
+  // One symbol a lane: freq and start in 16-bit lanes.
+  inline void put_symbols(WideLanes& lanes, __m512i freq, __m512i start, std::uint16_t*& words) const {
+    const __m512i high = upper_halves(lanes);
+    const __mmask32 need = _mm512_cmpge_epu16_mask(_mm512_srl_epi16(high, down), freq);
+    if (need != 0) spill(lanes, high, need, words);
+    const WideLanes freqs = widen(freq);
+    const WideLanes starts = widen(start);
+    lanes.even = put(lanes.even, freqs.even, starts.even, log, scale);
+    lanes.odd = put(lanes.odd, freqs.odd, starts.odd, log, scale);
+  }
+};
+
+// Runs `step(element, lanes, words)` backwards over the whole steps of up to four segments at once, so that their
+// latencies overlap. `tail(segment)` codes the elements past the last whole step first, with scalar code.
+template <unsigned kWays, class Tail, class Step>
+void encode_ways(SegmentOutput* segments, const Tail& tail, const Step& step) {
+  WideLanes lanes[kWays];
+  std::uint16_t* words[kWays];
+  std::size_t shared = segments[0].count / kLanes;
+  for (unsigned w = 0; w < kWays; ++w) {
+    SegmentOutput& segment = segments[w];
+    scalar::reset(segment.states);
+    tail(segment);
+    lanes[w] = load_wide(segment.states);
+    words[w] = segment.words;
+    const std::size_t steps = segment.count / kLanes;
+    shared = steps < shared ? steps : shared;
+  }
+  for (unsigned w = 0; w < kWays; ++w) {
+    for (std::size_t at = segments[w].count / kLanes; at-- > shared;) {
+      step(segments[w].begin + at * kLanes, lanes[w], words[w]);
+    }
+  }
+  for (std::size_t at = shared; at-- > 0;) {
+#pragma GCC unroll 4
+    for (unsigned w = 0; w < kWays; ++w) step(segments[w].begin + at * kLanes, lanes[w], words[w]);
+  }
+  for (unsigned w = 0; w < kWays; ++w) {
+    store_wide(segments[w].states, lanes[w]);
+    segments[w].words = words[w];
+  }
+}
+
+template <class Tail, class Step>
+void encode_segments(SegmentOutput* segments, unsigned count, const Tail& tail, const Step& step) {
+  unsigned at = 0;
+  for (; count - at >= 4; at += 4) encode_ways<4>(segments + at, tail, step);
+  for (; count - at >= 2; at += 2) encode_ways<2>(segments + at, tail, step);
+  for (; at < count; ++at) encode_ways<1>(segments + at, tail, step);
 }
 
 }  // namespace avx512

@@ -1,20 +1,58 @@
-// Bits, least significant first, and the Exp-Golomb codes of the table headers.
+// Bytes into a bounded buffer; bits, least significant first; the Exp-Golomb codes of the table headers.
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <cstring>
 
 namespace textnlp_fast {
 
+// Writes that do not fit are dropped and set full(): callers check once at the end.
+class Sink {
+ public:
+  Sink(std::uint8_t* begin, std::size_t capacity) : begin_(begin), at_(begin), end_(begin + capacity) {}
+
+  void byte(std::uint8_t value) {
+    if (at_ == end_) {
+      full_ = true;
+    } else {
+      *at_++ = value;
+    }
+  }
+
+  void bytes(const void* data, std::size_t size) {
+    if (size > static_cast<std::size_t>(end_ - at_)) {
+      full_ = true;
+    } else if (size != 0) {
+      std::memcpy(at_, data, size);
+      at_ += size;
+    }
+  }
+
+  // Little-endian base-128.
+  void varint(std::uint64_t value) {
+    for (; value >= 0x80; value >>= 7) byte(static_cast<std::uint8_t>(value | 0x80));
+    byte(static_cast<std::uint8_t>(value));
+  }
+
+  [[nodiscard]] bool full() const { return full_; }
+  [[nodiscard]] std::size_t size() const { return static_cast<std::size_t>(at_ - begin_); }
+
+ private:
+  std::uint8_t* begin_;
+  std::uint8_t* at_;
+  std::uint8_t* end_;
+  bool full_ = false;
+};
+
 class BitWriter {
  public:
-  explicit BitWriter(std::vector<std::uint8_t>& out) : out_(out) {}
+  explicit BitWriter(Sink& out) : out_(out) {}
 
   void put(std::uint32_t value, unsigned bits) {
     pending_ |= static_cast<std::uint64_t>(value) << filled_;
     filled_ += bits;
     while (filled_ >= 8) {
-      out_.push_back(static_cast<std::uint8_t>(pending_));
+      out_.byte(static_cast<std::uint8_t>(pending_));
       pending_ >>= 8;
       filled_ -= 8;
     }
@@ -40,7 +78,7 @@ class BitWriter {
   }
 
  private:
-  std::vector<std::uint8_t>& out_;
+  Sink& out_;
   std::uint64_t pending_ = 0;
   unsigned filled_ = 0;
 };

@@ -1,6 +1,7 @@
 // Checks, threads and the choice of a mode per frame.
 #include "textnlp_fast/codec.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <new>
@@ -13,8 +14,8 @@
 namespace textnlp_fast {
 namespace {
 
-// Version, element type, two varints of up to four bytes.
-constexpr std::size_t kMaxHeader = 10;
+// Version, element type, a varint of up to four bytes, three bytes.
+constexpr std::size_t kMaxHeader = 9;
 // A delta smaller than this share of the raw frame is not weighed against a standalone code.
 constexpr double kClearlyDelta = 0.55;
 
@@ -24,31 +25,39 @@ bool overlaps(const std::uint8_t* a, std::size_t a_size, const std::uint8_t* b, 
   return first < second + b_size && second < first + a_size;
 }
 
-// Encodes one frame into `out` (cleared first).
-void encode_frame(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
-                  std::vector<std::uint8_t>& out) {
-  thread_local std::vector<std::uint8_t> delta;
-  thread_local std::vector<std::uint8_t> planes;
-  delta.clear();
-  planes.clear();
-  out.clear();
+// Encodes one frame at `out`, which has room for the raw frame and a header; returns the bytes written.
+std::size_t encode_frame(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+                         std::uint8_t* out) {
+  Sink frame(out, size + kMaxHeader);
   if (base != nullptr && std::memcmp(target, base, size) == 0) {
-    put_frame_header(out, FrameMode::same, dtype, size, 0);
-    return;
+    put_frame_header(frame, FrameMode::same, dtype, size, 0);
+    return frame.size();
   }
-  const bool has_delta = base != nullptr && encode_delta(dtype, target, base, size, size, delta);
-  const std::size_t best = has_delta ? delta.size() : size;
-  const bool settled = has_delta && static_cast<double>(delta.size()) < kClearlyDelta * static_cast<double>(size);
-  if (!settled && encode_planes(dtype, target, size, best, planes)) {
-    put_frame_header(out, FrameMode::planes, dtype, size, planes.size());
-    out.insert(out.end(), planes.begin(), planes.end());
-  } else if (has_delta) {
-    put_frame_header(out, FrameMode::delta, dtype, size, delta.size());
-    out.insert(out.end(), delta.begin(), delta.end());
-  } else {
-    put_frame_header(out, FrameMode::raw, dtype, size, 0);
-    out.insert(out.end(), target, target + size);
+  const std::size_t header = frame_header_size(FrameMode::delta, size);
+  std::uint8_t* const body = out + header;
+  std::size_t best = size;  // a body must be smaller than raw
+  FrameMode mode = FrameMode::raw;
+  if (base != nullptr) {
+    Sink sink(body, size);
+    if (encode_delta(dtype, target, base, size, best, sink)) {
+      mode = FrameMode::delta;
+      best = sink.size();
+    }
   }
+  if (static_cast<double>(best) >= kClearlyDelta * static_cast<double>(size)) {
+    thread_local std::vector<std::uint8_t> rival;
+    if (mode == FrameMode::delta && rival.size() < size) rival.resize(size);
+    Sink sink(mode == FrameMode::delta ? rival.data() : body, size);
+    if (encode_planes(dtype, target, size, best, sink)) {
+      best = sink.size();
+      if (mode == FrameMode::delta) std::memcpy(body, rival.data(), best);
+      mode = FrameMode::planes;
+    }
+  }
+  put_frame_header(frame, mode, dtype, size, best);
+  if (mode != FrameMode::raw) return header + best;
+  frame.bytes(target, size);
+  return frame.size();
 }
 
 Status decode_frame(const std::uint8_t* frame, const FrameInfo& info, const std::uint8_t* base, std::uint8_t* out) {
@@ -132,23 +141,29 @@ Status encode(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base,
   }
   const std::size_t frames = (size + frame_size - 1) / frame_size;
   try {
+    const auto encode_at = [&](std::size_t index, std::uint8_t* to) {
+      const std::size_t from = index * frame_size;
+      return encode_frame(dtype, target + from, base == nullptr ? nullptr : base + from,
+                          std::min(frame_size, size - from), to);
+    };
+    std::size_t at = 0;
+    if (frames == 1 || options.threads == 1) {
+      for (std::size_t index = 0; index < frames; ++index) at += encode_at(index, out + at);
+      *written = at;
+      return {};
+    }
+    // Each frame where it would lie at its largest, then moved up.
+    const std::size_t stride = frame_size + kMaxHeader;
     std::vector<std::size_t> sizes(frames);
     std::atomic<bool> out_of_memory{false};
-    const std::size_t stride = frame_size + kMaxHeader;
     parallel_for(frames, options.threads, [&](std::size_t index) {
       try {
-        thread_local std::vector<std::uint8_t> frame;
-        const std::size_t at = index * frame_size;
-        const std::size_t here = size - at < frame_size ? size - at : frame_size;
-        encode_frame(dtype, target + at, base == nullptr ? nullptr : base + at, here, frame);
-        std::memcpy(out + index * stride, frame.data(), frame.size());
-        sizes[index] = frame.size();
+        sizes[index] = encode_at(index, out + index * stride);
       } catch (const std::bad_alloc&) {
         out_of_memory = true;
       }
     });
     if (out_of_memory) return Status::failure(Code::out_of_memory, "no memory to encode a frame");
-    std::size_t at = 0;
     for (std::size_t index = 0; index < frames; ++index) {
       if (at != index * stride) std::memmove(out + at, out + index * stride, sizes[index]);
       at += sizes[index];

@@ -6,14 +6,13 @@ namespace textnlp_fast {
 
 const CodecKernels codec_kernels_avx512 = {
     "avx512",
-    avx512::count_changed,
-    avx512::max_context,
+    avx512::delta_survey,
     avx512::delta_histogram,
     avx512::delta_encode,
     avx512::delta_decode,
     avx512::split_planes,
     avx512::merge_planes,
-    portable::byte_histogram,
+    avx512::byte_histogram,
     avx512::bytes_encode,
     avx512::bytes_decode,
     avx512::bytes_decode_merge2,

@@ -16,8 +16,8 @@ constexpr unsigned kMinTableLog = 8;
 constexpr unsigned kMaxTableLog = 15;
 // Up to here a decoder may expand a table slot by slot; finer tables are searched.
 constexpr unsigned kMaxSlotLog = 12;
-// In a sparse frame unchanged elements are counted in one step (of kLanes elements) of so many, with that weight.
-constexpr unsigned kSampleSteps = 8;
+// Elements of a sparse frame are counted by context in one step (of kLanes elements) of so many.
+constexpr unsigned kSampleSteps = 16;
 
 // What both sides of a delta frame know.
 struct DeltaRule {
@@ -26,6 +26,15 @@ struct DeltaRule {
   unsigned table_log;
   unsigned context_base;  // context = clamp(field - context_base, 0, contexts - 1)
   unsigned contexts;
+};
+
+constexpr unsigned kMaxContextField = 2047;
+
+struct DeltaSurvey {
+  std::uint64_t changed;
+  unsigned max_context;
+  // Elements by context field, counted in one step of kSampleSteps with that weight.
+  std::uint32_t totals[kMaxContextField + 1];
 };
 
 using TokenCounts = std::uint32_t[kMaxTokens];
@@ -40,8 +49,24 @@ struct SegmentInput {
 };
 
 struct SegmentOutput {
-  std::uint16_t* words;  // written downwards; on return the first word
+  std::uint16_t* words;  // written downwards from here; on return the first word
   std::uint32_t states[kLanes];
+  std::size_t begin;  // elements
+  std::size_t count;
+};
+
+// The changed elements of a sparse frame, packed in order by the survey, for kernels that look at nothing else
+// afterwards. A last step of fewer than kLanes elements is left out. Arrays have room for `capacity` numbers and 64
+// more.
+struct SparseWork {
+  std::uint16_t* residual;  // later the values of the raw bits
+  std::uint16_t* field;     // context field; later the start of the symbol
+  std::uint16_t* index;     // context << 7 | token; later the share of the symbol
+  std::uint16_t* raw_bits;
+  std::uint32_t* masks;  // changed lanes of each step
+  std::size_t capacity;
+  std::size_t packed;  // elements; above capacity: too many, the arrays hold nothing
+  bool has_raw;        // any raw bits at all
 };
 
 struct DeltaEncodeTables {
@@ -74,16 +99,16 @@ struct ByteDecodeTable {
 struct CodecKernels {
   const char* name;
 
-  // Elements that differ.
-  std::uint64_t (*count_changed)(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b,
-                                 std::size_t count);
-  // Largest context field of the base.
-  unsigned (*max_context)(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
-  // Adds to counts[context][token]. Where few elements change (`sparse`), unchanged ones are sampled (kSampleSteps).
+  // Looks a frame over, and packs `work` as far as it goes.
+  void (*delta_survey)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                       ElementRule rule, SparseWork* work, DeltaSurvey* survey);
+  // Adds to counts[context][token]: every element, or with `work` (a sparse frame, surveyed) the changed ones.
   void (*delta_histogram)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
-                          std::size_t count, const DeltaRule* rule, bool sparse, TokenCounts* counts);
-  void (*delta_encode)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                       const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out);
+                          std::size_t count, const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
+  // Encodes all segments of a frame, whose tables stand.
+  void (*delta_encode)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
+                       const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* work,
+                       SegmentOutput* segments, unsigned segment_count);
   // False if a stream ran over or did not end in its start state.
   bool (*delta_decode)(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                        const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
@@ -95,8 +120,8 @@ struct CodecKernels {
   void (*merge_planes)(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
                        std::uint8_t* data);
   void (*byte_histogram)(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
-  void (*bytes_encode)(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
-                       SegmentOutput* out);
+  void (*bytes_encode)(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log,
+                       SegmentOutput* segments, unsigned segment_count);
   bool (*bytes_decode)(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);
   // bytes_decode of the upper plane and merge_planes with the lower one of two-byte elements, in one pass.
   bool (*bytes_decode_merge2)(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
@@ -105,12 +130,12 @@ struct CodecKernels {
 
 // The portable kernels by name: other sets fall back on them.
 namespace portable {
-std::uint64_t count_changed(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b, std::size_t count);
-unsigned max_context(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
+void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  ElementRule rule, SparseWork* work, DeltaSurvey* survey);
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, bool sparse, TokenCounts* counts);
-void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out);
+                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
+                  const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* segments, unsigned segment_count);
 bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                   const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
 void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
@@ -118,8 +143,8 @@ void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, 
 void merge_planes(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
                   std::uint8_t* data);
 void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
-void bytes_encode(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
-                  SegmentOutput* out);
+void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log, SegmentOutput* segments,
+                  unsigned segment_count);
 bool bytes_decode(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);
 bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
                          const std::uint8_t* lower, std::uint8_t* out);

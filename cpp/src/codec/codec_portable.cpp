@@ -21,25 +21,32 @@ auto by_size(unsigned element_size, const Action& action) {
 
 namespace portable {
 
-std::uint64_t count_changed(unsigned element_size, const std::uint8_t* a, const std::uint8_t* b, std::size_t count) {
-  return by_size(element_size, [&](auto zero) { return scalar::count_changed<decltype(zero)>(a, b, count); });
-}
-
-unsigned max_context(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
-  return by_size(element_size, [&](auto zero) { return scalar::max_context<decltype(zero)>(base, count, rule); });
+void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  ElementRule rule, SparseWork* /*work*/, DeltaSurvey* survey) {
+  *survey = {};
+  by_size(element_size,
+          [&](auto zero) { scalar::delta_survey<decltype(zero)>(target, base, 0, count, rule, *survey); });
 }
 
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, bool sparse, TokenCounts* counts) {
-  by_size(element_size,
-          [&](auto zero) { scalar::delta_histogram<decltype(zero)>(target, base, 0, count, *rule, sparse, counts); });
+                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts) {
+  by_size(element_size, [&](auto zero) {
+    scalar::delta_histogram<decltype(zero)>(target, base, 0, count, *rule, work != nullptr, counts);
+  });
 }
 
-void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* out) {
-  scalar::reset(out->states);
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
+                  const DeltaEncodeTables* tables, SparseWork* /*work*/, SegmentOutput* segments,
+                  unsigned segment_count) {
   by_size(element_size, [&](auto zero) {
-    scalar::delta_put<decltype(zero)>(target, base, 0, count, *rule, *tables, out->states, out->words);
+    using U = decltype(zero);
+    for (unsigned s = 0; s < segment_count; ++s) {
+      SegmentOutput& segment = segments[s];
+      const std::size_t offset = segment.begin * sizeof(U);
+      scalar::reset(segment.states);
+      scalar::delta_put<U>(target + offset, base + offset, 0, segment.count, *rule, *tables, segment.states,
+                           segment.words);
+    }
   });
 }
 
@@ -91,10 +98,13 @@ void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* 
   }
 }
 
-void bytes_encode(const std::uint8_t* data, std::size_t count, const EncodeSymbol* symbols, unsigned table_log,
-                  SegmentOutput* out) {
-  scalar::reset(out->states);
-  scalar::bytes_put(data, 0, count, symbols, table_log, out->states, out->words);
+void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log, SegmentOutput* segments,
+                  unsigned segment_count) {
+  for (unsigned s = 0; s < segment_count; ++s) {
+    SegmentOutput& segment = segments[s];
+    scalar::reset(segment.states);
+    scalar::bytes_put(data + segment.begin, 0, segment.count, symbols, table_log, segment.states, segment.words);
+  }
 }
 
 namespace {
@@ -130,8 +140,7 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const B
 
 const CodecKernels codec_kernels_portable = {
     "portable",
-    portable::count_changed,
-    portable::max_context,
+    portable::delta_survey,
     portable::delta_histogram,
     portable::delta_encode,
     portable::delta_decode,

@@ -31,20 +31,15 @@ inline unsigned context_of(U base, const DeltaRule& rule) {
 }
 
 template <class U>
-std::uint64_t count_changed(const std::uint8_t* a, const std::uint8_t* b, std::size_t count) {
-  std::uint64_t changed = 0;
-  for (std::size_t i = 0; i < count; ++i) changed += load<U>(a, i) != load<U>(b, i) ? 1 : 0;
-  return changed;
-}
-
-template <class U>
-unsigned max_context(const std::uint8_t* base, std::size_t count, ElementRule rule) {
-  unsigned largest = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    const unsigned field = context_field(load<U>(base, i), rule);
-    largest = field > largest ? field : largest;
+void delta_survey(const std::uint8_t* target, const std::uint8_t* base, std::size_t begin, std::size_t end,
+                  ElementRule rule, DeltaSurvey& survey) {
+  for (std::size_t i = begin; i < end; ++i) {
+    const U from = load<U>(base, i);
+    survey.changed += load<U>(target, i) != from ? 1 : 0;
+    const unsigned field = context_field(from, rule);
+    survey.max_context = field > survey.max_context ? field : survey.max_context;
+    if (i / kLanes % kSampleSteps == 0) survey.totals[field] += kSampleSteps;
   }
-  return largest;
 }
 
 template <class U>
@@ -52,12 +47,9 @@ void delta_histogram(const std::uint8_t* target, const std::uint8_t* base, std::
                      const DeltaRule& rule, bool sparse, TokenCounts* counts) {
   for (std::size_t i = begin; i < end; ++i) {
     const U from = load<U>(base, i);
-    if (sparse && load<U>(target, i) == from) {
-      if (i / kLanes % kSampleSteps == 0) counts[context_of(from, rule)][0] += kSampleSteps;
-      continue;
-    }
-    const U residual = residual_of(load<U>(target, i), from, rule.element.is_float);
-    ++counts[context_of(from, rule)][token_of(residual, rule.scheme).token];
+    const U to = load<U>(target, i);
+    if (sparse && to == from) continue;
+    ++counts[context_of(from, rule)][token_of(residual_of(to, from, rule.element.is_float), rule.scheme).token];
   }
 }
 

@@ -116,13 +116,40 @@ double raw_bits(const Model& model) {
   return bits;
 }
 
+// Room for the changed elements of a sparse frame, kept between calls of a thread.
+struct SparseScratch {
+  std::vector<std::uint16_t> numbers;
+  std::vector<std::uint32_t> masks;
+
+  SparseWork prepare(std::size_t count) {
+    constexpr std::size_t kSlack = 64;
+    const auto capacity = static_cast<std::size_t>(kSparseShare * static_cast<double>(count)) + kLanes;
+    const std::size_t stride = capacity + kSlack;
+    if (numbers.size() < 4 * stride) numbers.resize(4 * stride);
+    if (masks.size() < count / kLanes) masks.resize(count / kLanes);
+    std::uint16_t* const at = numbers.data();
+    return {at, at + stride, at + 2 * stride, at + 3 * stride, masks.data(), capacity, 0, false};
+  }
+};
+
 void count_tokens(const CodecKernels& kernel, unsigned element_bytes, const std::uint8_t* target,
-                  const std::uint8_t* base, std::size_t count, bool sparse, Model& model) {
+                  const std::uint8_t* base, std::size_t count, const DeltaSurvey& survey, SparseWork* work,
+                  Model& model) {
+  const DeltaRule& rule = model.rule;
   std::memset(model.counts, 0, sizeof model.counts);
-  kernel.delta_histogram(element_bytes, target, base, count, &model.rule, sparse, model.counts);
-  if (!sparse) return;
-  // Unchanged elements were sampled: leave every context a share for them.
-  for (unsigned c = 0; c < model.rule.contexts; ++c) model.counts[c][0] = std::max(model.counts[c][0], 1u);
+  kernel.delta_histogram(element_bytes, target, base, count, &rule, work, model.counts);
+  if (work == nullptr) return;
+  // Only the changed elements were counted: the sample tells how many are left, and none is left without a share.
+  std::uint64_t totals[kMaxContexts] = {};
+  for (unsigned field = 0; field <= survey.max_context; ++field) {
+    const unsigned above = field > rule.context_base ? field - rule.context_base : 0;
+    totals[std::min(above, rule.contexts - 1)] += survey.totals[field];
+  }
+  for (unsigned c = 0; c < rule.contexts; ++c) {
+    std::uint64_t changed = 0;
+    for (unsigned t = 1; t < kMaxTokens; ++t) changed += model.counts[c][t];
+    model.counts[c][0] = totals[c] > changed ? static_cast<std::uint32_t>(totals[c] - changed) : 1;
+  }
 }
 
 unsigned most_tokens(const Model& model) {
@@ -131,11 +158,11 @@ unsigned most_tokens(const Model& model) {
   return most;
 }
 
-void write_model(std::vector<std::uint8_t>& out, const Model& model) {
-  out.push_back(static_cast<std::uint8_t>(model.rule.table_log));
-  out.push_back(static_cast<std::uint8_t>(model.rule.scheme.direct << 2 | model.rule.scheme.mantissa));
-  put_varint(out, model.rule.context_base);
-  out.push_back(static_cast<std::uint8_t>(model.rule.contexts));
+void write_model(Sink& out, const Model& model) {
+  out.byte(static_cast<std::uint8_t>(model.rule.table_log));
+  out.byte(static_cast<std::uint8_t>(model.rule.scheme.direct << 2 | model.rule.scheme.mantissa));
+  out.varint(model.rule.context_base);
+  out.byte(static_cast<std::uint8_t>(model.rule.contexts));
   BitWriter bits(out);
   for (unsigned c = 0; c < model.rule.contexts; ++c) {
     bits.put(model.code[c], 2);
@@ -207,47 +234,51 @@ void build_decode_tables(Decoder& decoder) {
 }  // namespace
 
 bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
-                  std::size_t limit, std::vector<std::uint8_t>& out) {
+                  std::size_t limit, Sink& out) {
+  struct Scratch {
+    Model model;
+    DeltaSurvey survey;
+    DeltaEncodeTables tables;
+    SparseScratch sparse;
+    SegmentWriter writer;
+  };
+  thread_local auto scratch = std::make_unique<Scratch>();
   const auto element_bytes = static_cast<unsigned>(element_size(dtype));
   const std::size_t count = size / element_bytes;
   const CodecKernels& kernel = *kernels().codec;
-  thread_local auto model_owner = std::make_unique<Model>();
-  thread_local auto tables_owner = std::make_unique<DeltaEncodeTables>();
-  thread_local WordScratch scratch;
-  Model& model = *model_owner;
-
-  const std::uint64_t changed = kernel.count_changed(element_bytes, target, base, count);
-  const bool sparse = static_cast<double>(changed) < kSparseShare * static_cast<double>(count);
+  Model& model = scratch->model;
   DeltaRule& rule = model.rule;
+  const DeltaSurvey& survey = scratch->survey;
+
   rule.element = element_rule(dtype);
-  const unsigned most = kernel.max_context(element_bytes, base, count, rule.element);
-  rule.context_base = most >= kMaxContexts ? most - (kMaxContexts - 1) : 0;
-  rule.contexts = most - rule.context_base + 1;
+  SparseWork packed = scratch->sparse.prepare(count);
+  kernel.delta_survey(element_bytes, target, base, count, rule.element, &packed, &scratch->survey);
+  const bool sparse = static_cast<double>(survey.changed) < kSparseShare * static_cast<double>(count);
+  SparseWork* const work = sparse ? &packed : nullptr;
+  rule.context_base = survey.max_context >= kMaxContexts ? survey.max_context - (kMaxContexts - 1) : 0;
+  rule.contexts = survey.max_context - rule.context_base + 1;
   rule.table_log = sparse ? kSparseTableLog : kDenseTableLog;
   rule.scheme = sparse ? sparse_scheme(element_bytes) : dense_scheme(element_bytes);
-  count_tokens(kernel, element_bytes, target, base, count, sparse, model);
+  count_tokens(kernel, element_bytes, target, base, count, survey, work, model);
   if (element_bytes <= 2 && most_tokens(model) > kVectorTokens) {
     rule.scheme = dense_scheme(element_bytes);
-    count_tokens(kernel, element_bytes, target, base, count, sparse, model);
+    count_tokens(kernel, element_bytes, target, base, count, survey, work, model);
   }
   const double raw = raw_bits(model);
   choose_tables(model);
-  const unsigned segments = choose_segments(count, sparse);
-  const double estimate = (model.bits + raw) / 8 + segments * (sizeof(std::uint32_t) * kLanes + 4) + 8;
-  if (estimate >= static_cast<double>(limit)) return false;
+  const double body = (model.bits + raw) / 8;
+  const unsigned segments = choose_segments(count, body);
+  if (body + segments * (sizeof(std::uint32_t) * kLanes + 4) + 8 >= static_cast<double>(limit)) return false;
 
-  const std::size_t at = out.size();
   write_model(out, model);
   for (unsigned c = 0; c < rule.contexts; ++c) {
-    build_encode_symbols(model.freq[c], kMaxTokens, tables_owner->symbols[c]);
+    build_encode_symbols(model.freq[c], kMaxTokens, scratch->tables.symbols[c]);
   }
   const std::size_t words_an_element = 1 + (element_bytes * 8 + 15) / 16;
-  put_segments(out, count, segments, words_an_element, scratch,
-               [&](std::size_t begin, std::size_t here, SegmentOutput* output) {
-                 kernel.delta_encode(element_bytes, target + begin * element_bytes, base + begin * element_bytes, here,
-                                     &rule, tables_owner.get(), output);
-               });
-  return out.size() - at < limit;
+  SegmentOutput* const outputs = scratch->writer.prepare(count, segments, words_an_element);
+  kernel.delta_encode(element_bytes, target, base, &rule, &scratch->tables, work, outputs, segments);
+  scratch->writer.write(out);
+  return !out.full() && out.size() < limit;
 }
 
 bool decode_delta(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size) {

@@ -4,14 +4,6 @@
 
 namespace textnlp_fast {
 
-void put_varint(std::vector<std::uint8_t>& out, std::uint64_t value) {
-  while (value >= 0x80) {
-    out.push_back(static_cast<std::uint8_t>(value | 0x80));
-    value >>= 7;
-  }
-  out.push_back(static_cast<std::uint8_t>(value));
-}
-
 std::uint8_t ByteReader::byte() {
   if (at == end) failed = true;
   return failed ? std::uint8_t{0} : *at++;
@@ -42,12 +34,25 @@ const std::uint8_t* ByteReader::take(std::uint64_t size) {
   return from;
 }
 
-void put_frame_header(std::vector<std::uint8_t>& out, FrameMode mode, Dtype dtype, std::size_t decoded_size,
-                      std::size_t body_size) {
-  out.push_back(static_cast<std::uint8_t>(kFrameVersion << 4 | static_cast<unsigned>(mode)));
-  out.push_back(static_cast<std::uint8_t>(dtype));
-  put_varint(out, decoded_size);
-  if (mode == FrameMode::planes || mode == FrameMode::delta) put_varint(out, body_size);
+namespace {
+
+constexpr std::size_t kBodySizeBytes = 3;
+
+bool has_body_size(FrameMode mode) { return mode == FrameMode::planes || mode == FrameMode::delta; }
+
+}  // namespace
+
+std::size_t frame_header_size(FrameMode mode, std::size_t decoded_size) noexcept {
+  std::size_t size = 3 + (has_body_size(mode) ? kBodySizeBytes : 0);
+  for (; decoded_size >= 0x80; decoded_size >>= 7) ++size;
+  return size;
+}
+
+void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decoded_size, std::size_t body_size) {
+  out.byte(static_cast<std::uint8_t>(kFrameVersion << 4 | static_cast<unsigned>(mode)));
+  out.byte(static_cast<std::uint8_t>(dtype));
+  out.varint(decoded_size);
+  if (has_body_size(mode)) out.bytes(&body_size, kBodySizeBytes);
 }
 
 Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInfo* info) noexcept {
@@ -67,7 +72,10 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
   const std::uint64_t decoded = reader.varint();
   std::uint64_t body = 0;
   if (info->mode == FrameMode::raw) body = decoded;
-  if (info->mode == FrameMode::planes || info->mode == FrameMode::delta) body = reader.varint();
+  if (has_body_size(info->mode)) {
+    const std::uint8_t* const bytes = reader.take(kBodySizeBytes);
+    if (bytes != nullptr) std::memcpy(&body, bytes, kBodySizeBytes);
+  }
   if (reader.failed) return Status::failure(Code::corrupt, "the frame header is cut short or malformed", size);
   if (decoded == 0 || decoded > kMaxFrameSize) {
     return Status::failure(Code::corrupt, "the frame's decoded size is out of range", 2);
@@ -80,10 +88,14 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
   return {};
 }
 
-unsigned choose_segments(std::size_t count, bool sparse) noexcept {
-  if (sparse) return 1;
-  const std::size_t wanted = count >> 16;
-  return wanted < 1 ? 1 : wanted > 4 ? 4 : static_cast<unsigned>(wanted);
+unsigned choose_segments(std::size_t count, double body_bytes) noexcept {
+  // A further segment's states take 128 bytes: at most half a percent of the frame.
+  constexpr double kBytesPerSegment = 128 / 0.005;
+  constexpr std::size_t kElementsPerSegment = std::size_t{1} << 15;
+  const double by_cost = body_bytes / kBytesPerSegment;
+  const auto by_length = static_cast<double>(count / kElementsPerSegment);
+  const double wanted = by_cost < by_length ? by_cost : by_length;
+  return wanted < 2 ? 1 : wanted < 4 ? 2 : 4;
 }
 
 std::size_t segment_length(std::size_t count, unsigned segments) noexcept {
@@ -91,19 +103,29 @@ std::size_t segment_length(std::size_t count, unsigned segments) noexcept {
   return (even + kLanes - 1) / kLanes * kLanes;
 }
 
-std::uint16_t* WordScratch::end(std::size_t capacity) {
-  // 64 words of slack below: vector kernels store whole registers.
-  if (words.size() < capacity + 64) words.resize(capacity + 64);
-  return words.data() + words.size();
+SegmentOutput* SegmentWriter::prepare(std::size_t count, unsigned segments, std::size_t words_an_element) {
+  const std::size_t length = segment_length(count, segments);
+  count_ = 0;
+  if (words_.size() < count * words_an_element) words_.resize(count * words_an_element);
+  for (std::size_t begin = 0; begin < count; begin += length) {
+    SegmentOutput& segment = segments_[count_];
+    segment.begin = begin;
+    segment.count = count - begin < length ? count - begin : length;
+    segment.words = words_.data() + (begin + segment.count) * words_an_element;
+    ends_[count_++] = segment.words;
+  }
+  return segments_;
 }
 
-void put_segment(std::vector<std::uint8_t>& out, const SegmentOutput& segment, const std::uint16_t* end) {
-  const auto words = static_cast<std::size_t>(end - segment.words);
-  put_varint(out, words);
-  const std::size_t at = out.size();
-  out.resize(at + sizeof segment.states + words * 2);
-  std::memcpy(out.data() + at, segment.states, sizeof segment.states);
-  std::memcpy(out.data() + at + sizeof segment.states, segment.words, words * 2);
+void SegmentWriter::write(Sink& out) const {
+  out.byte(static_cast<std::uint8_t>(count_));
+  for (unsigned s = 0; s < count_; ++s) {
+    const SegmentOutput& segment = segments_[s];
+    const auto words = static_cast<std::size_t>(ends_[s] - segment.words);
+    out.varint(words);
+    out.bytes(segment.states, sizeof segment.states);
+    out.bytes(segment.words, words * 2);
+  }
 }
 
 bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments, unsigned* segment_count) {

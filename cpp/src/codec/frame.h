@@ -4,13 +4,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "codec/bits.h"
 #include "codec/codec_kernels.h"
 #include "textnlp_fast/codec.h"
 
 namespace textnlp_fast {
-
-// Appends little-endian base-128.
-void put_varint(std::vector<std::uint8_t>& out, std::uint64_t value);
 
 // A cursor over hostile bytes. A failed read keeps failing; `at` says where.
 struct ByteReader {
@@ -25,51 +23,40 @@ struct ByteReader {
   [[nodiscard]] std::uint64_t position() const { return static_cast<std::uint64_t>(at - begin); }
 };
 
-void put_frame_header(std::vector<std::uint8_t>& out, FrameMode mode, Dtype dtype, std::size_t decoded_size,
-                      std::size_t body_size);
+// Bytes of the header of a frame with a body, and the header itself. `body_size` is below 2^24.
+std::size_t frame_header_size(FrameMode mode, std::size_t decoded_size) noexcept;
+void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decoded_size, std::size_t body_size);
 
-// Segments for `count` elements: one where little is coded, more where decoding profits from independent streams.
-unsigned choose_segments(std::size_t count, bool sparse) noexcept;
+// Segments for `count` elements that code to about `body_bytes`: up to four, so that independent streams hide each
+// other's latency, but one where the states of a second would show in the size.
+unsigned choose_segments(std::size_t count, double body_bytes) noexcept;
 
 // Elements of every segment but the last: a multiple of kLanes.
 std::size_t segment_length(std::size_t count, unsigned segments) noexcept;
 
-// Room for the words of a segment, written from the end downwards, kept between calls of a thread.
-struct WordScratch {
-  std::vector<std::uint16_t> words;
-  std::uint16_t* end(std::size_t capacity);
+// Room for the words of a frame's segments, each written from its end downwards; kept between calls of a thread.
+class SegmentWriter {
+ public:
+  // Lays out `segments` over `count` elements that take at most `words_an_element` words each.
+  SegmentOutput* prepare(std::size_t count, unsigned segments, std::size_t words_an_element);
+
+  // Appends count, lengths, states and words.
+  void write(Sink& out) const;
+
+ private:
+  std::vector<std::uint16_t> words_;
+  SegmentOutput segments_[kMaxSegments];
+  const std::uint16_t* ends_[kMaxSegments];
+  unsigned count_ = 0;
 };
-
-// Runs `encode(begin, count, &output)` on every segment and appends count, lengths, states and words.
-template <class Encode>
-void put_segments(std::vector<std::uint8_t>& out, std::size_t count, unsigned segments, std::size_t words_an_element,
-                  WordScratch& scratch, const Encode& encode);
-
-void put_segment(std::vector<std::uint8_t>& out, const SegmentOutput& segment, const std::uint16_t* end);
 
 // Reads what put_segments wrote; false (and reader.failed) if it does not fit.
 bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments, unsigned* segment_count);
 
-template <class Encode>
-void put_segments(std::vector<std::uint8_t>& out, std::size_t count, unsigned segments, std::size_t words_an_element,
-                  WordScratch& scratch, const Encode& encode) {
-  const std::size_t length = segment_length(count, segments);
-  out.push_back(static_cast<std::uint8_t>(segments));
-  for (std::size_t begin = 0; begin < count; begin += length) {
-    const std::size_t here = count - begin < length ? count - begin : length;
-    std::uint16_t* const end = scratch.end(here * words_an_element);
-    SegmentOutput output;
-    output.words = end;
-    encode(begin, here, &output);
-    put_segment(out, output, end);
-  }
-}
-
-// The frame bodies. encode_* append to `out` and return false if the result would not be smaller than `limit` bytes.
+// The frame bodies. encode_* write to `out` and return false if they see that the body will not fit.
 bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
-                  std::size_t limit, std::vector<std::uint8_t>& out);
-bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit,
-                   std::vector<std::uint8_t>& out);
+                  std::size_t limit, Sink& out);
+bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit, Sink& out);
 bool decode_delta(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
 bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size_t size);
 

@@ -33,10 +33,28 @@ struct PlanePlan {
   PlaneKind kind = kRawPlane;
   std::uint16_t freq[256];
   unsigned symbols = 0;
+  unsigned segments = 1;
   double bytes = 0;
 };
 
+// Whether a sample of the plane says that coding it saves nothing: most lower planes are noise.
+bool looks_random(const std::uint8_t* plane, std::size_t count) {
+  constexpr std::size_t kBlock = 64;
+  constexpr std::size_t kEvery = 32 * kBlock;
+  if (count < 16 * kEvery) return false;
+  std::uint32_t counts[256] = {};
+  std::size_t sampled = 0;
+  for (std::size_t at = 0; at + kBlock <= count; at += kEvery, sampled += kBlock) {
+    for (std::size_t i = 0; i < kBlock; ++i) ++counts[plane[at + i]];
+  }
+  // A sample shows less entropy than there is, never more than a little.
+  return entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(sampled);
+}
+
 void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, PlanePlan& plan) {
+  plan.bytes = static_cast<double>(count);
+  plan.kind = kRawPlane;
+  if (looks_random(plane, count)) return;
   std::uint32_t counts[256] = {};
   kernel.byte_histogram(plane, count, counts);
   unsigned used = 0;
@@ -45,46 +63,43 @@ void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size
     ++used;
     plan.symbols = byte + 1;
   }
-  plan.bytes = static_cast<double>(count);
-  plan.kind = kRawPlane;
   if (used == 1) {
     plan.kind = kConstantPlane;
     plan.bytes = 1;
     return;
   }
-  // Cheap first: most lower planes are noise.
   if (entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(count)) return;
   normalise(counts, plan.symbols, kPlaneTableLog, plan.freq);
-  const double bytes = (coded_bits(counts, plan.freq, plan.symbols, kPlaneTableLog) +
-                        table_bits(plan.freq, plan.symbols, kPlaneTableLog)) /
-                           8 +
-                       choose_segments(count, false) * (sizeof(std::uint32_t) * kLanes + 3) + 2;
+  const double body = (coded_bits(counts, plan.freq, plan.symbols, kPlaneTableLog) +
+                       table_bits(plan.freq, plan.symbols, kPlaneTableLog)) /
+                      8;
+  plan.segments = choose_segments(count, body);
+  const double bytes = body + plan.segments * (sizeof(std::uint32_t) * kLanes + 3) + 2;
   if (bytes > kWorthCoding * static_cast<double>(count)) return;
   plan.kind = kCodedPlane;
   plan.bytes = bytes;
 }
 
 void write_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, const PlanePlan& plan,
-                 WordScratch& scratch, std::vector<std::uint8_t>& out) {
-  out.push_back(static_cast<std::uint8_t>(plan.kind));
+                 SegmentWriter& writer, Sink& out) {
+  out.byte(static_cast<std::uint8_t>(plan.kind));
   if (plan.kind == kConstantPlane) {
-    out.push_back(plane[0]);
+    out.byte(plane[0]);
     return;
   }
   if (plan.kind == kRawPlane) {
-    out.insert(out.end(), plane, plane + count);
+    out.bytes(plane, count);
     return;
   }
-  out.push_back(kPlaneTableLog);
+  out.byte(kPlaneTableLog);
   BitWriter bits(out);
   write_table(bits, plan.freq, plan.symbols, kPlaneTableLog);
   bits.finish();
   EncodeSymbol symbols[256] = {};
   build_encode_symbols(plan.freq, plan.symbols, symbols);
-  put_segments(out, count, choose_segments(count, false), 1, scratch,
-               [&](std::size_t begin, std::size_t here, SegmentOutput* output) {
-                 kernel.bytes_encode(plane + begin, here, symbols, kPlaneTableLog, output);
-               });
+  SegmentOutput* const segments = writer.prepare(count, plan.segments, 1);
+  kernel.bytes_encode(plane, symbols, kPlaneTableLog, segments, plan.segments);
+  writer.write(out);
 }
 
 struct PlaneInput {
@@ -125,13 +140,12 @@ bool read_plane(ByteReader& reader, std::size_t count, PlaneInput& plane, std::u
 
 }  // namespace
 
-bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit,
-                   std::vector<std::uint8_t>& out) {
+bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit, Sink& out) {
   const auto planes = static_cast<unsigned>(element_size(dtype));
   const std::size_t count = size / planes;
   const CodecKernels& kernel = *kernels().codec;
   thread_local PlaneScratch split;
-  thread_local WordScratch scratch;
+  thread_local SegmentWriter writer;
   split.prepare(planes, count);
   kernel.split_planes(planes, rotates(dtype), target, count, split.planes);
   PlanePlan plans[kMaxPlanes];
@@ -141,9 +155,8 @@ bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, st
     bytes += plans[p].bytes;
   }
   if (bytes >= static_cast<double>(limit)) return false;
-  const std::size_t at = out.size();
-  for (unsigned p = 0; p < planes; ++p) write_plane(kernel, split.planes[p], count, plans[p], scratch, out);
-  return out.size() - at < limit;
+  for (unsigned p = 0; p < planes; ++p) write_plane(kernel, split.planes[p], count, plans[p], writer, out);
+  return !out.full() && out.size() < limit;
 }
 
 bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size_t size) {

@@ -1,0 +1,391 @@
+"""Bytes from an enemy: a typed error or some tensor, never a crash, a hang, or a byte outside the buffers.
+
+Payload, base and output lie against a page that may not be touched, so an over-read ends the process. Where
+the reference has a verdict the core's must be the same, on every instruction set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec.guard import Guarded
+from codec.inputs import DTYPES, ISAS, forced, pair
+from reference import codec as reference
+from reference import codec_writer as writer
+from reference.codec import DELTA, PLANES, RAW, SAME, TYPES, Scheme
+from reference.codec_writer import DeltaForm, PlaneForm, TableForm, frame, pack_bits, varint
+from textnlp_fast.delta import codec
+from textnlp_fast.errors import CorruptDataError, InvalidInputError, UnsupportedFormatError
+
+Verdict = bytes | str
+STATES: Final = (1 << 16).to_bytes(4, "little") * 32
+PAYLOAD, BASE, OUT = Guarded(1 << 16), Guarded(1 << 16), Guarded(1 << 16)
+
+
+def core(payload: bytes, size: int, base: bytes | None) -> Verdict:
+    """What the core makes of it: the tensor, or the kind of error."""
+    out = OUT.room(size)
+    try:
+        codec.decode_into(PAYLOAD.place(payload), out, None if base is None else BASE.place(base), threads=1)
+    except CorruptDataError as error:
+        assert error.position is not None
+        assert 0 <= error.position <= len(payload)
+        return "corrupt"
+    except UnsupportedFormatError as error:
+        assert error.position is not None
+        assert 0 <= error.position < max(len(payload), 1)
+        return "unsupported"
+    except InvalidInputError:
+        return "no base"
+    return out.tobytes()
+
+
+def oracle(payload: bytes, size: int, base: bytes | None) -> Verdict:
+    try:
+        return reference.decode(payload, size, base)
+    except reference.CorruptFrame:
+        return "corrupt"
+    except reference.UnsupportedFrame:
+        return "unsupported"
+    except reference.MissingBase:
+        return "no base"
+
+
+def agreed(payload: bytes, size: int, base: bytes | None, *, with_oracle: bool = True) -> Verdict:
+    expected = oracle(payload, size, base) if with_oracle else None
+    for isa in ISAS:
+        with forced(isa):
+            found = core(payload, size, base)
+        expected = found if expected is None else expected
+        assert found == expected, isa
+    assert expected is not None
+    return expected
+
+
+# --- small frames of every kind, for what follows -----------------------------------------------------------
+
+
+def samples() -> dict[str, tuple[bytes, bytes, bytes | None]]:
+    """Payload, target, base: small enough to damage everywhere."""
+    found: dict[str, tuple[bytes, bytes, bytes | None]] = {}
+    for dtype, count, change in (
+        ("BF16", 260, "sparse"),
+        ("BF16", 333, "dense"),
+        ("F32", 160, "wide"),
+        ("F64", 90, "dense"),
+        ("U8", 420, "sparse"),
+    ):
+        target, base = pair(dtype, count, 1, "weights" if dtype != "U8" else "zeros", change)
+        found[f"{dtype} {change}"] = codec.encode(target, base, dtype=dtype), target, base
+    target, base = pair("BF16", 500, 2, "weights", "dense")
+    form = DeltaForm(10, Scheme(1, 1), 104, 20, 4, frozenset({2, 3}), TableForm(0, 1, 2))
+    found["foreign delta"] = writer.encode_delta("BF16", target, base, form), target, base
+    target, _ = pair("BF16", 700, 3, "weights", "same")
+    found["BF16 alone"] = codec.encode(target, dtype="BF16"), target, None
+    forms = [PlaneForm(2, 9, 2, TableForm(1, 2, 3)), PlaneForm(0)]
+    found["foreign planes"] = writer.encode_planes("BF16", target, forms), target, None
+    target, base = pair("BF16", 160, 4, "weights", "half_same")
+    found["many frames"] = codec.encode(target, base, dtype="BF16", frame_size_bytes=64), target, base
+    return found
+
+
+SAMPLES: Final = samples()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_samples_are_good(name: str) -> None:
+    payload, target, base = SAMPLES[name]
+    assert agreed(payload, len(target), base) == target
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_cut_anywhere(name: str) -> None:
+    payload, target, base = SAMPLES[name]
+    for end in range(len(payload)):
+        assert agreed(payload[:end], len(target), base) == "corrupt"
+        assert codec.scan(payload[:end]).encoded_bytes <= end
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_bit_flipped_anywhere(name: str) -> None:
+    payload, target, base = SAMPLES[name]
+    rng = np.random.default_rng(1)
+    for bit in range(8 * len(payload)):
+        broken = bytearray(payload)
+        broken[bit // 8] ^= 1 << bit % 8
+        # The oracle is slow: all of the headers and tables, some of the rest.
+        agreed(bytes(broken), len(target), base, with_oracle=bit < 8 * 100 or rng.random() < 0.05)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_bytes_inserted_dropped_or_swapped(name: str) -> None:
+    payload, target, base = SAMPLES[name]
+    for at in range(0, len(payload), 7):
+        agreed(payload[:at] + b"\0" + payload[at:], len(target), base, with_oracle=at < 100)
+        agreed(payload[:at] + payload[at + 1 :], len(target), base, with_oracle=at < 100)
+        other = payload[at : at + 2][::-1]
+        agreed(payload[:at] + other + payload[at + 2 :], len(target), base, with_oracle=at < 100)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_another_base_or_size(name: str) -> None:
+    payload, target, base = SAMPLES[name]
+    if base is not None:
+        other = bytes(byte ^ 0x5A for byte in base)
+        assert agreed(payload, len(target), other) != target
+        assert agreed(payload, len(target), None) == "no base"
+    for size in (0, 1, len(target) - 1, len(target) + 1, 2 * len(target)):
+        part = None if base is None else (base * 2)[:size]
+        assert agreed(payload, size, part) == "corrupt"
+    assert agreed(payload + payload, len(target), base) == "corrupt"
+
+
+# --- garbage ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=400, deadline=None)
+@given(payload=st.binary(max_size=300), size=st.integers(0, 600), with_base=st.booleans())
+def test_garbage(payload: bytes, size: int, with_base: bool) -> None:
+    agreed(payload, size, bytes(size) if with_base else None)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    mode=st.sampled_from([PLANES, DELTA]),
+    dtype=st.sampled_from(DTYPES),
+    start=st.lists(st.integers(0, 40), max_size=6),
+    body=st.binary(max_size=500),
+    seed=st.integers(0, 255),
+)
+def test_garbage_behind_a_good_header(
+    mode: int, dtype: str, *, start: list[int], body: bytes, seed: int
+) -> None:
+    body = bytes(start) + body
+    size = -(-max(len(body), 1) // 8) * 8 + 64
+    base = np.random.default_rng(seed).bytes(size)
+    agreed(frame(mode, dtype, size, body), size, base)
+
+
+@settings(max_examples=200, deadline=None)
+@given(payload=st.binary(max_size=200))
+def test_frames_of_garbage(payload: bytes) -> None:
+    try:
+        found = codec.scan(payload)
+    except (CorruptDataError, UnsupportedFormatError) as error:
+        assert error.position is not None
+        assert error.position <= len(payload)
+        return
+    assert 0 <= found.encoded_bytes <= len(payload)
+
+
+# --- one rule broken at a time ------------------------------------------------------------------------------
+
+
+def bits(*fields: tuple[int, int]) -> bytes:
+    """Fields of (value, width), lowest bit first, as bytes."""
+    return pack_bits([value >> place & 1 for value, width in fields for place in range(width)])
+
+
+def delta(
+    *,
+    table_log: int = 11,
+    scheme: int = 3 << 2 | 2,
+    context_base: int = 0,
+    contexts: int = 1,
+    tables: bytes = bits((0, 2)),
+    segments: bytes = b"\x01\x00" + STATES,
+    dtype: str = "U8",
+    size: int = 512,
+) -> bytes:
+    """A delta of no changes, to be spoilt in one place."""
+    body = bytes([table_log, scheme]) + varint(context_base) + bytes([contexts]) + tables + segments
+    return frame(DELTA, dtype, size, body)
+
+
+def planes(
+    *, table_log: int = 12, table: bytes = bits((0, 8)), kind: int = 2, segments: bytes = b"\x01\x00" + STATES
+) -> bytes:
+    """A plane of zeros."""
+    return frame(PLANES, "U8", 512, bytes([kind, table_log]) + table + segments)
+
+
+def own(*fields: tuple[int, int]) -> bytes:
+    return bits((2, 2), *fields)
+
+
+def states(**changed: int) -> bytes:
+    values = [1 << 16] * 32
+    for lane, value in changed.items():
+        values[int(lane[1:])] = value
+    return b"".join(value.to_bytes(4, "little") for value in values)
+
+
+GOOD: Final[dict[str, bytes]] = {
+    "nothing changes": delta(),
+    "a table of one token": delta(tables=own((0, 8))),
+    "table log 8": delta(table_log=8),
+    "table log 15": delta(table_log=15),
+    "sixteen segments": delta(segments=b"\x10" + (b"\x00" + STATES) * 16, size=4096),
+    "32 contexts": delta(contexts=32, tables=bytes(8)),
+    "a context as before": delta(contexts=2, tables=bits((0, 2), (1, 2))),
+    "the highest context base": delta(dtype="F32", context_base=255),
+    "a plane of one symbol": planes(),
+    "bits after the tables are not looked at": delta(tables=b"\xfc"),
+}
+BAD: Final[dict[str, bytes]] = {
+    "table log 7": delta(table_log=7),
+    "table log 16": delta(table_log=16),
+    "table log 255": delta(table_log=255),
+    "no context": delta(contexts=0, tables=b""),
+    "33 contexts": delta(contexts=33, tables=bytes(9)),
+    "context base of an integer": delta(context_base=1),
+    "context base beyond the exponent": delta(dtype="F32", context_base=256),
+    "context base of five groups": delta(dtype="F32", context_base=1 << 34),
+    "the first context as before": delta(tables=bits((1, 2))),
+    "context code 3": delta(tables=bits((3, 2))),
+    "more symbols than tokens": delta(tables=own((39, 8), (0, 1), (0, 2), (0, 4)) + bytes(40)),
+    "implied symbol that is none": delta(tables=own((1, 8), (1, 1), (2, 8), (0, 2), (0, 4), (1, 1))),
+    "predictor 3": delta(tables=own((1, 8), (0, 1), (3, 2), (0, 4), (2, 2))),
+    "a share above all": delta(tables=own((1, 8), (0, 1), (0, 2), (12, 4), (1, 1), (2049, 12))),
+    "shares that sum to too much": delta(
+        tables=own((2, 8), (0, 1), (0, 2), (11, 4), (1, 1), (1500, 11), (1, 1), (1500, 11))
+    ),
+    "a share below nothing": delta(
+        tables=own((2, 8), (0, 1), (1, 2), (4, 4), (1, 1), (3, 4), (1, 1), (15, 4))
+    ),
+    "a last symbol that never occurs": delta(tables=own((1, 8), (0, 1), (0, 2), (0, 4), (1, 1))),
+    "a code of 17 zeros": delta(tables=own((1, 8), (0, 1), (0, 2), (0, 4), (0, 17), (1, 1), (0, 17))),
+    "tables cut short": frame(DELTA, "U8", 512, bytes([11, 14, 0, 32]) + bytes(7)),
+    "no segment": delta(segments=b"\x00"),
+    "17 segments": delta(segments=b"\x11" + (b"\x00" + STATES) * 17, size=8192),
+    "255 segments": delta(segments=b"\xff\x00" + STATES),
+    "an empty segment": delta(segments=b"\x03" + (b"\x00" + STATES) * 2, size=64 * 5 + 30, dtype="BOOL"),
+    "a segment too few": delta(segments=b"\x02\x00" + STATES),
+    "a segment too many": delta(segments=b"\x01" + (b"\x00" + STATES) * 2),
+    "a state below the floor": delta(segments=b"\x01\x00" + states(l0=0xFFFF)),
+    "the last state below the floor": delta(segments=b"\x01\x00" + states(l31=0)),
+    "a state that does not come down": delta(segments=b"\x01\x00" + states(l5=(1 << 16) + 1)),
+    "a state at the ceiling": delta(segments=b"\x01\x00" + states(l9=(1 << 32) - 1)),
+    "a word left over": delta(segments=b"\x01\x01" + STATES + b"\x00\x00"),
+    "half a word": delta(segments=b"\x01\x00" + STATES + b"\x00"),
+    "words that are not there": delta(segments=b"\x01\x05" + STATES),
+    "2^34 words": delta(segments=b"\x01" + varint(1 << 34) + STATES),
+    "2^35 - 1 words": delta(segments=b"\x01" + varint((1 << 35) - 1) + STATES),
+    "a word count of six groups": delta(segments=b"\x01\x80\x80\x80\x80\x80\x01" + STATES),
+    "a needless zero group": delta(segments=b"\x01\x80\x00" + STATES),
+    "a body of nothing": frame(DELTA, "U8", 512, b""),
+    "half an element": delta(dtype="F32", size=513),
+    "plane kind 3": planes(kind=3),
+    "plane kind 255": planes(kind=255),
+    "plane table log 7": planes(table_log=7),
+    "plane table log 13": planes(table_log=13),
+    "plane table log 32": planes(table_log=32),
+    "a raw plane cut short": frame(PLANES, "U8", 512, b"\x00" + bytes(511)),
+    "a plane too many": frame(PLANES, "U8", 512, b"\x01\x07\x01\x07"),
+    "a plane too few": frame(PLANES, "U16", 512, b"\x01\x07"),
+    "a constant plane of nothing": frame(PLANES, "U8", 512, b"\x01"),
+    "no planes": frame(PLANES, "U8", 512, b""),
+    "half an element in planes": frame(PLANES, "U16", 511, b"\x01\x07\x01\x07"),
+    "a frame of nothing": frame(SAME, "U8", 0),
+    "a raw frame of nothing": frame(RAW, "U8", 0),
+    "a frame above 16 MiB": frame(SAME, "U8", (1 << 24) + 1),
+    "a frame of 2^35 - 1 bytes": frame(SAME, "U8", (1 << 35) - 1),
+    "a raw frame above 16 MiB": frame(RAW, "U8", (1 << 24) + 1, bytes(500)),
+    "a body larger than the frame": frame(DELTA, "U8", 100, bytes(101)),
+    "a body of 2^34 bytes": bytes([0x13, 2]) + varint(512) + varint(1 << 34) + bytes(512),
+    "a size of six groups": bytes([0x10, 2]) + b"\x80\x80\x80\x80\x80\x01",
+    "a size with a needless zero group": bytes([0x11, 2, 0x83, 0x00]) + b"abc",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_ones_are_good(name: str) -> None:
+    payload = GOOD[name]
+    size = sum(found.decoded_bytes for found in codec.frames(payload))
+    base = np.random.default_rng(1).bytes(size)
+    assert agreed(payload, size, base) == (base if payload[0] == 0x13 else bytes(size))
+
+
+def announced(payload: bytes) -> int:
+    """The decoded size in the header, within reason."""
+    groups = [byte & 0x7F for byte in payload[2:7]]
+    more = next((place for place, byte in enumerate(payload[2:7]) if byte < 0x80), 0)
+    return min(sum(group << 7 * place for place, group in enumerate(groups[: more + 1])), 1 << 14)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_rule_is_enforced(name: str) -> None:
+    payload = BAD[name]
+    size = announced(payload)
+    assert agreed(payload, size, bytes(size)) == "corrupt"
+
+
+@pytest.mark.parametrize("first", [0x00, 0x03, 0x14, 0x1F, 0x20, 0x23, 0xFF])
+def test_unknown_versions_and_modes(first: int) -> None:
+    payload = bytes([first, 2, 4]) + b"abcd"
+    assert agreed(payload, 4, b"abcd") == "unsupported"
+    with pytest.raises(UnsupportedFormatError, match="Upgrade"):
+        codec.frames(payload)
+
+
+@pytest.mark.parametrize("dtype", [16, 17, 128, 255])
+def test_unknown_element_types(dtype: int) -> None:
+    for mode in (SAME, RAW, PLANES, DELTA):
+        payload = bytes([0x10 | mode, dtype, 4, 4]) + b"abcd"
+        assert agreed(payload, 4, b"abcd") == "unsupported"
+    later = frame(RAW, "U8", 4, b"abcd") + bytes([0x11, dtype, 4]) + b"abcd"
+    with pytest.raises(UnsupportedFormatError, match="Upgrade") as caught:
+        codec.frames(later)
+    assert caught.value.position == 8
+
+
+def test_the_position_points_at_the_frame() -> None:
+    target, base = pair("BF16", 4096, 1, "weights", "sparse")
+    payload = bytearray(codec.encode(target, base, dtype="BF16", frame_size_bytes=1024))
+    found = codec.frames(payload)
+    assert {frame.mode for frame in found} == {"delta"}
+    begin = sum(frame.encoded_bytes for frame in found[:4])
+    payload[begin + found[4].encoded_bytes - 1] ^= 0x80
+    with pytest.raises(CorruptDataError, match="at byte") as caught:
+        codec.decode_into(payload, bytearray(len(target)), base, threads=2)
+    assert caught.value.position is not None
+    assert begin <= caught.value.position <= begin + found[4].encoded_bytes
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        bytes([0x11, 2, 0x83, 0x00]) + b"abc" * 20,
+        bytes([0x10, 2]) + b"\x80\x80\x80\x80\x80\x01" + bytes(20),
+        bytes([0x13, 2, 4, 0x80, 0x00]) + bytes(20),
+    ],
+    ids=["size", "long size", "body"],
+)
+def test_a_malformed_header_is_not_taken_for_one_cut_short(payload: bytes) -> None:
+    """A reader of a stream waits for more when a header is cut short; waiting for these would be for ever."""
+    with pytest.raises(CorruptDataError):
+        codec.scan(payload)
+
+
+def test_good_frames_at_the_edge_of_memory() -> None:
+    """Valid input of every length, all buffers against a forbidden page, both ways."""
+    cases: list[tuple[str, Callable[[int], tuple[bytes, bytes]]]] = []
+    for dtype in ("U8", "BF16", "F32", "F64"):
+        for change in ("sparse", "dense", "wide", "other"):
+            cases.append((dtype, lambda count, d=dtype, c=change: pair(d, count, count, "weights", c)))
+    for dtype, make in cases:
+        for count in (1, 31, 32, 33, 65, 300, 1025, 4099 // TYPES[dtype].size * 2):
+            target, base = make(count)
+            for isa in ISAS:
+                with forced(isa):
+                    at_edge = OUT.place(target), BASE.place(base)
+                    payload = codec.encode(*at_edge, dtype=dtype)
+                    alone = codec.encode(at_edge[0], dtype=dtype)
+                assert agreed(payload, len(target), base, with_oracle=False) == target
+                assert agreed(alone, len(target), None, with_oracle=False) == target

@@ -1,0 +1,71 @@
+"""The golden vectors: every instruction set reads them, and writes those of the core's encoder again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codec.inputs import DTYPES, ISAS, decoded, forced, modes
+from reference import codec as reference
+from textnlp_fast.delta import codec
+
+VECTORS = Path(__file__).resolve().parent.parent / "vectors"
+INDEX: list[dict[str, Any]] = json.loads((VECTORS / "codec" / "index.json").read_text())
+BLOB = (VECTORS / "codec" / "vectors.bin").read_bytes()
+
+
+def part(place: list[int]) -> bytes:
+    return zlib.decompress(BLOB[place[0] : place[0] + place[1]])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("vector", INDEX, ids=lambda vector: vector["name"])
+def test_vector(vector: dict[str, Any], isa: str) -> None:
+    payload, target = part(vector["payload"]), part(vector["target"])
+    base = None if vector["base"] is None else part(vector["base"])
+    with forced(isa):
+        out = decoded(payload, vector["size"], base)
+        assert hashlib.sha256(out).hexdigest() == vector["sha256"]
+        assert out == target
+        assert sorted(set(modes(payload))) == vector["modes"]
+        if vector["encode"]:
+            frame_size = vector["frame_size"]
+            made = codec.encode(target, base, dtype=vector["dtype"], frame_size_bytes=frame_size)
+            assert made == payload
+
+
+@pytest.mark.parametrize("vector", INDEX, ids=lambda vector: vector["name"])
+def test_the_reference_reads_it(vector: dict[str, Any]) -> None:
+    if vector["size"] > 1 << 16:
+        pytest.skip("long; its twin of one segment is read")
+    base = None if vector["base"] is None else part(vector["base"])
+    found = reference.decode(part(vector["payload"]), vector["size"], base)
+    assert hashlib.sha256(found).hexdigest() == vector["sha256"]
+
+
+def test_every_mode_and_dtype_is_pinned() -> None:
+    assert {mode for vector in INDEX for mode in vector["modes"]} == {"same", "raw", "planes", "delta"}
+    for mode in ("planes", "delta"):
+        assert {vector["dtype"] for vector in INDEX if mode in vector["modes"]} == set(DTYPES)
+    assert len({vector["name"] for vector in INDEX}) == len(INDEX)
+
+
+def test_vectors_are_not_replaced_by_accident() -> None:
+    before = (VECTORS / "codec" / "vectors.bin").read_bytes()
+    run = subprocess.run(
+        [sys.executable, str(VECTORS / "make_codec.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode == 1
+    assert "--force" in run.stderr
+    assert (VECTORS / "codec" / "vectors.bin").read_bytes() == before

@@ -1,0 +1,184 @@
+"""Writes the codec's golden vectors, tests/vectors/codec: what every build must read and write.
+
+    python tests/vectors/make_codec.py [--force]
+
+They pin the format. Once released they only grow: a frame that was ever written must decode for ever, so
+regenerate (--force) only while no release has written such frames. `index.json` lists them; `vectors.bin`
+holds the parts, each compressed with zlib. A vector with "encode" true is what the core's encoder makes of
+its inputs; the others were written by tests/reference, with choices that the encoder never makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from codec.inputs import BASES, DTYPES, forced, modes, pair
+from reference import codec as reference
+from reference import codec_writer as writer
+from reference.codec import TYPES, Scheme
+from reference.codec_writer import DeltaForm, PlaneForm, TableForm
+from textnlp_fast import _native
+from textnlp_fast.delta import codec
+
+FOLDER = Path(__file__).resolve().parent / "codec"
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """``frame_size`` is None for what only a decoder is to see."""
+
+    name: str
+    dtype: str
+    target: bytes
+    base: bytes | None
+    frame_size: int | None
+    payload: bytes = b""
+
+
+def coded(name: str, dtype: str, target: bytes, base: bytes | None, frame_size: int = 1 << 20) -> Vector:
+    return Vector(name, dtype, target, base, frame_size)
+
+
+def of_every_dtype() -> Iterator[Vector]:
+    for dtype in DTYPES:
+        size = TYPES[dtype].size
+        count = {1: 1111, 2: 1001, 4: 555, 8: 301}[size]
+        for change in ("sparse", "dense", "wide"):
+            yield coded(f"{dtype}-{change}", dtype, *pair(dtype, count, 1, "weights", change))
+        target, _ = pair(dtype, count, 1, "weights", "same")
+        yield coded(f"{dtype}-alone", dtype, target, None)
+        yield coded(f"{dtype}-mostly-zero", dtype, pair(dtype, count, 2, "zeros", "sparse")[0], None)
+        yield coded(f"{dtype}-specials", dtype, *pair(dtype, 320 // size + 3, 4, "specials", "dense"))
+
+
+def of_every_shape() -> Iterator[Vector]:
+    yield coded("empty", "BF16", b"", None)
+    yield coded("one-element", "F32", *pair("F32", 1, 1, "noise", "other"))
+    yield coded("same", "BF16", *pair("BF16", 500, 2, "weights", "same"))
+    yield coded("raw", "F16", pair("F16", 300, 3, "noise", "same")[0], None)
+    yield coded("zeros", "F64", bytes(8 * 1000), None)
+    yield coded("no-longer-zero", "BF16", *pair("BF16", 700, 5, "zeros", "sparse"))
+    for frame_size in (64, 512, 2048):
+        target, base = pair("BF16", 1500, 7, "weights", "half_same")
+        yield coded(f"frames-of-{frame_size}", "BF16", target, base, frame_size)
+    yield coded("ends-changed", "BF16", *pair("BF16", 2049, 8, "weights", "ends_changed"), 1024)
+
+
+def of_several_segments() -> Iterator[Vector]:
+    """Long, and made by a rule, so that their inputs stay small here."""
+    for dtype, count in (("BF16", 3 * 65536 + 50), ("U8", 2 * 65536), ("F32", 2 * 65536 + 1)):
+        unsigned = BASES["zeros"](np.random.default_rng(0), 1, TYPES[dtype]).dtype
+        index = np.arange(count, dtype=np.int64)
+        base = (index % 61 << 6).astype(unsigned)
+        target = (base + np.where(index % 4 == 1, index // 4 % 5 - 2, 0)).astype(unsigned)
+        yield coded(f"{dtype}-segments-delta", dtype, target.tobytes(), base.tobytes())
+        plain = np.where(index % 31 == 0, index % 13, 0).astype(unsigned)
+        yield coded(f"{dtype}-segments-alone", dtype, plain.tobytes(), None)
+
+
+def foreign() -> Iterator[Vector]:
+    """Valid, and not what the core's encoder would write."""
+    forms = (
+        ("BF16", DeltaForm(8, Scheme(0, 0), 100, 32, 16, frozenset({3, 4, 9}), TableForm(5, 1, 0))),
+        ("BF16", DeltaForm(12, Scheme(3, 2), 104, 31, 4, frozenset(), TableForm(0, 2, 5), 1)),
+        ("F16", DeltaForm(13, Scheme(1, 3), 0, 32, 3, frozenset({1}), TableForm(1, 0, 15))),
+        ("I16", DeltaForm(10, Scheme(63, 3), 0, 1, 2, frozenset(), TableForm(2, 1, 2))),
+        ("F8_E5M2", DeltaForm(14, Scheme(7, 1), 3, 9, 5, frozenset({2}), TableForm(1, 2, 6))),
+        ("F32", DeltaForm(9, Scheme(5, 1), 110, 12, 4, frozenset({5, 6, 7}), TableForm(0, 1, 3), 2)),
+        ("F64", DeltaForm(15, Scheme(2, 0), 1010, 15, 2, frozenset(), TableForm(0, 1, 9))),
+    )
+    for number, (dtype, form) in enumerate(forms):
+        target, base = pair(dtype, 2513 if TYPES[dtype].size <= 2 else 1013, 20, "weights", "sparse")
+        payload = writer.encode_delta(dtype, target, base, form)
+        yield Vector(f"foreign-delta-{number}-{dtype}", dtype, target, base, None, payload)
+    for number, (dtype, kinds, log, segments) in enumerate(
+        (("BF16", (2, 0), 8, 9), ("BF16", (2, 2), 11, 3), ("F32", (2, 0, 2, 0), 12, 2), ("U8", (2,), 9, 2))
+    ):
+        table = TableForm(number + 1, number % 3, 3)
+        target, _ = pair(dtype, 2513 if dtype != "F32" else 1013, 20, "weights", "same")
+        plane_forms = [PlaneForm(kind, log, segments, table) for kind in kinds]
+        payload = writer.encode_planes(dtype, target, plane_forms)
+        yield Vector(f"foreign-planes-{number}-{dtype}", dtype, target, None, None, payload)
+    # A reader takes frames of different types, modes and sizes in one payload.
+    target, base = pair("BF16", 900, 50, "weights", "sparse")
+    parts = [
+        writer.frame(reference.RAW, "U8", 300, target[:300]),
+        codec.encode(target[300:1300], base[300:1300], dtype="BF16"),
+        codec.encode(target[1300:], dtype="OPAQUE", frame_size_bytes=128),
+    ]
+    yield Vector("foreign-mixture", "BF16", target, base, None, b"".join(parts))
+
+
+def finished(vector: Vector) -> Vector:
+    """The vector with its payload, on which every instruction set and the reference agree."""
+    payloads = {vector.payload} if vector.frame_size is None else set()
+    for isa in _native.available_isas():
+        with forced(isa):
+            if vector.frame_size is not None:
+                payloads.add(
+                    codec.encode(
+                        vector.target, vector.base, dtype=vector.dtype, frame_size_bytes=vector.frame_size
+                    )
+                )
+    (payload,) = payloads
+    if reference.decode(payload, len(vector.target), vector.base) != vector.target:
+        raise ValueError(f"{vector.name}: the reference reads something else")
+    return Vector(vector.name, vector.dtype, vector.target, vector.base, vector.frame_size, payload)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the codec's golden vectors.")
+    parser.add_argument("--force", action="store_true", help="replace the vectors that are there")
+    options = parser.parse_args()
+    if (FOLDER / "index.json").exists() and not options.force:
+        sys.stderr.write(f"{FOLDER} holds vectors already; they pin the format. --force replaces them.\n")
+        return 1
+    blob = bytearray()
+    index = []
+
+    places: dict[bytes, list[int]] = {}
+
+    def placed(part: bytes) -> list[int]:
+        if part not in places:
+            packed = zlib.compress(part, 9)
+            blob.extend(packed)
+            places[part] = [len(blob) - len(packed), len(packed)]
+        return places[part]
+
+    for made in (*of_every_dtype(), *of_every_shape(), *of_several_segments(), *foreign()):
+        vector = finished(made)
+        index.append(
+            {
+                "name": vector.name,
+                "dtype": vector.dtype,
+                "encode": vector.frame_size is not None,
+                "frame_size": vector.frame_size,
+                "modes": sorted(set(modes(vector.payload))),
+                "size": len(vector.target),
+                "sha256": hashlib.sha256(vector.target).hexdigest(),
+                "target": placed(vector.target),
+                "base": None if vector.base is None else placed(vector.base),
+                "payload": placed(vector.payload),
+            }
+        )
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(entry) for entry in index)
+    (FOLDER / "index.json").write_text(f"[\n{lines}\n]\n")
+    (FOLDER / "vectors.bin").write_bytes(blob)
+    sys.stdout.write(f"{len(index)} vectors, {len(blob)} bytes\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
