@@ -81,8 +81,19 @@ std::vector<std::uint64_t> to_ends(const py::handle& object) {
   return ends;
 }
 
+py::bytes chunk_values(const py::handle& data, std::uint64_t first) {
+  const Buffer buffer(data, Buffer::Access::read, "data");
+  if (buffer.size() % 1024 != 0) {
+    raise_if_failed(Status::failure(Code::invalid_argument, "data must be whole chunks of 1024 bytes"));
+  }
+  std::string values(buffer.size() / 1024 * kDigestBytes, '\0');
+  blake3_chunk_values(buffer.data(), buffer.size() / 1024, first, reinterpret_cast<std::uint8_t*>(values.data()));
+  return py::bytes(values);
+}
+
 void bind_blake3(py::module_& module) {
   module.def("blake3", &blake3_once, py::arg("data"), py::arg("key"), py::arg("threads"));
+  module.def("blake3_chunk_values", &chunk_values, py::arg("data"), py::arg("first"));
   py::class_<GuardedBlake3>(module, "Blake3Hasher")
       .def(py::init([](const py::object& key, const py::object& context) {
              if (!context.is_none()) {

@@ -56,6 +56,10 @@ class Blake3 {
 Digest blake3(const void* data, std::size_t size_bytes, unsigned threads = 0);
 Digest blake3_keyed(const Digest& key, const void* data, std::size_t size_bytes, unsigned threads = 0);
 
+// Chaining values of `count` whole chunks of 1024 bytes, the first of which is number `first` of its input: 32 bytes
+// each at `out`. What a hash of the parts of one input is built from.
+void blake3_chunk_values(const void* chunks, std::size_t count, std::uint64_t first, std::uint8_t* out) noexcept;
+
 // The Xet file hash, in windows: keyed BLAKE3 over each content-defined chunk, then a tree over (hash, size) pairs
 // whose shape follows the hashes.
 class XetHasher {

@@ -22,9 +22,10 @@ static_assert(sizeof(Digest) == kValueBytes);
 constexpr std::size_t kPieceChunks = 512;
 constexpr std::size_t kSmallestPieceChunks = 64;
 // A thread is started for no less than this; below, starting it costs more than it saves.
-constexpr std::size_t kChunksPerThread = 512;
-// Pieces whose results are held at a time, which bounds memory on inputs of any size.
-constexpr std::size_t kBatchPieces = 512;
+constexpr std::size_t kChunksPerThread = 1024;
+// Pieces whose results are held at a time, in all and for each thread: bounds memory on inputs of any size.
+constexpr std::size_t kBatchPieces = 128;
+constexpr std::size_t kBatchPiecesPerThread = 16;
 
 HashNode chunk_node(const std::uint32_t* key, std::uint32_t flags, std::uint32_t last_flags = 0) noexcept {
   return {key, flags, kChunkStart, kChunkEnd | last_flags};
@@ -147,9 +148,10 @@ void Blake3::hash_chunks(const std::uint8_t* data, std::size_t count, unsigned t
     }
     return;
   }
-  const auto results = std::make_unique_for_overwrite<Nodes[]>(std::min(pieces, kBatchPieces));
-  for (std::size_t start = 0; start < pieces; start += kBatchPieces) {
-    const std::size_t batch = std::min(kBatchPieces, pieces - start);
+  const std::size_t most = std::min(pieces, std::max(kBatchPieces, kBatchPiecesPerThread * workers));
+  const auto results = std::make_unique_for_overwrite<Nodes[]>(most);
+  for (std::size_t start = 0; start < pieces; start += most) {
+    const std::size_t batch = std::min(most, pieces - start);
     parallel_for(batch, static_cast<unsigned>(workers), [&](std::size_t i) { hash(start + i, results[i]); });
     for (std::size_t i = 0; i < batch; ++i) push(results[i]);
   }
@@ -195,7 +197,7 @@ Digest Blake3::digest() const noexcept {
   std::memcpy(out, rest.stack_[--rest.depth_], kValueBytes);
   while (rest.depth_ > 0) {
     --rest.depth_;
-    join(rest.stack_[rest.depth_], out, rest.depth_ == 0 ? kRoot : 0, out);
+    join(rest.stack_[rest.depth_], out, rest.depth_ == 0 ? std::uint32_t{kRoot} : 0, out);
   }
   return result;
 }
@@ -219,6 +221,11 @@ Digest blake3(const void* data, std::size_t size_bytes, unsigned threads) {
 Digest blake3_keyed(const Digest& key, const void* data, std::size_t size_bytes, unsigned threads) {
   Blake3 hasher(key);
   return hash_whole(hasher, data, size_bytes, threads);
+}
+
+void blake3_chunk_values(const void* chunks, std::size_t count, std::uint64_t first, std::uint8_t* out) noexcept {
+  kernels().hash->hash_many(chunk_node(kInitial, 0), static_cast<const std::uint8_t*>(chunks), kChunkBlocks, count,
+                            first, 1, out);
 }
 
 }  // namespace textnlp_fast

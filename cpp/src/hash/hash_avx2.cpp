@@ -16,6 +16,7 @@ namespace {
 
 // AVX2 has no rotation: whole bytes go by a byte shuffle, the others by two shifts.
 struct Lanes8 : Lanes8Base {
+  static constexpr int kChains = 2;
   static Reg rotate16(Reg a) {
     return _mm256_shuffle_epi8(a, _mm256_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13, 2, 3, 0, 1, 6,
                                                    7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));

@@ -20,6 +20,7 @@ namespace {
 struct Lanes16 {
   using Reg = __m512i;
   static constexpr std::size_t kLanes = 16;
+  static constexpr int kChains = 4;
   static Reg splat(std::uint32_t word) { return _mm512_set1_epi32(static_cast<int>(word)); }
   static Reg load(const std::uint32_t* words) { return _mm512_load_si512(words); }
   static Reg add(Reg a, Reg b) { return _mm512_add_epi32(a, b); }
@@ -82,6 +83,7 @@ struct Lanes16 {
 };
 
 struct Lanes8 : Lanes8Base {
+  static constexpr int kChains = 4;
   static Reg rotate16(Reg a) { return _mm256_ror_epi32(a, 16); }
   static Reg rotate12(Reg a) { return _mm256_ror_epi32(a, 12); }
   static Reg rotate8(Reg a) { return _mm256_ror_epi32(a, 8); }

@@ -3,6 +3,7 @@
 //
 // A vector type V has:
 //   Reg, kLanes
+//   kChains                          quarter-rounds that run in step: four where registers allow, two in sixteen
 //   splat(word), load(words), add, exclusive_or, rotate16, rotate12, rotate8, rotate7 (to the right)
 //   load_message(lanes, offset, m)   m[w] = word w of the block at lanes[i] + offset, for all lanes i
 //   store_values(h, out)             the transposed way back: 32 bytes for each lane
@@ -16,44 +17,38 @@
 namespace textnlp_fast {
 namespace {
 
-// Four independent quarter-rounds side by side (the columns, or the diagonals), written in step so that the processor
-// always has four chains to choose from. x goes in at the first half, y at the second.
-template <class V>
-[[gnu::always_inline]] inline void mix4(typename V::Reg& a0, typename V::Reg& a1, typename V::Reg& a2,
-                                        typename V::Reg& a3, typename V::Reg& b0, typename V::Reg& b1,
-                                        typename V::Reg& b2, typename V::Reg& b3, typename V::Reg& c0,
-                                        typename V::Reg& c1, typename V::Reg& c2, typename V::Reg& c3,
-                                        typename V::Reg& d0, typename V::Reg& d1, typename V::Reg& d2,
-                                        typename V::Reg& d3, const typename V::Reg* m, const std::uint8_t* order) {
-  a0 = V::add(a0, m[order[0]]), a1 = V::add(a1, m[order[2]]);
-  a2 = V::add(a2, m[order[4]]), a3 = V::add(a3, m[order[6]]);
-  a0 = V::add(a0, b0), a1 = V::add(a1, b1), a2 = V::add(a2, b2), a3 = V::add(a3, b3);
-  d0 = V::exclusive_or(d0, a0), d1 = V::exclusive_or(d1, a1);
-  d2 = V::exclusive_or(d2, a2), d3 = V::exclusive_or(d3, a3);
-  d0 = V::rotate16(d0), d1 = V::rotate16(d1), d2 = V::rotate16(d2), d3 = V::rotate16(d3);
-  c0 = V::add(c0, d0), c1 = V::add(c1, d1), c2 = V::add(c2, d2), c3 = V::add(c3, d3);
-  b0 = V::exclusive_or(b0, c0), b1 = V::exclusive_or(b1, c1);
-  b2 = V::exclusive_or(b2, c2), b3 = V::exclusive_or(b3, c3);
-  b0 = V::rotate12(b0), b1 = V::rotate12(b1), b2 = V::rotate12(b2), b3 = V::rotate12(b3);
-  a0 = V::add(a0, m[order[1]]), a1 = V::add(a1, m[order[3]]);
-  a2 = V::add(a2, m[order[5]]), a3 = V::add(a3, m[order[7]]);
-  a0 = V::add(a0, b0), a1 = V::add(a1, b1), a2 = V::add(a2, b2), a3 = V::add(a3, b3);
-  d0 = V::exclusive_or(d0, a0), d1 = V::exclusive_or(d1, a1);
-  d2 = V::exclusive_or(d2, a2), d3 = V::exclusive_or(d3, a3);
-  d0 = V::rotate8(d0), d1 = V::rotate8(d1), d2 = V::rotate8(d2), d3 = V::rotate8(d3);
-  c0 = V::add(c0, d0), c1 = V::add(c1, d1), c2 = V::add(c2, d2), c3 = V::add(c3, d3);
-  b0 = V::exclusive_or(b0, c0), b1 = V::exclusive_or(b1, c1);
-  b2 = V::exclusive_or(b2, c2), b3 = V::exclusive_or(b3, c3);
-  b0 = V::rotate7(b0), b1 = V::rotate7(b1), b2 = V::rotate7(b2), b3 = V::rotate7(b3);
-}
+// One step of V::kChains quarter-rounds, kFirst and those after it. kTurn is 0 for the columns and 1 for the diagonals:
+// row r of quarter-round i is word i + r * kTurn of that row.
+template <class V, int kTurn, int kFirst>
+struct Quarters {
+  using Reg = typename V::Reg;
+  static constexpr int kEnd = kFirst + V::kChains;
+  static constexpr int a(int i) { return i; }
+  static constexpr int b(int i) { return 4 + (i + kTurn) % 4; }
+  static constexpr int c(int i) { return 8 + (i + 2 * kTurn) % 4; }
+  static constexpr int d(int i) { return 12 + (i + 3 * kTurn) % 4; }
+
+  template <Reg (*rotate_d)(Reg), Reg (*rotate_b)(Reg)>
+  [[gnu::always_inline]] static void half(Reg (&v)[16], const Reg* m, const std::uint8_t* order) {
+    for (int i = kFirst; i < kEnd; ++i) v[a(i)] = V::add(v[a(i)], m[order[2 * i]]);
+    for (int i = kFirst; i < kEnd; ++i) v[a(i)] = V::add(v[a(i)], v[b(i)]);
+    for (int i = kFirst; i < kEnd; ++i) v[d(i)] = V::exclusive_or(v[d(i)], v[a(i)]);
+    for (int i = kFirst; i < kEnd; ++i) v[d(i)] = rotate_d(v[d(i)]);
+    for (int i = kFirst; i < kEnd; ++i) v[c(i)] = V::add(v[c(i)], v[d(i)]);
+    for (int i = kFirst; i < kEnd; ++i) v[b(i)] = V::exclusive_or(v[b(i)], v[c(i)]);
+    for (int i = kFirst; i < kEnd; ++i) v[b(i)] = rotate_b(v[b(i)]);
+  }
+  [[gnu::always_inline]] static void mix(Reg (&v)[16], const Reg* m, const std::uint8_t* order) {
+    half<V::rotate16, V::rotate12>(v, m, order);
+    half<V::rotate8, V::rotate7>(v, m, order + 1);
+    if constexpr (kEnd < 4) Quarters<V, kTurn, kEnd>::mix(v, m, order);
+  }
+};
 
 template <class V, int kRound>
 [[gnu::always_inline]] inline void mix_round(typename V::Reg (&v)[16], const typename V::Reg* m) {
-  constexpr const std::uint8_t* order = kSchedule.word[kRound];
-  mix4<V>(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15], m,
-          order);
-  mix4<V>(v[0], v[1], v[2], v[3], v[5], v[6], v[7], v[4], v[10], v[11], v[8], v[9], v[15], v[12], v[13], v[14], m,
-          order + 8);
+  Quarters<V, 0, 0>::mix(v, m, kSchedule.word[kRound]);
+  Quarters<V, 1, 0>::mix(v, m, kSchedule.word[kRound] + 8);
 }
 
 // Hashes up to V::kLanes inputs of `blocks` blocks. Lanes without an input repeat the last one; their values are

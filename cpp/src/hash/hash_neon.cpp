@@ -20,6 +20,7 @@ struct Words4 {
 
 struct Lanes4 : Words4 {
   static constexpr std::size_t kLanes = 4;
+  static constexpr int kChains = 4;
   static Reg splat(std::uint32_t word) { return vdupq_n_u32(word); }
   static Reg load(const std::uint32_t* words) { return vld1q_u32(words); }
   [[gnu::always_inline]] static void prefetch(const void* address) { __builtin_prefetch(address); }
