@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from typing import Protocol
 
 __all__ = ["Backend", "ObjectMeta", "PreconditionFailedError", "Version"]
 
@@ -61,7 +58,7 @@ class Backend(Protocol):
 
     def head(self, key: str) -> ObjectMeta: ...
 
-    def put(self, key: str, data: Buffer) -> None:
+    def put(self, key: str, data: memoryview) -> None:
         """Write or overwrite: afterwards the object is whole or as it was."""
         ...
 

@@ -10,13 +10,20 @@ Retries happen here and nowhere below: the store underneath sends every conditio
 from __future__ import annotations
 
 import random
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from textnlp_fast.errors import ConflictError, MissingObjectError, ObjectExistsError, StorageUnavailableError
+from textnlp_fast.errors import (
+    ConflictError,
+    InvalidInputError,
+    MissingObjectError,
+    ObjectExistsError,
+    StorageUnavailableError,
+)
 from textnlp_fast.objectstore.backend import Backend, PreconditionFailedError, Version
 
-__all__ = ["Backoff", "compare_and_swap", "create"]
+__all__ = ["Backoff", "check", "compare_and_swap", "create"]
 
 
 class Backoff:
@@ -91,6 +98,31 @@ def compare_and_swap(
     raise StorageUnavailableError(
         f"could not update {key!r} in {backend.url}: {_reason(unanswered)}"
     ) from unanswered
+
+
+def check(backend: Backend, key: str, backoff: Backoff) -> None:
+    """Write ``key`` against conditions that do not hold; a store that lets it pass is refused."""
+    first, second, third = (b"%d %s" % (number, secrets.token_hex(16).encode()) for number in range(3))
+    try:
+        old = create(backend, key, first, backoff)
+        _must_refuse(lambda: backend.put_if_absent(key, third), "creates objects that exist already", backend)
+        compare_and_swap(backend, key, second, old, backoff)
+        _must_refuse(
+            lambda: backend.put_if_version(key, third, old), "replaces objects that have changed", backend
+        )
+    finally:
+        backend.delete(key)
+
+
+def _must_refuse(write: Callable[[], Version], what: str, backend: Backend) -> None:
+    try:
+        write()
+    except PreconditionFailedError:
+        return
+    raise InvalidInputError(
+        f"{backend.url} takes conditional writes and {what}: two writers could publish the same version",
+        hint="Use a store that keeps If-None-Match and If-Match (AWS S3, a current MinIO), or a folder.",
+    )
 
 
 def _read(backend: Backend, key: str) -> tuple[bytes, Version] | None:

@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from textnlp_fast.errors import (
     AuthenticationError,
@@ -34,9 +33,6 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
 from textnlp_fast.objectstore.keys import RESERVED_SEGMENTS
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = ["LocalBackend"]
 
@@ -112,7 +108,7 @@ class LocalBackend:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def put(self, key: str, data: Buffer) -> None:
+    def put(self, key: str, data: memoryview) -> None:
         with self._written(key, data) as (temporary, target):
             temporary.replace(target)
 
@@ -171,7 +167,7 @@ class LocalBackend:
                 os.close(fd)
 
     @contextmanager
-    def _written(self, key: str, data: Buffer) -> Iterator[tuple[Path, Path]]:
+    def _written(self, key: str, data: bytes | memoryview) -> Iterator[tuple[Path, Path]]:
         """A synced temporary with ``data`` and the name it is to get; afterwards the name is durable."""
         target = self._root / key
         with _os_errors("write", key):
@@ -258,8 +254,8 @@ def _read_at(fd: int, start: int, length: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _write_all(fd: int, data: Buffer) -> None:
-    with memoryview(data).cast("B") as view:
+def _write_all(fd: int, data: bytes | memoryview) -> None:
+    with memoryview(data) as view:
         position = 0
         while position < len(view):
             position += os.write(fd, view[position : position + _WRITE_BYTES])
@@ -290,6 +286,10 @@ def _os_errors(verb: str, key: str, *, missing_is: TextnlpFastError | None = Non
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise AuthenticationError(
                 reason, hint="Check the permissions of the folder and who runs this."
+            ) from error
+        if error.errno in {errno.ENAMETOOLONG, errno.ELOOP, errno.EXDEV}:
+            raise InvalidInputError(
+                reason, hint="The folder must be one file system, with short names."
             ) from error
         if error.errno in _WRONG_SHAPE or isinstance(error, FileExistsError):
             raise InvalidInputError(

@@ -24,6 +24,7 @@ __all__ = ["open_s3"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _CONNECT_TIMEOUT_S = 10.0
+_RETRY_TIMEOUT_S = 240.0  # a retried request keeps its signature, which S3 takes for five minutes
 _WHOLE_REQUEST_TIMEOUTS = (
     10  # a request that keeps moving may take this many times the timeout of a silent one
 )
@@ -73,7 +74,7 @@ def open_s3(
     def connect(tries: int) -> S3Store:
         retry: RetryConfig = {
             "max_retries": tries,
-            "retry_timeout": timedelta(seconds=timeout_s * (tries + 1)),
+            "retry_timeout": timedelta(seconds=min(timeout_s * (tries + 1), _RETRY_TIMEOUT_S)),
             "backoff": {
                 "init_backoff": timedelta(milliseconds=100),
                 "max_backoff": timedelta(seconds=5),
@@ -162,7 +163,11 @@ def _credentials() -> _Boto3Credentials | None:
         return None
     if importlib.util.find_spec("boto3") is not None:
         boto3 = cast("Any", importlib.import_module("boto3"))
-        return _Boto3Credentials(boto3.Session())
+        botocore_errors = cast("Any", importlib.import_module("botocore.exceptions"))
+        try:
+            return _Boto3Credentials(boto3.Session())
+        except botocore_errors.BotoCoreError as error:  # no such profile, a session that has ended
+            raise AuthenticationError(f"cannot get AWS credentials: {error}") from error
     profiles = [
         Path(os.environ.get(variable) or Path.home() / ".aws" / name)
         for variable, name in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials"))

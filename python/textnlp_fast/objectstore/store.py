@@ -99,8 +99,16 @@ class ObjectStore:
     # --- writing --------------------------------------------------------------------------------------------
 
     def put_object(self, key: str, data: Buffer) -> None:
-        """Store an immutable object whose key names its content: writing it twice is the same as once."""
-        self._backend.put(check_key(key), data)
+        """Store an immutable object whose key names its content: writing it twice is the same as once.
+
+        ``data`` is any C-contiguous buffer. It may change when the call is over.
+        """
+        check_key(key)
+        view = memoryview(data)
+        if not view.c_contiguous:
+            raise InvalidInputError(f"the data of {key!r} is not contiguous")
+        # A view without elements cannot be cast.
+        self._backend.put(key, view.cast("B") if view.nbytes else memoryview(b""))
 
     def create(self, key: str, data: bytes) -> None:
         """Store ``data`` if the key is free; of several writers exactly one succeeds.
@@ -117,6 +125,15 @@ class ObjectStore:
         again, decide again.
         """
         return conditional.compare_and_swap(self._backend, check_key(key), new, expected, self._backoff)
+
+    def check_conditional_writes(self, key: str) -> None:
+        """Make sure that the store refuses what it must; call it once, where a repository is born.
+
+        Some servers that speak S3 take conditional puts and ignore the condition: two writers would then
+        publish the same version without noticing. Writes and removes ``key``, which must be free and the
+        caller's own. ``InvalidInputError`` if the store cannot be used.
+        """
+        conditional.check(self._backend, check_key(key), self._backoff)
 
     def delete(self, key: str) -> None:
         """Remove the object; no error if it is not there."""

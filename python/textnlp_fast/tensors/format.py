@@ -155,13 +155,19 @@ def read_into(source: int | str | os.PathLike[str], offset: int, buffer: Buffer)
     ``InvalidInputError`` if the file ends before the buffer is full.
     """
     if not isinstance(source, int):
-        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InvalidInputError(f"cannot open {os.fspath(source)}: {error.strerror}") from error
         try:
             read_into(fd, offset, buffer)
         finally:
             os.close(fd)
         return
-    view = memoryview(buffer).cast("B")
+    view = memoryview(buffer)
+    if not view.nbytes:
+        return  # a view without elements cannot be cast
+    view = view.cast("B")
     position = 0
     while position < len(view):
         count = os.preadv(source, [view[position : position + _READ_BYTES]], offset + position)
@@ -289,7 +295,7 @@ def _tensor(name: str, entry: Any, data_begin: int) -> TensorInfo:
 
 
 def _sizes(value: Any) -> list[int] | None:
-    """The value if it is a list of whole numbers below 2^64 (``true`` is none, though Python counts with it)."""
+    """The value if it is a list of whole numbers below 2^64 (``true`` is none)."""
     if isinstance(value, list) and all(type(size) is int and size <= _MAX_COUNT for size in value):
         return value
     return None

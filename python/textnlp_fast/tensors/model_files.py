@@ -58,13 +58,13 @@ class ModelFiles:
             raise InvalidInputError(f"{place} does not exist")
         if place.suffix.lower() != ".safetensors":
             if place.is_file():
-                _refuse_pickles([(place.name, why_pickle(place))])
+                _refuse_pickles([(place.name, place)])
             raise InvalidInputError(
                 f"{place} is neither a directory nor a .safetensors file",
                 hint="Give the model's directory, or a single .safetensors file.",
             )
         file = SafetensorsFile.open(place, name=check_relative_path(place.name))
-        return cls(place.resolve().parent, [file], [])
+        return cls(place.absolute().parent, [file], [])
 
 
 def check_relative_path(name: str) -> str:
@@ -95,7 +95,7 @@ def _scan_directory(model: ModelFiles, exclude: Sequence[str]) -> ModelFiles:
     if not found:
         raise InvalidInputError(f"{model.root} holds no files")
     plain = [(name, path) for name, path in found if path.suffix.lower() != ".safetensors"]
-    _refuse_pickles([(name, why_pickle(path)) for name, path in plain])
+    _refuse_pickles(plain)
     for name, path in plain:
         model.others.append(OtherFile(path, name, path.stat().st_size))
     for name, path in found:
@@ -151,8 +151,15 @@ def _check_regular(path: Path, root: Path) -> None:
         )
 
 
-def _refuse_pickles(verdicts: list[tuple[str, str | None]]) -> None:
-    pickles = [f"{name} ({reason})" for name, reason in verdicts if reason]
+def _refuse_pickles(files: list[tuple[str, Path]]) -> None:
+    pickles = []
+    for name, path in files:
+        try:
+            reason = why_pickle(path)
+        except OSError as error:
+            raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
+        if reason:
+            pickles.append(f"{name} ({reason})")
     if pickles:
         more = f" and {len(pickles) - _SHOWN} more" if len(pickles) > _SHOWN else ""
         raise UnsafeFileError(f"pickle files run code when loaded: {', '.join(pickles[:_SHOWN])}{more}")
