@@ -78,7 +78,9 @@ class Coder:
         self._workers = max(1, min(threads, self._budget_bytes // self._unit_cost))
         self._threads_each = -(-threads // self._workers)
         self._buffers = BufferPool(window_bytes)
-        self._coded_buffers = BufferPool(codec.encode_bound(window_bytes) + MAX_PIECES * codec.encode_bound(1))
+        self._coded_buffers = BufferPool(
+            codec.encode_bound(window_bytes) + MAX_PIECES * codec.encode_bound(1)
+        )
         self._check = DigestCheck(window_bytes, self._threads_each)
         self._files = OpenFiles()
 
@@ -180,10 +182,10 @@ class Coder:
                 decode_window(chain, piece.window, fetched, base, threads=self._threads_each)
                 self._check.update(piece.step, chain[-1], piece.window, base)
             except CorruptDataError as error:
-                raise with_context(error, f"the stored base of tensor {step.part.name!r} is damaged") from error
+                raise with_context(
+                    error, f"the stored base of tensor {step.part.name!r} is damaged"
+                ) from error
         elif step.base is not None:
             held = self._held[step.base]
             self._files.read(held.location, base, held.offset + piece.offset)
-        return codec.encode_into(
-            target, out, against, dtype=step.part.dtype, threads=self._threads_each
-        )
+        return codec.encode_into(target, out, against, dtype=step.part.dtype, threads=self._threads_each)

@@ -41,9 +41,13 @@ class TransferOptions:
         if not 1 <= self.max_chain_depth <= 32:
             raise InvalidInputError(f"max_chain_depth is {self.max_chain_depth}; it may be 1 to 32")
         if self.shard_bytes < 1 << 16:
-            raise InvalidInputError(f"shard_bytes is {self.shard_bytes}; shards have at least {1 << 16} bytes")
+            raise InvalidInputError(
+                f"shard_bytes is {self.shard_bytes}; shards have at least {1 << 16} bytes"
+            )
         if self.memory_budget_bytes < 64 << 20:
-            raise InvalidInputError("memory_budget_bytes is under 64 MiB, too little for one window and one shard")
+            raise InvalidInputError(
+                "memory_budget_bytes is under 64 MiB, too little for one window and one shard"
+            )
         if self.threads < 0:
             raise InvalidInputError(f"threads is {self.threads}; 0 means every processor")
 

@@ -189,7 +189,9 @@ def _fill(
         if suspects:
             # A local file was not what it was believed to be: take the repository's road instead.
             kept = frozenset(entry.path for entry in manifest.files) - {entry.path for entry in plan.files}
-            again = [step for step in plan_pull(manifest, {}, skip=kept).steps if step.content.digest in suspects]
+            again = [
+                step for step in plan_pull(manifest, {}, skip=kept).steps if step.content.digest in suspects
+            ]
             decoder.run(again, sink)
         for descriptor in descriptors:
             os.fsync(descriptor)

@@ -157,9 +157,7 @@ def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator
         yield versions.manifest(name, models[name][-1])
 
 
-def _missing_objects(
-    store: ObjectStore, manifests: Sequence[Manifest | None], threads: int
-) -> set[str]:
+def _missing_objects(store: ObjectStore, manifests: Sequence[Manifest | None], threads: int) -> set[str]:
     """Objects that manifests name and the repository lacks. Nothing new may be built on those."""
     named = {digest for manifest in manifests if manifest is not None for digest in manifest.objects}
     if len(named) > 4096:  # one listing is cheaper than so many questions
@@ -179,7 +177,9 @@ def _intact(manifest: Manifest, missing: set[str]) -> Manifest:
         digest: content
         for digest, content in manifest.contents.items()
         if not any(
-            extent.object in missing for link in chain_of(manifest.contents, digest) for extent in link.extents
+            extent.object in missing
+            for link in chain_of(manifest.contents, digest)
+            for extent in link.extents
         )
     }
     return replace(manifest, contents=whole)
@@ -197,7 +197,9 @@ def _refuse_other_files(existing: Manifest, files: Sequence[FileEntry]) -> None:
 
 
 def _check_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -> None:
-    lost = [digest for digest in sorted(missing & existing.objects.keys()) if not store.exists(object_key(digest))]
+    lost = [
+        digest for digest in sorted(missing & existing.objects.keys()) if not store.exists(object_key(digest))
+    ]
     if lost:
         raise MissingObjectError(
             f"{existing.model}@{existing.version} needs {len(lost)} objects that the repository lost, {lost[0]} first, "
@@ -223,7 +225,12 @@ def _held_of(files: Sequence[LocalFile]) -> dict[str, Held]:
 
 
 def _assemble(
-    request: PushRequest, parent: Manifest | None, plan: PushPlan, coded: Coded, window_bytes: int, options: TransferOptions
+    request: PushRequest,
+    parent: Manifest | None,
+    plan: PushPlan,
+    coded: Coded,
+    window_bytes: int,
+    options: TransferOptions,
 ) -> Manifest:
     contents = dict(plan.reused)
     objects = dict(plan.objects) | {shard.digest: shard.size for shard in coded.shards}

@@ -48,7 +48,9 @@ class ShardWriter:
     an upload when all are full.
     """
 
-    def __init__(self, store: ShardStore, shard_bytes: int, *, buffers: int, packing: bool, threads: int) -> None:
+    def __init__(
+        self, store: ShardStore, shard_bytes: int, *, buffers: int, packing: bool, threads: int
+    ) -> None:
         self._store = store
         self._shard_bytes = shard_bytes
         self._packing = packing

@@ -39,10 +39,13 @@ def check_destination(final: Path, manifest: Manifest) -> None:
     for entry in manifest.files:
         place = final / entry.path
         between = [folder for folder in place.parents if folder.is_relative_to(final) and folder != final]
-        blocked = [folder for folder in between if folder.is_symlink() or (folder.exists() and not folder.is_dir())]
+        blocked = [
+            folder for folder in between if folder.is_symlink() or (folder.exists() and not folder.is_dir())
+        ]
         if blocked or (place.is_dir() and not place.is_symlink()):
             raise InvalidInputError(
-                f"{(blocked or [place])[0]} is in the way of {entry.path!r}", hint="Pull into a new directory."
+                f"{(blocked or [place])[0]} is in the way of {entry.path!r}",
+                hint="Pull into a new directory.",
             )
 
 

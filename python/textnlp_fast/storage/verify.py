@@ -8,7 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-from textnlp_fast.errors import CorruptDataError, MissingObjectError, TextnlpFastError, UnsupportedFormatError
+from textnlp_fast.errors import (
+    CorruptDataError,
+    MissingObjectError,
+    TextnlpFastError,
+    UnsupportedFormatError,
+    VersionNotFoundError,
+)
 from textnlp_fast.hashing import Blake3
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import Progress, ProgressCallback, object_key
@@ -96,9 +102,18 @@ def verify_repository(
         problems += work.hash_objects(users)
         found, contents = work.decode_contents()
         problems += found
-    spare = {} if name is not None or problems else {key: present[key] for key in present.keys() - needed.keys()}
+    spare = (
+        {} if name is not None or problems else {key: present[key] for key in present.keys() - needed.keys()}
+    )
     return VerifyReport(
-        len(manifests), len(needed), sum(needed.values()), contents, deep, problems, sorted(spare), sum(spare.values())
+        len(manifests),
+        len(needed),
+        sum(needed.values()),
+        contents,
+        deep,
+        problems,
+        sorted(spare),
+        sum(spare.values()),
     )
 
 
@@ -108,7 +123,10 @@ def _selected(versions: VersionManager, name: str | None, version: str | None) -
     known = versions.versions(name)
     if version is None:
         return [(name, each) for each in known]
-    versions.manifest_exists(name, version)
+    if version not in known:
+        raise VersionNotFoundError(
+            f"{name} has no version {version}", hint=f"It has: {', '.join(known[-10:])}."
+        )
     return [(name, version)]
 
 
@@ -121,7 +139,9 @@ def _load(
         except UnsupportedFormatError as error:
             problems.append(Problem("unsupported", f"{name}@{version}", str(error.args[0])))
         except CorruptDataError as error:
-            kind: Literal["missing", "corrupt"] = "missing" if isinstance(error, MissingObjectError) else "corrupt"
+            kind: Literal["missing", "corrupt"] = (
+                "missing" if isinstance(error, MissingObjectError) else "corrupt"
+            )
             problems.append(Problem(kind, f"{name}@{version}", str(error.args[0])))
 
 
@@ -131,7 +151,9 @@ def _users(manifests: Iterable[Manifest]) -> dict[str, str]:
     for manifest in manifests:
         for digest in manifest.objects:
             found.setdefault(digest, []).append(f"{manifest.model}@{manifest.version}")
-    return {digest: ", ".join(users[:3]) + (", ..." if len(users) > 3 else "") for digest, users in found.items()}
+    return {
+        digest: ", ".join(users[:3]) + (", ..." if len(users) > 3 else "") for digest, users in found.items()
+    }
 
 
 class _Deep:
@@ -149,7 +171,9 @@ class _Deep:
         self._options = options
         self._objects = objects
         self._progress = progress
-        self._steps = [(manifest, list(_new_steps(manifests, number))) for number, manifest in enumerate(manifests)]
+        self._steps = [
+            (manifest, list(_new_steps(manifests, number))) for number, manifest in enumerate(manifests)
+        ]
         decoded = sum(step.content.size for _, steps in self._steps for step in steps)
         self._total = sum(objects.values()) + decoded
         self._done = 0

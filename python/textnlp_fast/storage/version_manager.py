@@ -87,7 +87,9 @@ def check_name(name: str) -> str:
 def check_version(version: str) -> str:
     """Returns a semantic version without build metadata (which has no order), or raises InvalidInputError."""
     if not _is_version(version):
-        raise InvalidInputError(f"{version!r} is not a version", hint="Use MAJOR.MINOR.PATCH: 1.0.0 or 2.1.0-rc.1.")
+        raise InvalidInputError(
+            f"{version!r} is not a version", hint="Use MAJOR.MINOR.PATCH: 1.0.0 or 2.1.0-rc.1."
+        )
     return version
 
 
@@ -172,7 +174,9 @@ class VersionManager:
     def versions(self, name: str) -> list[str]:
         """Versions of a model in the order of semantic versioning. Raises ModelNotFoundError."""
         prefix = f"models/{check_name(name)}/versions"
-        names = (meta.key.removeprefix(prefix + "/").removesuffix(".json") for meta in self._store.list(prefix))
+        names = (
+            meta.key.removeprefix(prefix + "/").removesuffix(".json") for meta in self._store.list(prefix)
+        )
         versions = sorted(filter(_is_version, names), key=semver.Version.parse)
         if not versions:
             known = ", ".join(list(self.models())[:10])
@@ -225,7 +229,9 @@ class VersionManager:
 
     def load_fresh(self, name: str, version: str) -> Manifest:
         """The manifest as the repository has it now, past every cache. Raises MissingObjectError."""
-        return self._parse(name, version, self._store.get(manifest_key(name, version), limit_bytes=MAX_MANIFEST_BYTES))
+        return self._parse(
+            name, version, self._store.get(manifest_key(name, version), limit_bytes=MAX_MANIFEST_BYTES)
+        )
 
     def every_manifest(self) -> Iterator[tuple[str, str]]:
         """Names and versions of all manifests."""
@@ -260,7 +266,9 @@ class VersionManager:
         what = f"the manifest of {name}@{version}"
         manifest = parse_manifest(data, what)
         if (manifest.model, manifest.version) != (name, version):
-            raise CorruptDataError(f"{what} is that of {manifest.model}@{manifest.version}, stored in its place")
+            raise CorruptDataError(
+                f"{what} is that of {manifest.model}@{manifest.version}, stored in its place"
+            )
         if manifest.window_bytes != self.info().window_bytes:
             raise CorruptDataError(f"{what} has windows of another size than its repository")
         return manifest
