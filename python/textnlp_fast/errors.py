@@ -17,6 +17,7 @@ __all__ = [
     "ModelNotFoundError",
     "ObjectExistsError",
     "OutOfSpaceError",
+    "RepositoryNotFoundError",
     "SafetensorsError",
     "StorageUnavailableError",
     "TextnlpFastError",
@@ -66,6 +67,13 @@ class UnsafeFileError(InvalidInputError):
         "Convert it on a machine you trust: safetensors.torch.save_file(torch.load(path, "
         "weights_only=True), out)."
     )
+
+
+class RepositoryNotFoundError(InvalidInputError, LookupError):
+    """There is no repository at that place."""
+
+    exit_code = 3
+    default_hint = "Check the place's name; the first push makes a repository."
 
 
 class ModelNotFoundError(InvalidInputError, LookupError):
