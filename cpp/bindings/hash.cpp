@@ -1,7 +1,146 @@
+#include "textnlp_fast/hash.h"
+
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "bindings.h"
 
 namespace textnlp_fast::bindings {
+namespace {
 
-void bind_hash(py::module_& /*module*/) {}
+// Below this, giving up the GIL and taking it again costs more than the hash.
+constexpr std::size_t kReleaseBytes = 8192;
+
+py::bytes to_bytes(const Digest& digest) {
+  return py::bytes(reinterpret_cast<const char*>(digest.data()), digest.size());
+}
+
+Digest to_key(const py::handle& object) {
+  const Buffer buffer(object, Buffer::Access::read, "key");
+  Digest key{};
+  if (buffer.size() != key.size()) {
+    raise_if_failed(Status::failure(Code::invalid_argument, "key must be 32 bytes long; hash a longer secret first"));
+  }
+  std::memcpy(key.data(), buffer.data(), key.size());
+  return key;
+}
+
+py::bytes blake3_once(const py::handle& data, const py::object& key, unsigned threads) {
+  const Buffer buffer(data, Buffer::Access::read, "data");
+  std::optional<Digest> secret;
+  if (!key.is_none()) secret = to_key(key);
+  auto run = [&] {
+    return secret ? blake3_keyed(*secret, buffer.data(), buffer.size(), threads)
+                  : blake3(buffer.data(), buffer.size(), threads);
+  };
+  if (buffer.size() < kReleaseBytes) return to_bytes(run());
+  Digest digest;
+  {
+    const py::gil_scoped_release release;
+    digest = run();
+  }
+  return to_bytes(digest);
+}
+
+// Guards a C++ object that Python threads may share. The GIL is given up before the lock is waited for, never the other
+// way round, so the two cannot wait for each other.
+template <class State>
+struct Guarded {
+  State state;
+  std::mutex mutex;
+
+  explicit Guarded(State initial) : state(std::move(initial)) {}
+
+  template <class Body>
+  auto locked(std::size_t size_bytes, const Body& body) {
+    if (size_bytes < kReleaseBytes) {
+      const std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
+      if (lock.owns_lock()) return body(state);
+    }
+    const py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> lock(mutex);
+    return body(state);
+  }
+};
+
+using GuardedBlake3 = Guarded<Blake3>;
+using GuardedXet = Guarded<XetHasher>;
+
+std::vector<std::uint64_t> to_ends(const py::handle& object) {
+  const Buffer buffer(object, Buffer::Access::read, "ends");
+  if (buffer.size() % sizeof(std::uint64_t) != 0) {
+    raise_if_failed(Status::failure(Code::invalid_argument, "ends must be an array of unsigned 64-bit integers"));
+  }
+  std::vector<std::uint64_t> ends(buffer.size() / sizeof(std::uint64_t));
+  if (!ends.empty()) std::memcpy(ends.data(), buffer.data(), buffer.size());
+  return ends;
+}
+
+py::bytes chunk_values(const py::handle& data, std::uint64_t first) {
+  const Buffer buffer(data, Buffer::Access::read, "data");
+  if (buffer.size() % 1024 != 0) {
+    raise_if_failed(Status::failure(Code::invalid_argument, "data must be whole chunks of 1024 bytes"));
+  }
+  std::string values(buffer.size() / 1024 * kDigestBytes, '\0');
+  blake3_chunk_values(buffer.data(), buffer.size() / 1024, first, reinterpret_cast<std::uint8_t*>(values.data()));
+  return py::bytes(values);
+}
+
+void bind_blake3(py::module_& module) {
+  module.def("blake3", &blake3_once, py::arg("data"), py::arg("key"), py::arg("threads"));
+  module.def("blake3_chunk_values", &chunk_values, py::arg("data"), py::arg("first"));
+  py::class_<GuardedBlake3>(module, "Blake3Hasher")
+      .def(py::init([](const py::object& key, const py::object& context) {
+             if (!context.is_none()) {
+               return std::make_unique<GuardedBlake3>(Blake3::derive_key(context.cast<std::string>()));
+             }
+             return std::make_unique<GuardedBlake3>(key.is_none() ? Blake3() : Blake3(to_key(key)));
+           }),
+           py::arg("key"), py::arg("context"))
+      .def(
+          "update",
+          [](GuardedBlake3& self, const py::handle& data, unsigned threads) {
+            const Buffer buffer(data, Buffer::Access::read, "data");
+            self.locked(buffer.size(), [&](Blake3& state) { state.update(buffer.data(), buffer.size(), threads); });
+          },
+          py::arg("data"), py::arg("threads"))
+      .def("digest",
+           [](GuardedBlake3& self) { return to_bytes(self.locked(0, [](const Blake3& s) { return s.digest(); })); })
+      .def("copy", [](GuardedBlake3& self) {
+        return std::make_unique<GuardedBlake3>(self.locked(0, [](const Blake3& state) { return state; }));
+      });
+}
+
+void bind_xet(py::module_& module) {
+  py::class_<GuardedXet>(module, "XetHasher")
+      .def(py::init([] { return std::make_unique<GuardedXet>(XetHasher()); }))
+      .def(
+          "add",
+          [](GuardedXet& self, const py::handle& data, const py::handle& ends, unsigned threads) {
+            const Buffer buffer(data, Buffer::Access::read, "data");
+            const std::vector<std::uint64_t> offsets = to_ends(ends);
+            raise_if_failed(self.locked(buffer.size(), [&](XetHasher& state) {
+              return state.add(buffer.data(), buffer.size(), offsets.data(), offsets.size(), threads);
+            }));
+          },
+          py::arg("data"), py::arg("ends"), py::arg("threads"))
+      .def("hexdigest", [](GuardedXet& self) {
+        char text[64];
+        xet_hex(self.locked(kReleaseBytes, [](const XetHasher& state) { return state.digest(); }), text);
+        return std::string(text, sizeof text);
+      });
+}
+
+}  // namespace
+
+void bind_hash(py::module_& module) {
+  bind_blake3(module);
+  bind_xet(module);
+}
 
 }  // namespace textnlp_fast::bindings

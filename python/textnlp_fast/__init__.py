@@ -1,5 +1,26 @@
-"""Store every version of a model in your own bucket, move only what changed."""
+"""Store every version of a model in your own bucket, move only what changed.
+
+>>> import textnlp_fast
+>>> textnlp_fast.push("my-model/", "s3://bucket/models", name="my-model", version="1.0.0")  # doctest: +SKIP
+>>> textnlp_fast.pull("s3://bucket/models", "out/", name="my-model")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from textnlp_fast._native import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from textnlp_fast.storage.journeys import diff, log, pull, push, verify
+
+__all__ = ["__version__", "diff", "log", "pull", "push", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used, so that importing the package (and `--help`) does not wait for the object store.
+    if name in __all__:
+        from textnlp_fast.storage import journeys  # noqa: PLC0415
+
+        return getattr(journeys, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

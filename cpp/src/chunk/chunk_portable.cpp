@@ -1,7 +1,8 @@
 #include "chunk/chunk_kernels.h"
+#include "chunk/gear_lanes.h"
 
 namespace textnlp_fast {
 
-const ChunkKernels chunk_kernels_portable = {"portable"};
+const ChunkKernels chunk_kernels_portable = {"portable", kScalarLanes, walk_scalar_lanes};
 
 }  // namespace textnlp_fast

@@ -528,16 +528,20 @@ bool decode_delta(SegmentInput* segments, unsigned count, const DeltaRule& rule,
 
 bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned count, const DeltaRule* rule,
                   const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out) {
-  // More tokens than a register holds: only streams that our encoder does not write.
-  if (element_size != 2 || tables->tokens > 64) {
+  // More tokens than a register holds, or a bucket of sixteen raw bits, which a 16-bit shift takes for none: valid, but
+  // nothing that our encoder writes.
+  const unsigned most_bits = raw_bits_of(tables->tokens - 1, rule->scheme);
+  if (element_size != 2 || tables->tokens > 64 || most_bits > 15) {
     return portable::delta_decode(element_size, segments, count, rule, tables, base, out);
   }
+  // A slot is found by a 16-bit index.
+  const bool dense = tables->slots != nullptr && rule->contexts << rule->table_log <= 65536;
   if (rule->element.is_float) {
-    return tables->slots != nullptr ? decode_delta<true, DenseReader>(segments, count, *rule, *tables, base, out)
-                                    : decode_delta<true, SparseReader>(segments, count, *rule, *tables, base, out);
+    return dense ? decode_delta<true, DenseReader>(segments, count, *rule, *tables, base, out)
+                 : decode_delta<true, SparseReader>(segments, count, *rule, *tables, base, out);
   }
-  return tables->slots != nullptr ? decode_delta<false, DenseReader>(segments, count, *rule, *tables, base, out)
-                                  : decode_delta<false, SparseReader>(segments, count, *rule, *tables, base, out);
+  return dense ? decode_delta<false, DenseReader>(segments, count, *rule, *tables, base, out)
+               : decode_delta<false, SparseReader>(segments, count, *rule, *tables, base, out);
 }
 
 }  // namespace avx512

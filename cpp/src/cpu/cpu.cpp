@@ -21,12 +21,13 @@ bool has_avx2() noexcept {
          __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("fma");
 }
 
-// Ice Lake and Zen 4 on: the codec wants VBMI (byte permutes) and VBMI2 (16-bit expand and compress).
+// Ice Lake and Zen 4 on: the codec wants VBMI (byte permutes) and VBMI2 (16-bit expand and compress), chunking VNNI
+// (byte dot products); all of these processors have all three.
 bool has_avx512() noexcept {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512vbmi") &&
-         __builtin_cpu_supports("avx512vbmi2");
+         __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
 

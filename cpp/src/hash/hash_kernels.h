@@ -1,10 +1,30 @@
 // The hash kernels that differ by instruction set.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 
 namespace textnlp_fast {
 
+// What all inputs of one kernel call share. A BLAKE3 node is either a chunk (up to 16 blocks of 64 bytes) or a parent
+// (one block: the chaining values of its children); the flags tell them apart.
+struct HashNode {
+  const std::uint32_t* key;   // 8 words each input starts from
+  std::uint32_t flags;        // on every block
+  std::uint32_t first_flags;  // on the first block as well
+  std::uint32_t last_flags;   // on the last block as well
+};
+
 struct HashKernels {
   const char* name;
+
+  // Hashes one input of `size_bytes` (0 to 1024) into the 32 bytes at `out`, which may overlap it.
+  void (*hash_one)(const HashNode& node, const std::uint8_t* input, std::size_t size_bytes, std::uint64_t counter,
+                   std::uint8_t* out) noexcept;
+
+  // Hashes `count` inputs of `blocks` whole blocks each, one behind the other, into `count` values of 32 bytes at
+  // `out`. Input i has counter + i * counter_step. `out` may be `inputs`: no value is written before its input is read.
+  void (*hash_many)(const HashNode& node, const std::uint8_t* inputs, std::size_t blocks, std::size_t count,
+                    std::uint64_t counter, std::uint64_t counter_step, std::uint8_t* out) noexcept;
 };
 
 extern const HashKernels hash_kernels_portable;

@@ -1,0 +1,114 @@
+// The Xet protocol's file hash (https://huggingface.co/docs/xet): keyed BLAKE3 over chunks, text lines for the inner
+// nodes, and groups whose ends are chosen by the hashes, so that an insertion changes few nodes.
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "textnlp_fast/cpu.h"
+#include "textnlp_fast/hash.h"
+#include "thread/parallel.h"
+
+namespace textnlp_fast {
+namespace {
+
+// Keys of the protocol: for chunks, for inner nodes, and for the file.
+constexpr Digest kChunkKey = {102, 151, 245, 119, 91,  149, 80, 222, 49,  53,  203, 172, 165, 151, 24,  28,
+                              157, 228, 33,  16,  155, 235, 43, 88,  180, 208, 176, 75,  147, 173, 242, 41};
+constexpr Digest kNodeKey = {1,  126, 197, 199, 165, 71,  41,  150, 253, 148, 102, 102, 180, 138, 2,   230,
+                             93, 221, 83,  111, 55,  199, 109, 210, 248, 99,  82,  230, 74,  83,  113, 63};
+constexpr Digest kFileKey = {};
+
+constexpr std::size_t kMostChildren = 9;
+constexpr std::size_t kLeastCutIndex = 2;
+constexpr std::uint64_t kCutDivisor = 4;
+
+// Chunks a thread takes at a time, about a megabyte; and the least bytes that pay for a thread.
+constexpr std::size_t kPieceChunks = 16;
+constexpr std::size_t kBytesPerThread = std::size_t{1} << 19;
+
+std::uint64_t word(const Digest& digest, std::size_t index) noexcept {
+  std::uint64_t value;
+  std::memcpy(&value, digest.data() + 8 * index, sizeof value);
+  return value;
+}
+
+}  // namespace
+
+void xet_hex(const Digest& digest, char (&out)[64]) noexcept {
+  constexpr char digits[] = "0123456789abcdef";
+  for (std::size_t index = 0; index < 4; ++index) {
+    const std::uint64_t value = word(digest, index);
+    for (std::size_t i = 0; i < 16; ++i) out[16 * index + i] = digits[(value >> (60 - 4 * i)) & 15];
+  }
+}
+
+Status XetHasher::add(const std::uint8_t* data, std::size_t size_bytes, const std::uint64_t* ends, std::size_t count,
+                      unsigned threads) {
+  std::uint64_t start = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (ends[i] <= start || ends[i] > size_bytes) {
+      return Status::failure(Code::invalid_argument,
+                             "chunk ends must rise strictly and stay within the data; pass what boundaries() returns");
+    }
+    start = ends[i];
+  }
+  if (count == 0) return {};
+  const std::size_t before = leaves_.size();
+  try {
+    leaves_.resize(before + count);
+  } catch (const std::exception&) {
+    return Status::failure(Code::out_of_memory, "no memory for the list of chunk hashes");
+  }
+  Entry* const out = leaves_.data() + before;
+  const std::size_t allowed = threads == 0 ? default_threads() : threads;
+  const std::size_t workers = std::clamp<std::size_t>(static_cast<std::size_t>(start) / kBytesPerThread, 1, allowed);
+  parallel_for((count + kPieceChunks - 1) / kPieceChunks, static_cast<unsigned>(workers), [&](std::size_t piece) {
+    const std::size_t last = std::min(count, (piece + 1) * kPieceChunks);
+    for (std::size_t i = piece * kPieceChunks; i < last; ++i) {
+      const std::uint64_t from = i == 0 ? 0 : ends[i - 1];
+      out[i] = {blake3_keyed(kChunkKey, data + from, static_cast<std::size_t>(ends[i] - from), 1), ends[i] - from};
+    }
+  });
+  return {};
+}
+
+XetHasher::Entry XetHasher::parent(const Entry* children, std::size_t count) {
+  // 64 digits, " : ", at most 20 digits, a newline.
+  char text[kMostChildren * (64 + 3 + 20 + 1)];
+  char* at = text;
+  std::uint64_t total = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    char hex[64];
+    xet_hex(children[i].hash, hex);
+    std::memcpy(at, hex, sizeof hex);
+    std::memcpy(at + sizeof hex, " : ", 3);
+    at = std::to_chars(at + sizeof hex + 3, text + sizeof text, children[i].size_bytes).ptr;
+    *at++ = '\n';
+    total += children[i].size_bytes;
+  }
+  return {blake3_keyed(kNodeKey, text, static_cast<std::size_t>(at - text), 1), total};
+}
+
+Digest XetHasher::digest() const {
+  if (leaves_.empty()) return Digest{};
+  std::vector<Entry> level = leaves_;
+  while (level.size() > 1) {
+    // A parent is written where its first child stood or before, so one list serves both levels.
+    std::size_t parents = 0;
+    for (std::size_t first = 0; first < level.size();) {
+      const std::size_t left = level.size() - first;
+      std::size_t count = std::min(left, kMostChildren);
+      for (std::size_t i = kLeastCutIndex; i < count; ++i) {
+        if (word(level[first + i].hash, 3) % kCutDivisor == 0) count = i + 1;
+      }
+      level[parents++] = parent(level.data() + first, count);
+      first += count;
+    }
+    level.resize(parents);
+  }
+  return blake3_keyed(kFileKey, level[0].hash.data(), kDigestBytes, 1);
+}
+
+}  // namespace textnlp_fast

@@ -1,0 +1,166 @@
+"""BLAKE3, on every core, and the file hash of the Xet protocol.
+
+Data is anything in host memory with the buffer protocol or DLPack (``bytes``, ``memoryview``, numpy, torch)
+that is C-contiguous; its bytes are hashed where they lie, without a copy and without the GIL. ``threads=0``
+means all processors this process may use; small inputs take fewer. A wrong argument raises
+``InvalidInputError``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from pathlib import Path
+from typing import Protocol, cast
+
+from textnlp_fast.errors import InvalidInputError
+
+__all__ = ["Blake3", "blake3", "blake3_hex", "derive_key", "xet_file_hash", "xet_hash"]
+
+# Read at a time by xet_hash, which is the memory it takes: over a hundred chunks, work for all threads.
+_WINDOW_BYTES = 16 << 20
+
+
+class _Hasher(Protocol):
+    def update(self, data: object, threads: int) -> None: ...
+    def digest(self) -> bytes: ...
+    def copy(self) -> _Hasher: ...
+
+
+class _XetHasher(Protocol):
+    def add(self, data: object, ends: object, threads: int) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class _Native(Protocol):
+    def blake3(self, data: object, key: object, threads: int) -> bytes: ...
+    def Blake3Hasher(self, key: object, context: str | None) -> _Hasher: ...
+    def XetHasher(self) -> _XetHasher: ...
+
+
+class _Chunking(Protocol):
+    def boundaries(self, data: object, *, threads: int = 0) -> object: ...
+
+
+_native = cast(_Native, importlib.import_module("textnlp_fast._native"))
+
+
+def blake3(data: object, *, key: bytes | None = None, threads: int = 0) -> bytes:
+    """The 32-byte BLAKE3 digest of ``data``; the keyed hash (a MAC) with a ``key`` of 32 bytes.
+
+    Source: O'Connor, Aumasson, Neves, Wilcox-O'Hearn, "BLAKE3: one function, fast everywhere" (2020).
+    """
+    return _native.blake3(data, key, _checked(threads))
+
+
+def blake3_hex(data: object, *, key: bytes | None = None, threads: int = 0) -> str:
+    """The digest of ``blake3`` as 64 hexadecimal digits."""
+    return _native.blake3(data, key, _checked(threads)).hex()
+
+
+def derive_key(context: str, material: object, *, threads: int = 0) -> bytes:
+    """A 32-byte key from secret ``material``. ``context``: a constant of the application, never a secret."""
+    hasher = _native.Blake3Hasher(None, context)
+    hasher.update(material, _checked(threads))
+    return hasher.digest()
+
+
+class Blake3:
+    """BLAKE3 over data that comes in pieces. Large pieces go at the speed of the one-shot call.
+
+    Safe to share between threads: calls take their turn.
+    """
+
+    __slots__ = ("_hasher",)
+    name = "blake3"
+    digest_size = 32
+    block_size = 64
+
+    def __init__(self, *, key: bytes | None = None) -> None:
+        self._hasher = _native.Blake3Hasher(key, None)
+
+    def update(self, data: object, *, threads: int = 0) -> None:
+        """Feed the bytes of ``data``."""
+        self._hasher.update(data, _checked(threads))
+
+    def digest(self) -> bytes:
+        """The digest (32 bytes) of all that was fed so far; more may follow."""
+        return self._hasher.digest()
+
+    def hexdigest(self) -> str:
+        """The digest as 64 hexadecimal digits."""
+        return self._hasher.digest().hex()
+
+    def copy(self) -> Blake3:
+        """An independent hash that has been fed the same bytes."""
+        clone = Blake3.__new__(Blake3)
+        clone._hasher = self._hasher.copy()
+        return clone
+
+
+def xet_file_hash(data: object, ends: object, *, threads: int = 0) -> str:
+    """The Xet hash of ``data``, cut into chunks at ``ends``: 64 digits, as the Hugging Face hub shows it.
+
+    ``ends``: numpy uint64 array of shape (chunks,), the offset behind each chunk in bytes, rising strictly;
+    the last is the length of the data, and an empty file has none.
+    """
+    hasher = _native.XetHasher()
+    offsets = _as_ends(ends)
+    size_bytes = memoryview(data).nbytes if isinstance(data, bytes | bytearray | memoryview) else None
+    if size_bytes is not None and size_bytes != (offsets[-1] if len(offsets) else 0):
+        raise InvalidInputError(f"ends: the last must be the length of the data, {size_bytes} bytes")
+    hasher.add(data, offsets, _checked(threads))
+    return hasher.hexdigest()
+
+
+def xet_hash(source: str | os.PathLike[str] | object, *, threads: int = 0) -> str:
+    """The Xet hash of a file (``str`` or ``os.PathLike``) or of a buffer, as the Hugging Face hub shows it.
+
+    A file is read once, in windows of 16 MiB. Raises ``OSError`` when it cannot be read.
+    """
+    _checked(threads)
+    chunking = cast(_Chunking, importlib.import_module("textnlp_fast.chunking"))
+    if isinstance(source, str | os.PathLike):
+        with Path(source).open("rb", buffering=0) as file:
+            return _xet_hash_stream(file, chunking, threads)
+    hasher = _native.XetHasher()
+    hasher.add(source, chunking.boundaries(source, threads=threads), threads)
+    return hasher.hexdigest()
+
+
+def _xet_hash_stream(file: io.RawIOBase, chunking: _Chunking, threads: int) -> str:
+    """Chunks depend on no byte before their start, so each window starts where the last sure chunk ended."""
+    hasher = _native.XetHasher()
+    buffer = bytearray(_WINDOW_BYTES)
+    window = memoryview(buffer)
+    filled = 0
+    at_end = False
+    while not at_end:
+        while filled < _WINDOW_BYTES and not at_end:
+            count = file.readinto(window[filled:])
+            filled += count or 0
+            at_end = not count
+        ends = _as_ends(chunking.boundaries(window[:filled], threads=threads))
+        if not at_end:
+            # The last chunk was cut by the end of the window, not by its content.
+            ends = ends[:-1]
+        hasher.add(window[:filled], ends, threads)
+        used = ends[-1] if len(ends) else 0
+        window[: filled - used] = window[used:filled]
+        filled -= used
+    return hasher.hexdigest()
+
+
+def _as_ends(ends: object) -> memoryview[int]:
+    """A view as unsigned 64-bit integers; other element types are refused rather than converted."""
+    view = cast("memoryview[int]", memoryview(ends))  # type: ignore[arg-type]
+    if view.ndim != 1 or view.itemsize != 8 or view.format not in {"Q", "L", "<Q", "<L", "=Q"}:
+        raise InvalidInputError("ends: must be a one-dimensional numpy.uint64 array; use chunking.boundaries")
+    return view
+
+
+def _checked(threads: int) -> int:
+    if threads < 0:
+        raise InvalidInputError(f"threads: must be 0 (all processors) or more, not {threads}")
+    return threads

@@ -1,0 +1,109 @@
+"""From a place's name to a store."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from obstore.store import MemoryStore
+
+from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.objectstore.backend import Backend
+from textnlp_fast.objectstore.conditional import Backoff
+from textnlp_fast.objectstore.local import LocalBackend
+from textnlp_fast.objectstore.remote import RemoteBackend
+from textnlp_fast.objectstore.s3 import open_s3
+from textnlp_fast.objectstore.store import ObjectStore
+
+__all__ = ["open_store"]
+
+_memory_stores: dict[str, MemoryStore] = {}
+_memory_lock = threading.Lock()
+
+
+def open_store(
+    url: str | os.PathLike[str],
+    *,
+    region: str | None = None,
+    endpoint_url: str | None = None,
+    allow_http: bool = False,
+    timeout_s: float = 60.0,
+    retries: int = 5,
+) -> ObjectStore:
+    """Open the objects at ``url``: a folder's path or ``file://`` URL, ``s3://bucket[/prefix]``, or
+    ``memory://name``.
+
+    ``timeout_s`` bounds how long the store may stay silent, ``retries`` how often a request is sent again.
+    ``region``, ``endpoint_url`` and ``allow_http`` (plain HTTP to another machine) are for buckets; the first
+    two default to ``AWS_REGION`` and ``AWS_ENDPOINT_URL``. Credentials come from the default chain of the
+    environment and from nowhere else. ``memory://name`` is one store per name and process. Raises
+    ``InvalidInputError`` for a URL that names none of these and ``AuthenticationError`` where no credentials
+    can be found.
+    """
+    if timeout_s <= 0 or retries < 0:
+        raise InvalidInputError(
+            f"timeout_s={timeout_s} and retries={retries}: the first is positive, the second not negative"
+        )
+    place = os.fspath(url)
+    backend = _backend(
+        place,
+        region=region,
+        endpoint_url=endpoint_url,
+        allow_http=allow_http,
+        timeout_s=timeout_s,
+        retries=retries,
+    )
+    return ObjectStore(backend, Backoff(retries))
+
+
+def _backend(
+    place: str,
+    *,
+    region: str | None,
+    endpoint_url: str | None,
+    allow_http: bool,
+    timeout_s: float,
+    retries: int,
+) -> Backend:
+    if "://" not in place:
+        if not place:
+            raise InvalidInputError("the place of a repository is empty")
+        return LocalBackend(Path(place).expanduser(), timeout_s=timeout_s)
+    parts = urlsplit(place)
+    if "@" in parts.netloc:
+        raise InvalidInputError(
+            f"the {parts.scheme}:// URL carries credentials",
+            hint="Take them out: credentials come from the environment, a profile or a role only.",
+        )
+    if parts.query or parts.fragment:
+        raise InvalidInputError(f"{place!r}: a repository's URL has no '?' and no '#'")
+    if parts.scheme == "file":
+        if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
+            raise InvalidInputError(
+                f"{place!r} is no file URL of this machine", hint="Write file:///absolute/path."
+            )
+        return LocalBackend(Path(unquote(parts.path)), timeout_s=timeout_s)
+    if parts.scheme == "memory":
+        return _memory(parts.netloc + parts.path)
+    if parts.scheme == "s3":
+        return open_s3(
+            parts.netloc,
+            parts.path.strip("/"),
+            region=region,
+            endpoint_url=endpoint_url,
+            allow_http=allow_http,
+            timeout_s=timeout_s,
+            retries=retries,
+        )
+    raise InvalidInputError(
+        f"{parts.scheme}:// is no place this version can store to",
+        hint="Use a folder, s3://bucket/prefix or memory://name.",
+    )
+
+
+def _memory(name: str) -> RemoteBackend:
+    with _memory_lock:
+        store = _memory_stores.setdefault(name, MemoryStore())
+    return RemoteBackend(f"memory://{name}", patient=store, once=store)

@@ -1,0 +1,217 @@
+"""Objects in a bucket, or in memory, through obstore (HTTP client, signing, multipart uploads)."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore import exceptions as obstore_errors
+from obstore.store import MemoryStore
+
+from textnlp_fast.errors import (
+    AuthenticationError,
+    CorruptDataError,
+    InvalidInputError,
+    MissingObjectError,
+    StorageUnavailableError,
+    TextnlpFastError,
+)
+from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
+    from obstore.store import S3Store
+
+__all__ = ["RemoteBackend"]
+
+_PART_BYTES = 8 << 20
+_MULTIPART_FROM_BYTES = 16 << 20
+_MOST_PARTS = 9_000  # S3 takes 10,000
+_PARTS_AT_ONCE = 6
+_COALESCE_BYTES = 256 << 10
+_LISTING_RETRIES = 3
+_STATUS = re.compile(r"status code: (\d{3})")  # obstore has no class for these, only a sentence
+_REFUSED = (obstore_errors.PermissionDeniedError, obstore_errors.UnauthenticatedError)
+_IMPOSSIBLE = (obstore_errors.InvalidPathError, obstore_errors.NotSupportedError, NotImplementedError)
+
+
+class RemoteBackend:
+    """Objects behind obstore.
+
+    ``patient`` retries by itself and is used for whatever may be sent twice. ``once`` is the same place
+    without retries, for conditional writes: a put that is silently sent again after a lost answer reports a
+    conflict with itself.
+    """
+
+    def __init__(self, url: str, *, patient: S3Store | MemoryStore, once: S3Store | MemoryStore) -> None:
+        self.url = url
+        self._patient = patient
+        self._once = once
+
+    def get(self, key: str, limit_bytes: int | None) -> tuple[bytes, Version]:
+        with self._errors("read", key):
+            answer = obstore.get(self._patient, key)
+            size = answer.meta["size"]
+            if limit_bytes is not None and size > limit_bytes:
+                raise CorruptDataError(
+                    f"{key!r} in {self.url} has {size} bytes; at most {limit_bytes} were expected"
+                )
+            version = Version(answer.meta["e_tag"] or "", answer.meta["version"])
+            content = bytes(answer.bytes())
+        if len(content) != size:
+            raise StorageUnavailableError(f"{key!r} in {self.url}: got {len(content)} of {size} bytes")
+        return content, version
+
+    def get_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> list[memoryview]:
+        # Merged here and not by obstore, which panics where a merged range passes the end of the object.
+        groups = _merged(starts, lengths)
+        firsts = [first for first, _ in groups]
+        try:
+            with self._errors("read", key):
+                parts = obstore.get_ranges(
+                    self._patient, key, starts=firsts, lengths=[size for _, size in groups], coalesce=0
+                )
+        except StorageUnavailableError:
+            # A range that starts behind the end is refused like any bad request: only the size tells it
+            # apart.
+            size = self.head(key).size
+            if firsts[-1] < size:
+                raise
+            error = CorruptDataError(
+                f"{key!r} in {self.url} ends early: bytes from {firsts[-1]} wanted, it has {size}"
+            )
+            error.position = size
+            raise error from None
+        views = [memoryview(part) for part in parts]
+        ranges = []
+        for start, length in zip(starts, lengths, strict=True):
+            group = bisect.bisect_right(firsts, start) - 1
+            begin = start - firsts[group]
+            ranges.append(views[group][begin : begin + length])
+        return ranges
+
+    def head(self, key: str) -> ObjectMeta:
+        with self._errors("look at", key):
+            return _meta(obstore.head(self._patient, key))
+
+    def put(self, key: str, data: memoryview) -> None:
+        size_bytes = len(data)
+        # In memory a copy: the store would keep the caller's buffer, and change with it.
+        body = bytes(data) if isinstance(self._patient, MemoryStore) else data
+        with self._errors("write", key):
+            obstore.put(
+                self._patient,
+                key,
+                body,
+                mode="overwrite",
+                use_multipart=size_bytes >= _MULTIPART_FROM_BYTES,
+                chunk_size=max(_PART_BYTES, -(-size_bytes // _MOST_PARTS)),
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+
+    def put_if_absent(self, key: str, data: bytes) -> Version:
+        with self._errors("create", key):
+            answer = obstore.put(self._once, key, data, mode="create", use_multipart=False)
+        return Version(answer["e_tag"] or "", answer["version"])
+
+    def put_if_version(self, key: str, data: bytes, expected: Version) -> Version:
+        if not expected.etag:
+            raise InvalidInputError(f"{self.url} gives its objects no ETag, which compare-and-swap needs")
+        mode: UpdateVersion = {"e_tag": expected.etag}
+        if expected.version is not None:  # obstore refuses an explicit None
+            mode["version"] = expected.version
+        with self._errors("update", key):
+            try:
+                answer = obstore.put(self._once, key, data, mode=mode, use_multipart=False)
+            except FileNotFoundError:
+                raise PreconditionFailedError(key) from None
+        return Version(answer["e_tag"] or "", answer["version"])
+
+    def list(self, prefix: str) -> Iterator[ObjectMeta]:
+        # obstore sends a listing again when it is refused, not when its answer breaks off: go on after the
+        # last key.
+        last: str | None = None
+        failures = 0
+        while True:
+            try:
+                with self._errors("list", prefix):
+                    pages = iter(obstore.list(self._patient, prefix or None, offset=last, chunk_size=1000))
+                while True:
+                    with self._errors("list", prefix):
+                        page = next(pages, None)
+                    if page is None:
+                        return
+                    failures = 0
+                    for entry in page:
+                        last = entry["path"]
+                        yield _meta(entry)
+            except StorageUnavailableError:
+                failures += 1
+                if failures > _LISTING_RETRIES:
+                    raise
+
+    def delete(self, key: str) -> None:
+        with self._errors("delete", key):
+            try:
+                obstore.delete(self._patient, key)
+            except FileNotFoundError:
+                return
+
+    @contextmanager
+    def _errors(self, verb: str, key: str) -> Iterator[None]:
+        """Turn what obstore says into what the caller can do."""
+        try:
+            yield
+        except (obstore_errors.AlreadyExistsError, obstore_errors.PreconditionError):
+            raise PreconditionFailedError(key) from None
+        except (obstore_errors.BaseError, OSError, NotImplementedError) as error:
+            raise _what_to_do(error, f"cannot {verb} {key!r} in {self.url}", self.url, key) from error
+
+
+def _what_to_do(error: Exception, doing: str, url: str, key: str) -> TextnlpFastError:
+    text = str(error)
+    status = _STATUS.search(text)
+    code = int(status[1]) if status else None
+    if "NoSuchBucket" in text:
+        return InvalidInputError(
+            f"{doing}: there is no such bucket",
+            hint="Create the bucket, or check its name, region and endpoint.",
+        )
+    if isinstance(error, FileNotFoundError):
+        return MissingObjectError(f"{url} has no object {key!r}")
+    doing = f"{doing}: {_first_line(text)}"
+    if isinstance(error, _REFUSED) or code in {401, 403}:
+        return AuthenticationError(doing)
+    if code in {301, 307} or "AuthorizationHeaderMalformed" in text:
+        return InvalidInputError(
+            doing, hint="The bucket is in another region: give it as region= or in AWS_REGION."
+        )
+    if isinstance(error, _IMPOSSIBLE):
+        return InvalidInputError(doing)
+    return StorageUnavailableError(doing)
+
+
+def _merged(starts: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges (start, length), ascending and apart, that cover the wanted ones: near neighbours become one."""
+    groups: list[tuple[int, int]] = []
+    for start, length in sorted(zip(starts, lengths, strict=True)):
+        if groups:
+            first, size = groups[-1]
+            if start <= first + size + _COALESCE_BYTES:
+                groups[-1] = (first, max(size, start + length - first))
+                continue
+        groups.append((start, length))
+    return groups
+
+
+def _meta(entry: Any) -> ObjectMeta:
+    return ObjectMeta(entry["path"], entry["size"], entry["e_tag"] or "")
+
+
+def _first_line(text: str) -> str:
+    """The sentence of an obstore error, without its debug dump."""
+    return re.sub(r"\s+", " ", text.split("\n\nDebug source", 1)[0]).strip()[:500]

@@ -1,0 +1,140 @@
+"""The one object store class: the same contract over a bucket, a folder or memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from textnlp_fast.errors import CorruptDataError, InvalidInputError, MissingObjectError
+from textnlp_fast.objectstore import conditional
+from textnlp_fast.objectstore.backend import Backend, ObjectMeta, Version
+from textnlp_fast.objectstore.keys import check_key, check_prefix
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["ObjectStore"]
+
+
+class ObjectStore:
+    """Objects by key, synchronous and thread-safe. Get one from :func:`textnlp_fast.objectstore.open_store`.
+
+    Every call is bounded in time and in retries and raises ``StorageUnavailableError`` after the last of
+    them, ``AuthenticationError`` when the store refuses the credentials, ``OutOfSpaceError`` when a disk is
+    full and ``InvalidInputError`` for a key that is no safe relative path. Objects are always whole: a write
+    that fails or is killed leaves what was there before.
+    """
+
+    def __init__(self, backend: Backend, backoff: conditional.Backoff) -> None:
+        self._backend = backend
+        self._backoff = backoff
+
+    @property
+    def url(self) -> str:
+        """Where the objects are, without credentials."""
+        return self._backend.url
+
+    def __repr__(self) -> str:
+        return f"ObjectStore({self.url!r})"
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
+        """The whole object.
+
+        ``MissingObjectError`` if absent; ``CorruptDataError`` if larger than ``limit_bytes``.
+        """
+        return self._backend.get(check_key(key), limit_bytes)[0]
+
+    def get_versioned(self, key: str, *, limit_bytes: int | None = None) -> tuple[bytes, Version]:
+        """The whole object and its version, for a later :meth:`compare_and_swap`. Errors as :meth:`get`."""
+        return self._backend.get(check_key(key), limit_bytes)
+
+    def get_range(self, key: str, start: int, length: int) -> memoryview:
+        """Exactly ``length`` bytes from byte ``start``; ``CorruptDataError`` if the object ends before."""
+        return self.get_ranges(key, [start], [length])[0]
+
+    def get_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> list[memoryview]:
+        """Several ranges of one object, near ones in one request; each exactly as long as asked for.
+
+        The views may share memory: a view kept alive keeps the bytes that were read with it.
+        """
+        check_key(key)
+        if len(starts) != len(lengths):
+            raise InvalidInputError(f"{len(starts)} starts and {len(lengths)} lengths of ranges")
+        if any(start < 0 for start in starts) or any(length < 0 for length in lengths):
+            raise InvalidInputError("a byte range starts at 0 or later and has no negative length")
+        wanted = [index for index, length in enumerate(lengths) if length]
+        ranges = [memoryview(b"")] * len(lengths)
+        if not wanted:
+            return ranges
+        parts = self._backend.get_ranges(key, [starts[i] for i in wanted], [lengths[i] for i in wanted])
+        for index, part in zip(wanted, parts, strict=True):
+            if len(part) != lengths[index]:
+                error = CorruptDataError(
+                    f"{key!r} in {self.url} ends early: {lengths[index]} bytes at {starts[index]} wanted, "
+                    f"got {len(part)}"
+                )
+                error.position = starts[index] + len(part)
+                raise error
+            ranges[index] = part
+        return ranges
+
+    def head(self, key: str) -> ObjectMeta:
+        """Size in bytes and etag, without the content. ``MissingObjectError`` if absent."""
+        return self._backend.head(check_key(key))
+
+    def exists(self, key: str) -> bool:
+        """Whether the object is there."""
+        try:
+            self.head(key)
+        except MissingObjectError:
+            return False
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[ObjectMeta]:
+        """Objects below the folder ``prefix`` ("a/b" covers "a/b/x", not "a/bc"), ordered by key."""
+        return self._backend.list(check_prefix(prefix))
+
+    # --- writing --------------------------------------------------------------------------------------------
+
+    def put_object(self, key: str, data: Buffer) -> None:
+        """Store an immutable object whose key names its content: writing it twice is the same as once.
+
+        ``data`` is any C-contiguous buffer. It may change when the call is over.
+        """
+        check_key(key)
+        view = memoryview(data)
+        if not view.c_contiguous:
+            raise InvalidInputError(f"the data of {key!r} is not contiguous")
+        # A view without elements cannot be cast.
+        self._backend.put(key, view.cast("B") if view.nbytes else memoryview(b""))
+
+    def create(self, key: str, data: bytes) -> None:
+        """Store ``data`` if the key is free; of several writers exactly one succeeds.
+
+        ``data`` carries a write id of the caller's, so that an answer lost on the way does not look like a
+        conflict. ``ObjectExistsError`` (with the content in ``existing``) if something else is there.
+        """
+        conditional.create(self._backend, check_key(key), data, self._backoff)
+
+    def compare_and_swap(self, key: str, new: bytes, expected: Version | None) -> Version:
+        """Replace the object if it is still at ``expected`` (``None``: create it) and return its new version.
+
+        ``new`` carries a write id, as in :meth:`create`. ``ConflictError`` if another writer was first: read
+        again, decide again.
+        """
+        return conditional.compare_and_swap(self._backend, check_key(key), new, expected, self._backoff)
+
+    def check_conditional_writes(self, key: str) -> None:
+        """Make sure that the store refuses what it must; call it once, where a repository is born.
+
+        Some servers that speak S3 take conditional puts and ignore the condition: two writers would then
+        publish the same version without noticing. Writes and removes ``key``, which must be free and the
+        caller's own. ``InvalidInputError`` if the store cannot be used.
+        """
+        conditional.check(self._backend, check_key(key), self._backoff)
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error if it is not there."""
+        self._backend.delete(check_key(key))

@@ -1,0 +1,24 @@
+"""The repository of models: moves and names their versions. `docs/format.md` states what it stores."""
+
+from textnlp_fast.storage.chunked_transfer import Progress
+from textnlp_fast.storage.compare import DiffRow
+from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.pull import PullReport
+from textnlp_fast.storage.push import PushReport
+from textnlp_fast.storage.repository import LogRow, Repository
+from textnlp_fast.storage.unified_storage import UnifiedModelStorage
+from textnlp_fast.storage.verify import Problem, VerifyReport
+
+__all__ = [
+    "DiffRow",
+    "LogRow",
+    "Problem",
+    "Progress",
+    "PullReport",
+    "PushReport",
+    "Repository",
+    "StorageConfig",
+    "TransferOptions",
+    "UnifiedModelStorage",
+    "VerifyReport",
+]

@@ -1,0 +1,224 @@
+"""Compare: what changed between two versions, tensor by tensor, and what it cost to store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from textnlp_fast.delta import codec
+from textnlp_fast.errors import CorruptDataError
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.chunked_transfer import (
+    BufferPool,
+    DigestCheck,
+    Progress,
+    ProgressCallback,
+    decode_window,
+    fetch_extents,
+    run_in_order,
+    with_context,
+)
+from textnlp_fast.storage.config import TransferOptions
+from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of
+from textnlp_fast.storage.planning import Piece, plan_units
+
+__all__ = ["DiffRow", "diff_versions"]
+
+Status = Literal["same", "changed", "added", "removed", "renamed"]
+
+
+@dataclass(frozen=True, slots=True)
+class DiffRow:
+    """How one tensor differs. Sizes in bytes; what is counted in elements is None where that makes no sense.
+
+    `stored_bytes` is what the newer version's tensor takes in the repository, its bases not counted.
+    """
+
+    name: str
+    status: Status
+    dtype: str
+    size: int
+    stored_bytes: int
+    elements: int | None = None
+    changed: int | None = None
+    max_ulp: int | None = None
+    mean_abs_ulp: float | None = None
+    old_name: str | None = None
+
+    @property
+    def changed_fraction(self) -> float | None:
+        if self.changed is None or not self.elements:
+            return None
+        return self.changed / self.elements
+
+    @property
+    def ratio(self) -> float | None:
+        """Raw bytes per stored byte of a tensor that had to be stored."""
+        return self.size / self.stored_bytes if self.stored_bytes else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    name: str
+    old: Content
+    new: Content
+
+
+def diff_versions(
+    store: ObjectStore,
+    old: Manifest,
+    new: Manifest,
+    options: TransferOptions,
+    progress: ProgressCallback | None = None,
+) -> list[DiffRow]:
+    """Rows for all tensors of both versions, in the order of the newer one, the removed ones last.
+
+    Tensors that changed are decoded and compared element by element, within the memory budget of `options`.
+    """
+    before, after = _tensors(old), _tensors(new)
+    homeless: dict[str, list[str]] = {}
+    for name, content in before.items():
+        if name not in after:
+            homeless.setdefault(content.digest, []).append(name)
+    pairs: list[_Pair] = []
+    rows: dict[str, DiffRow] = {}
+    for name, content in after.items():
+        previous = before.get(name)
+        old_name = None
+        if previous is None:
+            names = homeless.get(content.digest)
+            old_name = names.pop(0) if names else None
+            status: Status = "renamed" if old_name is not None else "added"
+        elif previous.digest == content.digest:
+            status = "same"
+        else:
+            status = "changed"
+            if (previous.dtype, previous.size) == (content.dtype, content.size):
+                pairs.append(_Pair(name, previous, content))
+        stored = content.coded_bytes if status in ("changed", "added") else 0
+        rows[name] = DiffRow(name, status, content.dtype, content.size, stored, old_name=old_name)
+    for name in (name for names in homeless.values() for name in names):
+        rows[name] = DiffRow(name, "removed", before[name].dtype, before[name].size, 0)
+    for name, stats in _Comparer(store, old, new, pairs, options).run(progress).items():
+        row = rows[name]
+        rows[name] = DiffRow(
+            name,
+            row.status,
+            row.dtype,
+            row.size,
+            row.stored_bytes,
+            stats.elements,
+            stats.changed,
+            stats.max_ulp,
+            stats.mean_abs_ulp,
+        )
+    return list(rows.values())
+
+
+def _tensors(manifest: Manifest) -> dict[str, Content]:
+    """Contents by tensor name; where two files have the same name, the file's path tells them apart."""
+    tensors: dict[str, Content] = {}
+    for entry in manifest.files:
+        if entry.kind != "safetensors":
+            continue
+        for name, digest in zip(entry.names, entry.parts[1:], strict=True):
+            tensors[name if name not in tensors else f"{entry.path}: {name}"] = manifest.contents[digest]
+    return tensors
+
+
+class _Comparer:
+    """Decodes pairs of windows and sums up how they differ."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        old: Manifest,
+        new: Manifest,
+        pairs: Sequence[_Pair],
+        options: TransferOptions,
+    ) -> None:
+        self._store = store
+        self._contents = (old.contents, new.contents)
+        self._pairs = pairs
+        self._window_bytes = new.window_bytes
+        self._budget_bytes = max(options.memory_budget_bytes, 4 * self._window_bytes)
+        self._workers = max(
+            1, min(2 * options.thread_count, self._budget_bytes // (4 * self._window_bytes), 16)
+        )
+        self._threads_each = -(-options.thread_count // self._workers)
+        self._buffers = BufferPool(self._window_bytes)
+        self._check = DigestCheck(self._window_bytes, self._threads_each)
+
+    def run(self, progress: ProgressCallback | None) -> dict[str, codec.DiffStats]:
+        """Statistics by tensor name."""
+        totals: dict[str, codec.DiffStats] = {}
+        sizes = [pair.new.size for pair in self._pairs]
+        done = 0
+        results = run_in_order(
+            self._compare_unit,
+            plan_units(sizes, self._window_bytes),
+            workers=self._workers,
+            cost=lambda unit: 2 * self._window_bytes + sum(extent.length for extent in self._extents(unit)),
+            budget_bytes=self._budget_bytes,
+        )
+        for unit in results:
+            for piece, stats in unit:
+                name = self._pairs[piece.step].name
+                totals[name] = _add(totals[name], stats) if name in totals else stats
+                done += piece.length
+            if progress is not None:
+                progress(Progress("diff", done, sum(sizes)))
+        return totals
+
+    def _chains(self, piece: Piece) -> tuple[list[Content], list[Content]]:
+        pair = self._pairs[piece.step]
+        old, new = self._contents
+        return chain_of(old, pair.old.digest)[::-1], chain_of(new, pair.new.digest)[::-1]
+
+    def _extents(self, unit: tuple[Piece, ...]) -> list[Extent]:
+        return [
+            link.extents[piece.window]
+            for piece in unit
+            if piece.length
+            for chain in self._chains(piece)
+            for link in chain
+        ]
+
+    def _compare_unit(self, unit: tuple[Piece, ...]) -> list[tuple[Piece, codec.DiffStats]]:
+        try:
+            with self._buffers.borrow() as old, self._buffers.borrow() as new:
+                fetched = fetch_extents(self._store, self._extents(unit))
+                return [
+                    (piece, self._compare(piece, fetched, old[: piece.length], new[: piece.length]))
+                    for piece in unit
+                    if piece.length
+                ]
+        except BaseException:
+            for piece in unit:
+                for side in (0, 1):
+                    self._check.fail((piece.step, side))
+            raise
+
+    def _compare(
+        self, piece: Piece, fetched: Mapping[Extent, memoryview], old: memoryview, new: memoryview
+    ) -> codec.DiffStats:
+        pair = self._pairs[piece.step]
+        try:
+            for side, (chain, out) in enumerate(zip(self._chains(piece), (old, new), strict=True)):
+                decode_window(chain, piece.window, fetched, out, threads=self._threads_each)
+                self._check.update((piece.step, side), chain[-1], piece.window, out)
+        except CorruptDataError as error:
+            raise with_context(error, f"tensor {pair.name!r}") from error
+        return codec.diff(old, new, dtype=pair.new.dtype, threads=self._threads_each)
+
+
+def _add(first: codec.DiffStats, second: codec.DiffStats) -> codec.DiffStats:
+    elements = first.elements + second.elements
+    summed = first.mean_abs_ulp * first.elements + second.mean_abs_ulp * second.elements
+    return codec.DiffStats(
+        elements,
+        first.changed + second.changed,
+        max(first.max_ulp, second.max_ulp),
+        summed / elements if elements else 0.0,
+    )

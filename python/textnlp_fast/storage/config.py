@@ -1,0 +1,114 @@
+"""What a caller may choose: where the repository is, and how much memory and how many threads to use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from textnlp_fast.errors import InvalidInputError
+
+__all__ = ["DEFAULT_SHARD_BYTES", "DEFAULT_WINDOW_BYTES", "Provider", "StorageConfig", "TransferOptions"]
+
+Provider = Literal["local", "memory", "aws", "gcp", "azure"]
+
+DEFAULT_WINDOW_BYTES: Final = 16 << 20
+DEFAULT_SHARD_BYTES: Final = 64 << 20
+_SCHEMES: Final = {"memory": "memory", "aws": "s3", "gcp": "gs", "azure": "az"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferOptions:
+    """How versions are coded and moved. The bytes a push produces do not depend on memory or threads."""
+
+    shard_bytes: int = DEFAULT_SHARD_BYTES
+    """Largest object that packs several tensors; a single coded window may pass it."""
+    sharding: bool = True
+    """Pack tensors together into shards; False gives every coded window its own object."""
+    delta: bool = True
+    """Code tensors against the parent version; False stores every new tensor by itself."""
+    compression: bool = True
+    """False stores new contents as they are."""
+    max_chain_depth: int = 8
+    """Bases that may have to be decoded before a tensor; then it is coded against the first of them."""
+    memory_budget_bytes: int = 384 << 20
+    """Buffers a push or pull holds at a time, whatever the model's size."""
+    threads: int = 0
+    """Threads that hash, code and decode; 0 takes every processor this process may use."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_chain_depth <= 32:
+            raise InvalidInputError(f"max_chain_depth is {self.max_chain_depth}; it may be 1 to 32")
+        if self.shard_bytes < 1 << 16:
+            raise InvalidInputError(
+                f"shard_bytes is {self.shard_bytes}; shards have at least {1 << 16} bytes"
+            )
+        if self.memory_budget_bytes < 64 << 20:
+            raise InvalidInputError(
+                "memory_budget_bytes is under 64 MiB, too little for one window and one shard"
+            )
+        if self.threads < 0:
+            raise InvalidInputError(f"threads is {self.threads}; 0 means every processor")
+
+    @property
+    def thread_count(self) -> int:
+        """Threads to use, at least one."""
+        if self.threads:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageConfig:
+    """Names a bucket of a provider and says how to use it.
+
+    For `local` the bucket is a folder below `root` (the working directory if None). Credentials are never part of
+    it: they come from the environment or the provider's own tools.
+    """
+
+    provider: Provider = "local"
+    bucket_name: str
+    prefix: str = ""
+    region: str | None = None
+    endpoint_url: str | None = None
+    root: str | os.PathLike[str] | None = None
+    enable_sharding: bool = True
+    enable_versioning: bool = True
+    """Code each version against its parent and record the lineage; False stores every version by itself."""
+    enable_compression: bool = True
+    shard_bytes: int = DEFAULT_SHARD_BYTES
+    max_chain_depth: int = 8
+    memory_budget_bytes: int = 384 << 20
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.provider not in ("local", "memory", "aws", "gcp", "azure"):
+            raise InvalidInputError(
+                f"unknown provider {self.provider!r}", hint="Use one of local, memory, aws, gcp, azure."
+            )
+        if not self.bucket_name or "/" in self.bucket_name or self.bucket_name in (".", ".."):
+            raise InvalidInputError(f"bucket_name {self.bucket_name!r} is not the name of a bucket or folder")
+        if any(part in ("", ".", "..") for part in self.prefix.split("/")) and self.prefix:
+            raise InvalidInputError(f"prefix {self.prefix!r} is not a path below the bucket")
+
+    @property
+    def url(self) -> str:
+        """The repository's URL, as `textnlp_fast.push` and the command line take it."""
+        path = f"{self.bucket_name}/{self.prefix}" if self.prefix else self.bucket_name
+        if self.provider == "local":
+            return str(Path(self.root if self.root is not None else ".").absolute() / path)
+        return f"{_SCHEMES[self.provider]}://{path}"
+
+    @property
+    def transfer(self) -> TransferOptions:
+        """The part that says how versions are coded and moved."""
+        return TransferOptions(
+            shard_bytes=self.shard_bytes,
+            sharding=self.enable_sharding,
+            delta=self.enable_versioning,
+            compression=self.enable_compression,
+            max_chain_depth=self.max_chain_depth,
+            memory_budget_bytes=self.memory_budget_bytes,
+            threads=self.threads,
+        )

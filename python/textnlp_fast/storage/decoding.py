@@ -1,0 +1,172 @@
+"""Makes contents out of what is held and what the repository stores, and checks each against its digest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from textnlp_fast.errors import CorruptDataError, InvalidInputError
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.chunked_transfer import (
+    BufferPool,
+    Cancelled,
+    DigestCheck,
+    OpenFiles,
+    decode_window,
+    fetch_extents,
+    run_in_order,
+    with_context,
+)
+from textnlp_fast.storage.config import TransferOptions
+from textnlp_fast.storage.manifest import Extent, Manifest
+from textnlp_fast.storage.planning import Piece, PullStep, plan_units
+
+__all__ = ["Decoder", "Sink", "content_names"]
+
+Sink = Callable[[PullStep, int, memoryview], None]
+"""Takes the bytes of a step's content from an offset on, before the whole content is verified."""
+
+
+def content_names(manifest: Manifest) -> dict[str, str]:
+    """For errors: what each content is to a person."""
+    names: dict[str, str] = {}
+    for entry in manifest.files:
+        if entry.kind == "blob":
+            names.update((digest, f"file {entry.path!r}") for digest in entry.parts)
+        else:
+            names[entry.parts[0]] = f"the header of {entry.path!r}"
+            pairs = zip(entry.names, entry.parts[1:], strict=True)
+            names.update((digest, f"tensor {name!r} of {entry.path!r}") for name, digest in pairs)
+    return names
+
+
+class Decoder:
+    """Runs steps of a pull plan on a few threads within the memory budget of `options`."""
+
+    def __init__(
+        self, store: ObjectStore, window_bytes: int, options: TransferOptions, names: Mapping[str, str]
+    ) -> None:
+        self._store = store
+        self._window_bytes = window_bytes
+        self._names = names
+        self._budget_bytes = max(options.memory_budget_bytes, 2 * window_bytes)
+        threads = options.thread_count
+        # Twice the processors: while some decode, others wait for the network.
+        self._workers = min(max(4, 2 * threads), 16, max(1, self._budget_bytes // (2 * window_bytes)))
+        self._threads_each = -(-threads // self._workers)
+        self._buffers = BufferPool(window_bytes)
+        self._lock = threading.Lock()
+        self.fetched_bytes = 0
+
+    def run(
+        self,
+        steps: Sequence[PullStep],
+        sink: Sink | None,
+        *,
+        keep_going: bool = False,
+        done: Callable[[int], None] | None = None,
+    ) -> dict[str, CorruptDataError]:
+        """Makes the content of every step and hands its windows to `sink`; `done` counts bytes.
+
+        Returns, by digest, the contents that came out wrong: those that started from local bytes, and with
+        `keep_going` all others too. Else the first error is raised.
+        """
+        with OpenFiles() as files:
+            run = _Run(self, files, steps, sink, keep_going)
+            units = run_in_order(
+                run.make_unit,
+                plan_units([step.content.size for step in steps], self._window_bytes),
+                workers=self._workers,
+                cost=run.cost,
+                budget_bytes=self._budget_bytes,
+            )
+            for size in units:
+                if done is not None:
+                    done(size)
+            return run.failures
+
+    def fetch(self, extents: Iterable[Extent]) -> dict[Extent, memoryview]:
+        """Reads extents and counts their bytes."""
+        fetched = fetch_extents(self._store, extents)
+        with self._lock:
+            self.fetched_bytes += sum(extent.length for extent in fetched)
+        return fetched
+
+
+class _Run:
+    """One call of `Decoder.run`."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        files: OpenFiles,
+        steps: Sequence[PullStep],
+        sink: Sink | None,
+        keep_going: bool,
+    ) -> None:
+        self._decoder = decoder
+        self._files = files
+        self._steps = steps
+        self._sink = sink
+        self._keep_going = keep_going
+        self._check = DigestCheck(decoder._window_bytes, decoder._threads_each)
+        self._lock = threading.Lock()
+        self.failures: dict[str, CorruptDataError] = {}
+
+    def cost(self, unit: tuple[Piece, ...]) -> int:
+        return self._decoder._window_bytes + sum(extent.length for extent in self._extents(unit))
+
+    def _extents(self, unit: tuple[Piece, ...]) -> list[Extent]:
+        return [link.extents[piece.window] for piece in unit for link in self._steps[piece.step].chain]
+
+    def make_unit(self, unit: tuple[Piece, ...]) -> int:
+        """Makes the pieces of a unit; the bytes made."""
+        try:
+            with self._decoder._buffers.borrow() as buffer:
+                self._make_pieces(unit, buffer)
+        except BaseException:
+            for piece in unit:
+                self._check.fail(piece.step)
+            raise
+        return sum(piece.length for piece in unit)
+
+    def _make_pieces(self, unit: tuple[Piece, ...], buffer: memoryview) -> None:
+        try:
+            fetched = self._decoder.fetch(self._extents(unit))
+        except CorruptDataError as error:
+            if len(unit) > 1:
+                for piece in unit:  # find out which of them it is
+                    self._make_pieces((piece,), buffer)
+            else:
+                self._note(unit[0], error)
+            return
+        for piece in unit:
+            try:
+                self._make_piece(piece, fetched, buffer[: piece.length])
+            except CorruptDataError as error:
+                self._note(piece, error)
+            except Cancelled:
+                continue
+
+    def _make_piece(self, piece: Piece, fetched: Mapping[Extent, memoryview], out: memoryview) -> None:
+        step = self._steps[piece.step]
+        if step.start is not None:
+            try:
+                self._files.read(step.start.location, out, step.start.offset + piece.offset)
+            except (OSError, InvalidInputError) as error:
+                raise CorruptDataError(f"{step.start.location} cannot be read: {error}") from error
+        decode_window(step.chain, piece.window, fetched, out, threads=self._decoder._threads_each)
+        if self._sink is not None:
+            self._sink(step, piece.offset, out)
+        self._check.update(piece.step, step.content, piece.window, out)
+
+    def _note(self, piece: Piece, error: CorruptDataError) -> None:
+        """Keeps the error of a content, or raises it."""
+        self._check.fail(piece.step)
+        step = self._steps[piece.step]
+        digest = step.content.digest
+        what = self._decoder._names.get(digest, f"content {digest}")
+        if step.start is None and not self._keep_going:
+            raise with_context(error, what) from error
+        with self._lock:
+            self.failures.setdefault(digest, with_context(error, what))

@@ -1,0 +1,179 @@
+"""What is in a local directory, by digest: the contents of every file, hashed without loading any of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Final
+
+from textnlp_fast.chunking import Chunker
+from textnlp_fast.delta.codec import DTYPES
+from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.hashing import Blake3, blake3_hex
+from textnlp_fast.storage.chunked_transfer import BufferPool, OpenFiles, Progress, ProgressCallback
+from textnlp_fast.storage.manifest import DTYPE_OPAQUE, RESERVED_PREFIX, check_path
+from textnlp_fast.storage.planning import LocalFile, LocalPart
+from textnlp_fast.tensors import ModelFiles, OtherFile, SafetensorsFile
+
+__all__ = ["check_unchanged", "coding_dtype", "digest_of_range", "scan_model", "take_inventory"]
+
+# Small enough to be hashed out of the cache that the read has just filled.
+READ_BYTES: Final = 1 << 20
+
+
+def coding_dtype(dtype: str) -> str:
+    """The codec's name for a safetensors dtype; bytes without a meaning where it knows none."""
+    return dtype if dtype in DTYPES else DTYPE_OPAQUE
+
+
+def scan_model(path: str | os.PathLike[str]) -> ModelFiles:
+    """The files at `path`, without this package's own records."""
+    return ModelFiles.scan(path, exclude=[f"{RESERVED_PREFIX}*"])
+
+
+def digest_of_range(files: OpenFiles, location: str, offset: int, size: int, buffers: BufferPool) -> str:
+    """BLAKE3 of `size` bytes of a local file, read through one small reused buffer."""
+    hasher = Blake3()
+    with buffers.borrow() as buffer:
+        for done in range(0, size, READ_BYTES):
+            view = buffer[: min(READ_BYTES, size - done)]
+            files.read(location, view, offset + done)
+            hasher.update(view, threads=1)
+    return hasher.hexdigest()
+
+
+def take_inventory(
+    path: str | os.PathLike[str],
+    *,
+    threads: int,
+    sizes: frozenset[int] | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[LocalFile]:
+    """Hashes the files of a model, in the order of their paths.
+
+    `sizes`, where given, are the tensor sizes in bytes that matter: other tensors and all other files are left out,
+    and the files returned may then have gaps. Raises what `ModelFiles.scan` raises.
+    """
+    model = scan_model(path)
+    jobs = _Jobs(threads, progress)
+    found: list[tuple[str, Callable[[], LocalFile]]] = []
+    with OpenFiles() as files:
+        jobs.files = files
+        for file in model.safetensors:
+            found.append((file.name, jobs.safetensors(file, sizes)))
+        if sizes is None:
+            for other in model.others:
+                found.append((other.name, jobs.blob(other)))
+        jobs.run()
+        return [collect() for _, collect in sorted(found, key=lambda pair: pair[0])]
+
+
+def check_unchanged(files: Iterable[LocalFile]) -> None:
+    """Raises InvalidInputError if a file was written to since its inventory was taken."""
+    for file in files:
+        try:
+            status = os.stat(file.location)
+            same = (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
+        except OSError:
+            same = False
+        if not same:
+            raise InvalidInputError(
+                f"{file.location} changed while it was read; nothing was published",
+                hint="Push again when nothing writes to it.",
+            )
+
+
+class _Jobs:
+    """Hashing of many ranges by a few threads, the largest ranges first."""
+
+    def __init__(self, threads: int, progress: ProgressCallback | None) -> None:
+        self.files = OpenFiles()
+        self._threads = threads
+        self._progress = progress
+        self._jobs: list[tuple[int, Callable[[], None]]] = []
+        self._buffers = BufferPool(READ_BYTES)
+        self._lock = Lock()
+        self._done = 0
+
+    def safetensors(self, file: SafetensorsFile, sizes: frozenset[int] | None) -> Callable[[], LocalFile]:
+        """Queues the tensors of a file; the returned call makes its entry once they are hashed."""
+        check_path(file.name)
+        location = str(file.path)
+        status = os.stat(location)
+        if status.st_size != file.size:
+            raise InvalidInputError(f"{location} changed while it was read")
+        tensors = [tensor for tensor in file.tensors if sizes is None or tensor.size_bytes in sizes]
+        digests = [""] * len(tensors)
+
+        def hash_tensor(number: int) -> None:
+            tensor = tensors[number]
+            digests[number] = digest_of_range(
+                self.files, location, tensor.begin, tensor.size_bytes, self._buffers
+            )
+
+        for number, tensor in enumerate(tensors):
+            self._jobs.append((tensor.size_bytes, lambda number=number: hash_tensor(number)))  # type: ignore[misc]
+        header = LocalPart(blake3_hex(file.header_bytes), DTYPE_OPAQUE, 0, len(file.header_bytes))
+
+        def collect() -> LocalFile:
+            parts = (
+                LocalPart(digest, coding_dtype(tensor.dtype), tensor.begin, tensor.size_bytes, tensor.name)
+                for digest, tensor in zip(digests, tensors, strict=True)
+            )
+            return LocalFile(
+                file.name, location, file.size, status.st_mtime_ns, "safetensors", (header, *parts)
+            )
+
+        return collect
+
+    def blob(self, file: OtherFile) -> Callable[[], LocalFile]:
+        """Queues the cutting and hashing of a file that is not safetensors."""
+        check_path(file.name)
+        location = str(file.path)
+        status = os.stat(location)
+        parts: list[LocalPart] = []
+        self._jobs.append((status.st_size, lambda: parts.extend(self._chunks(location, status.st_size))))
+        return lambda: LocalFile(
+            file.name, location, status.st_size, status.st_mtime_ns, "blob", tuple(parts)
+        )
+
+    def _chunks(self, location: str, size: int) -> list[LocalPart]:
+        chunker = Chunker()
+        parts: list[LocalPart] = []
+        pending = bytearray()  # from `begin` on: at most a chunk and what was read last
+
+        def close(ends: Iterable[int]) -> None:
+            begin = first = parts[-1].offset + parts[-1].size if parts else 0
+            with memoryview(pending) as view:
+                for end in map(int, ends):
+                    digest = blake3_hex(view[begin - first : end - first], threads=1)
+                    parts.append(LocalPart(digest, DTYPE_OPAQUE, begin, end - begin))
+                    begin = end
+            del pending[: begin - first]
+
+        with self._buffers.borrow() as buffer:
+            for done in range(0, size, READ_BYTES):
+                view = buffer[: min(READ_BYTES, size - done)]
+                self.files.read(location, view, done)
+                pending += view
+                close(chunker.feed(view))
+        close(chunker.finish())
+        return parts
+
+    def run(self) -> None:
+        """Does the queued work; raises the first error."""
+        total = sum(size for size, _ in self._jobs)
+
+        def work(job: tuple[int, Callable[[], None]]) -> None:
+            job[1]()
+            with self._lock:
+                self._done += job[0]
+                if self._progress is not None:
+                    self._progress(Progress("hash", self._done, total))
+
+        ordered = sorted(self._jobs, key=lambda job: -job[0])
+        with ThreadPoolExecutor(max(1, self._threads), thread_name_prefix="textnlp-fast-hash") as pool:
+            for _ in pool.map(work, ordered):
+                pass

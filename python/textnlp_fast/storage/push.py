@@ -1,0 +1,283 @@
+"""Push: hash what is there, code what is new, upload it, and publish it with one last write.
+
+Until the manifest is created nobody sees the version; after, all of it is there. A push that is interrupted leaves
+objects that nothing names: the next push of the same files makes the same objects and does not upload them again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from textnlp_fast.errors import (
+    InvalidInputError,
+    MissingObjectError,
+    ObjectExistsError,
+    VersionExistsError,
+)
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.chunked_transfer import ProgressCallback, object_key
+from textnlp_fast.storage.coding import Coded, Coder
+from textnlp_fast.storage.config import TransferOptions
+from textnlp_fast.storage.inventory import check_unchanged, take_inventory
+from textnlp_fast.storage.manifest import (
+    Content,
+    Extent,
+    FileEntry,
+    Manifest,
+    chain_of,
+    closure,
+)
+from textnlp_fast.storage.planning import Held, LocalFile, PushPlan, plan_push
+from textnlp_fast.storage.version_manager import VersionManager, check_name, check_version, now_utc
+
+__all__ = ["PushReport", "PushRequest", "push_model"]
+
+# Manifests that are searched for contents the repository has already.
+_KNOWN_VERSIONS = 64
+_KNOWN_MODELS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushRequest:
+    """What to push, under which name. `parent` is "auto" (the highest version below), None, or (model, version)."""
+
+    path: str | os.PathLike[str]
+    name: str
+    version: str
+    parent: tuple[str, str] | str | None = "auto"
+    base_path: str | os.PathLike[str] | None = None
+    message: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What a push did. Sizes in bytes; `stored_bytes` is what the repository grew by, manifest aside."""
+
+    model: str
+    version: str
+    parent: str | None
+    files: int
+    tensors: int
+    raw_bytes: int
+    stored_bytes: int
+    uploaded_bytes: int
+    new_contents: int
+    reused_contents: int
+    seconds: float
+    already_there: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """Raw bytes per stored byte; infinite if nothing new had to be stored."""
+        return self.raw_bytes / self.stored_bytes if self.stored_bytes else float("inf")
+
+    @property
+    def gigabytes_per_s(self) -> float:
+        return self.raw_bytes / max(self.seconds, 1e-9) / 1e9
+
+
+def push_model(
+    store: ObjectStore,
+    versions: VersionManager,
+    request: PushRequest,
+    options: TransferOptions,
+    progress: ProgressCallback | None = None,
+) -> PushReport:
+    """Publishes the files at `request.path` as a version. Never holds more than the budget of `options`."""
+    started = time.monotonic()
+    check_name(request.name)
+    check_version(request.version)
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in request.metadata.items()):
+        raise InvalidInputError("metadata maps text to text")
+    window_bytes = versions.info(create=True).window_bytes
+    files = take_inventory(request.path, threads=options.thread_count, progress=progress)
+    existing = versions.find(request.name, request.version)
+    parent = _parent_of(versions, request, existing)
+    known = list(_known_manifests(versions, request))
+    missing = _missing_objects(store, [*known, parent, existing], options.thread_count)
+    plan = plan_push(
+        files,
+        _without(parent, missing),
+        [_intact(manifest, missing) for manifest in known],
+        delta=options.delta and options.compression,
+        max_chain_depth=options.max_chain_depth,
+    )
+    if existing is not None:
+        _refuse_other_files(existing, plan.files)
+        if not missing & existing.objects.keys():
+            return _report(existing, plan, started, uploaded_bytes=0, already_there=True)
+    base_files = _base_inventory(request, plan, options)
+    coded = Coder(store, plan, _held_of(base_files), window_bytes, options).run(progress)
+    check_unchanged([*files, *base_files])
+    manifest = _assemble(request, parent, plan, coded, window_bytes, options)
+    uploaded = sum(shard.size for shard in coded.shards if shard.uploaded)
+    if existing is not None:
+        _check_repaired(store, existing, missing)
+        return _report(existing, plan, started, uploaded_bytes=uploaded, already_there=True)
+    try:
+        versions.publish(manifest)
+    except ObjectExistsError:
+        other = versions.load_fresh(request.name, request.version)
+        _refuse_other_files(other, plan.files)
+        return _report(other, plan, started, uploaded_bytes=uploaded, already_there=True)
+    return _report(manifest, plan, started, uploaded_bytes=uploaded)
+
+
+# --- what the repository has -------------------------------------------------------------------------------------
+
+
+def _parent_of(versions: VersionManager, request: PushRequest, existing: Manifest | None) -> Manifest | None:
+    """The manifest to code against; that of an existing version's own parent, so that a repeated push repeats it."""
+    if existing is not None:
+        return versions.find(*existing.parent) if existing.parent else None
+    parent = request.parent
+    if parent is None:
+        return None
+    if isinstance(parent, tuple):
+        return versions.manifest(*parent)
+    if parent != "auto":
+        return versions.manifest(request.name, check_version(parent))
+    found = versions.parent_for(request.name, request.version)
+    return versions.manifest(request.name, found) if found is not None else None
+
+
+def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator[Manifest]:
+    """Manifests whose contents need not be stored again: this model's, and the newest of the others."""
+    models = versions.models()
+    for version in reversed(models.pop(request.name, [])[-_KNOWN_VERSIONS:]):
+        if version != request.version:
+            yield versions.manifest(request.name, version)
+    for name in list(models)[:_KNOWN_MODELS]:
+        yield versions.manifest(name, models[name][-1])
+
+
+def _missing_objects(store: ObjectStore, manifests: Sequence[Manifest | None], threads: int) -> set[str]:
+    """Objects that manifests name and the repository lacks. Nothing new may be built on those."""
+    named = {digest for manifest in manifests if manifest is not None for digest in manifest.objects}
+    if len(named) > 4096:  # one listing is cheaper than so many questions
+        present = {meta.key.rpartition("/")[2] for meta in store.list("objects")}
+        return named - present
+    with ThreadPoolExecutor(min(32, 4 * threads)) as pool:
+        ordered = sorted(named)
+        found = pool.map(lambda digest: store.exists(object_key(digest)), ordered)
+        return {digest for digest, exists in zip(ordered, found, strict=True) if not exists}
+
+
+def _intact(manifest: Manifest, missing: set[str]) -> Manifest:
+    """The manifest without the contents that need a missing object."""
+    if not missing & manifest.objects.keys():
+        return manifest
+    whole = {
+        digest: content
+        for digest, content in manifest.contents.items()
+        if not any(
+            extent.object in missing
+            for link in chain_of(manifest.contents, digest)
+            for extent in link.extents
+        )
+    }
+    return replace(manifest, contents=whole)
+
+
+def _without(manifest: Manifest | None, missing: set[str]) -> Manifest | None:
+    return None if manifest is None else _intact(manifest, missing)
+
+
+def _refuse_other_files(existing: Manifest, files: Sequence[FileEntry]) -> None:
+    if not existing.same_files(replace(existing, files=tuple(files))):
+        raise VersionExistsError(
+            f"{existing.model}@{existing.version} is published already, with other files; versions never change"
+        )
+
+
+def _check_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -> None:
+    lost = [
+        digest for digest in sorted(missing & existing.objects.keys()) if not store.exists(object_key(digest))
+    ]
+    if lost:
+        raise MissingObjectError(
+            f"{existing.model}@{existing.version} needs {len(lost)} objects that the repository lost, {lost[0]} first, "
+            "and pushing its files again did not make them",
+            hint="Restore them from a copy of the repository, or push the files under a new version.",
+        )
+
+
+# --- local bases --------------------------------------------------------------------------------------------------
+
+
+def _base_inventory(request: PushRequest, plan: PushPlan, options: TransferOptions) -> list[LocalFile]:
+    if request.base_path is None or not any(step.base for step in plan.steps):
+        return []
+    return take_inventory(request.base_path, threads=options.thread_count)
+
+
+def _held_of(files: Sequence[LocalFile]) -> dict[str, Held]:
+    return {part.digest: Held(file.location, part.offset) for file in files for part in file.parts}
+
+
+# --- the manifest -------------------------------------------------------------------------------------------------
+
+
+def _assemble(
+    request: PushRequest,
+    parent: Manifest | None,
+    plan: PushPlan,
+    coded: Coded,
+    window_bytes: int,
+    options: TransferOptions,
+) -> Manifest:
+    contents = dict(plan.reused)
+    objects = dict(plan.objects) | {shard.digest: shard.size for shard in coded.shards}
+    for step, slots, needs_base in zip(plan.steps, coded.slots, coded.needs_base, strict=True):
+        extents = tuple(Extent(coded.shards[slot.shard].digest, slot.offset, slot.length) for slot in slots)
+        contents[step.part.digest] = Content(
+            step.part.digest,
+            step.part.dtype,
+            step.part.size,
+            "frames" if options.compression else "raw",
+            step.base if needs_base else None,
+            extents,
+        )
+    wanted = (digest for entry in plan.files for digest in entry.parts)
+    needed = closure(contents, wanted)
+    used = {extent.object for content in needed.values() for extent in content.extents}
+    return Manifest(
+        model=request.name,
+        version=request.version,
+        parent=(parent.model, parent.version) if parent is not None else None,
+        created_at=now_utc(),
+        write_id=secrets.token_hex(16),
+        window_bytes=window_bytes,
+        files=plan.files,
+        contents=needed,
+        objects={digest: objects[digest] for digest in used},
+        stored_bytes=sum({shard.digest: shard.size for shard in coded.shards}.values()),
+        message=request.message,
+        metadata=dict(request.metadata),
+    )
+
+
+def _report(
+    manifest: Manifest, plan: PushPlan, started: float, *, uploaded_bytes: int, already_there: bool = False
+) -> PushReport:
+    wanted = manifest.wanted()
+    return PushReport(
+        model=manifest.model,
+        version=manifest.version,
+        parent="@".join(manifest.parent) if manifest.parent else None,
+        files=len(manifest.files),
+        tensors=sum(len(entry.names) for entry in manifest.files),
+        raw_bytes=manifest.raw_bytes,
+        stored_bytes=0 if already_there else manifest.stored_bytes,
+        uploaded_bytes=uploaded_bytes,
+        new_contents=0 if already_there else len(plan.steps),
+        reused_contents=len(wanted) if already_there else len(wanted) - len(plan.steps),
+        seconds=time.monotonic() - started,
+        already_there=already_there,
+    )

@@ -1,0 +1,227 @@
+"""A repository of models: push, pull, log, diff and verify over one object store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from textnlp_fast.errors import RepositoryNotFoundError
+from textnlp_fast.objectstore import ObjectStore, open_store
+from textnlp_fast.storage.chunked_transfer import ProgressCallback
+from textnlp_fast.storage.compare import DiffRow, diff_versions
+from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.manifest import Manifest
+from textnlp_fast.storage.pull import PullReport, pull_model
+from textnlp_fast.storage.push import PushReport, PushRequest, push_model
+from textnlp_fast.storage.verify import VerifyReport, verify_repository
+from textnlp_fast.storage.version_manager import (
+    ModelReference,
+    VersionManager,
+    check_name,
+    check_version,
+    parse_reference,
+)
+
+__all__ = ["LogRow", "Repository"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One version in a model's history. Sizes in bytes; `stored_bytes` is what it added to the repository."""
+
+    version: str
+    parent: str | None
+    created_at: str
+    message: str
+    files: int
+    tensors: int
+    raw_bytes: int
+    stored_bytes: int
+
+    @property
+    def ratio(self) -> float | None:
+        """Raw bytes per stored byte; None if the version added nothing."""
+        return self.raw_bytes / self.stored_bytes if self.stored_bytes else None
+
+
+class Repository:
+    """Versions of models in a bucket or folder. Thread-safe; every call may run beside any other.
+
+    `options` say how versions are coded and how much memory and how many threads may be used.
+    """
+
+    def __init__(self, store: ObjectStore, options: TransferOptions | None = None) -> None:
+        self._store = store
+        self._options = options or TransferOptions()
+        self._versions = VersionManager(store)
+
+    @classmethod
+    def open(
+        cls,
+        url: str | os.PathLike[str],
+        *,
+        create: bool = False,
+        options: TransferOptions | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        window_bytes: int | None = None,
+    ) -> Repository:
+        """Opens the repository at a path or URL (`s3://bucket/prefix`, `memory://name`).
+
+        Makes it if `create`, with windows of `window_bytes`; else raises RepositoryNotFoundError if there is none.
+        """
+        place = _local_place(os.fspath(url))
+        if place is not None and not create and not place.is_dir():
+            raise RepositoryNotFoundError(
+                f"there is no repository at {place}"
+            )  # opening would make the folder
+        repository = cls(open_store(url, region=region, endpoint_url=endpoint_url), options)
+        repository._versions.info(create=create, window_bytes=window_bytes)
+        return repository
+
+    @classmethod
+    def from_config(cls, config: StorageConfig, *, create: bool = False) -> Repository:
+        """Opens the repository that a configuration names."""
+        return cls.open(
+            config.url,
+            create=create,
+            options=config.transfer,
+            region=config.region,
+            endpoint_url=config.endpoint_url,
+        )
+
+    @property
+    def url(self) -> str:
+        return self._store.url
+
+    @property
+    def options(self) -> TransferOptions:
+        return self._options
+
+    def push(
+        self,
+        model_path: str | os.PathLike[str],
+        name: str,
+        version: str,
+        *,
+        parent: tuple[str, str] | str | None = "auto",
+        base_path: str | os.PathLike[str] | None = None,
+        message: str = "",
+        metadata: Mapping[str, str] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> PushReport:
+        """Publishes a safetensors file or a Hugging Face directory as a version.
+
+        `parent` is the version to code against: "auto" (the highest one below), a version of the same model,
+        `NAME@VERSION` or a (model, version) pair, or None. `base_path` are the parent's files, if they are at hand:
+        they need not be read from the repository then. Pushing the same files again succeeds and changes nothing.
+
+        Raises InvalidInputError and its kinds for what cannot be pushed, VersionExistsError if the version holds
+        other files, StorageUnavailableError and OutOfSpaceError; whatever it raises, nothing was published.
+        """
+        if isinstance(parent, str) and "@" in parent:
+            reference = parse_reference(parent)
+            parent = (reference.name, reference.version or "")
+        request = PushRequest(
+            path=model_path,
+            name=name,
+            version=version,
+            parent=parent,
+            base_path=base_path,
+            message=message,
+            metadata=metadata or {},
+        )
+        return push_model(self._store, self._versions, request, self._options, progress)
+
+    def pull(
+        self,
+        name: str,
+        version: str | None,
+        dest: str | os.PathLike[str],
+        *,
+        have: Sequence[str | os.PathLike[str]] = (),
+        progress: ProgressCallback | None = None,
+    ) -> PullReport:
+        """Makes `dest` a directory with the version's files (None: the latest), each byte verified.
+
+        Reads only what neither `dest` nor the models at `have` hold. Raises ModelNotFoundError,
+        VersionNotFoundError, CorruptDataError and its kinds, OutOfSpaceError, StorageUnavailableError; then `dest`
+        is as it was.
+        """
+        manifest = self.manifest(name, version)
+        return pull_model(self._store, manifest, dest, self._options, have=have, progress=progress)
+
+    def models(self) -> dict[str, list[str]]:
+        """Names of all models with their versions, in the order of semantic versioning."""
+        return self._versions.models()
+
+    def manifest(self, name: str, version: str | None = None) -> Manifest:
+        """The manifest of a version; of the latest if None."""
+        check_name(name)
+        if version is not None:
+            check_version(version)
+        return self._versions.manifest(*self._versions.resolve(ModelReference(name, version)))
+
+    def log(self, name: str) -> list[LogRow]:
+        """The versions of a model, in the order of semantic versioning."""
+        return [_log_row(self._versions.manifest(name, version)) for version in self._versions.versions(name)]
+
+    def diff(
+        self, name: str, old: str, new: str, *, progress: ProgressCallback | None = None
+    ) -> list[DiffRow]:
+        """What changed between two versions, tensor by tensor. Either may be `NAME@VERSION` of another model."""
+        first, second = (self._versions.manifest(*_across(name, each)) for each in (old, new))
+        return diff_versions(self._store, first, second, self._options, progress)
+
+    def verify(
+        self,
+        name: str | None = None,
+        version: str | None = None,
+        *,
+        deep: bool = True,
+        progress: ProgressCallback | None = None,
+    ) -> VerifyReport:
+        """Checks a version, a model or everything; `deep` reads every byte and decodes every tensor."""
+        return verify_repository(
+            self._store,
+            self._versions,
+            self._options,
+            name=name,
+            version=version,
+            deep=deep,
+            progress=progress,
+        )
+
+
+def _across(name: str, version: str) -> tuple[str, str]:
+    if "@" not in version:
+        return check_name(name), check_version(version)
+    reference = parse_reference(version)
+    return reference.name, reference.version or ""
+
+
+def _local_place(url: str) -> Path | None:
+    if "://" not in url:
+        return Path(url).expanduser()
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def _log_row(manifest: Manifest) -> LogRow:
+    parent = None
+    if manifest.parent is not None:
+        model, version = manifest.parent
+        parent = version if model == manifest.model else f"{model}@{version}"
+    return LogRow(
+        manifest.version,
+        parent,
+        manifest.created_at,
+        manifest.message,
+        len(manifest.files),
+        sum(len(entry.names) for entry in manifest.files),
+        manifest.raw_bytes,
+        manifest.stored_bytes,
+    )

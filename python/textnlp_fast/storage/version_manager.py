@@ -1,0 +1,289 @@
+"""Names and versions: which there are, which is meant, and the one conditional write that publishes a new one."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final
+
+import semver
+
+from textnlp_fast.errors import (
+    CorruptDataError,
+    InvalidInputError,
+    MissingObjectError,
+    ModelNotFoundError,
+    ObjectExistsError,
+    RepositoryNotFoundError,
+    UnsupportedFormatError,
+    VersionNotFoundError,
+)
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.config import DEFAULT_WINDOW_BYTES
+from textnlp_fast.storage.manifest import (
+    FORMAT,
+    MAX_WINDOW_BYTES,
+    MIN_WINDOW_BYTES,
+    Manifest,
+    seal_document,
+    serialize_manifest,
+)
+from textnlp_fast.storage.manifest_reading import MAX_MANIFEST_BYTES, parse_document, parse_manifest
+
+__all__ = [
+    "ModelReference",
+    "RepositoryInfo",
+    "VersionManager",
+    "check_name",
+    "check_version",
+    "manifest_key",
+    "now_utc",
+    "parse_reference",
+]
+
+REPOSITORY_KEY: Final = "repository.json"
+_REPOSITORY_LIMIT_BYTES: Final = 1 << 16
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
+_MANIFEST_KEY = re.compile(r"models/(?P<name>.+)/versions/(?P<version>[^/]+)\.json", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """`NAME@VERSION`, or `NAME` for its latest version (`version` is None)."""
+
+    name: str
+    version: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryInfo:
+    """What `repository.json` says: decided when the repository is made and the same for all its versions."""
+
+    id: str
+    window_bytes: int
+
+
+def check_name(name: str) -> str:
+    """Returns a model's name, one to four words joined by '/', or raises InvalidInputError."""
+    segments = name.split("/")
+    if len(segments) > 4 or any(not _SEGMENT.fullmatch(part) or part == "versions" for part in segments):
+        raise InvalidInputError(
+            f"{name!r} is not a model name",
+            hint="Use letters, digits, '.', '_' and '-', up to four words joined by '/': org/my-model.",
+        )
+    return name
+
+
+def check_version(version: str) -> str:
+    """Returns a semantic version without build metadata (which has no order), or raises InvalidInputError."""
+    if not _is_version(version):
+        raise InvalidInputError(
+            f"{version!r} is not a version", hint="Use MAJOR.MINOR.PATCH: 1.0.0 or 2.1.0-rc.1."
+        )
+    return version
+
+
+def _is_version(version: str) -> bool:
+    short = len(version) <= 128 and version.isascii() and "+" not in version
+    return short and semver.Version.is_valid(version)
+
+
+def parse_reference(text: str) -> ModelReference:
+    """Reads `NAME@VERSION` or `NAME`."""
+    name, at, version = text.partition("@")
+    return ModelReference(check_name(name), check_version(version) if at else None)
+
+
+def manifest_key(name: str, version: str) -> str:
+    """Key of a version's manifest."""
+    return f"models/{check_name(name)}/versions/{check_version(version)}.json"
+
+
+def now_utc() -> str:
+    """The time, ISO 8601, UTC, whole seconds."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class VersionManager:
+    """Reads and publishes manifests. Thread-safe.
+
+    Manifests never change, so each is read once; those of remote repositories are also kept below the user's cache
+    directory, where the digest in each of them guards against a cache that rotted.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._info: RepositoryInfo | None = None
+        self._manifests: dict[tuple[str, str], Manifest] = {}
+        self._lock = threading.Lock()
+        remote = not store.url.startswith(("file:", "memory:", "/"))
+        self._cache_root = _cache_directory() if remote else None
+
+    # --- the repository -------------------------------------------------------------------------------------------
+
+    def info(self, *, create: bool = False, window_bytes: int | None = None) -> RepositoryInfo:
+        """What `repository.json` says. Makes the repository if `create`, else raises RepositoryNotFoundError."""
+        if self._info is None:
+            try:
+                data = self._store.get(REPOSITORY_KEY, limit_bytes=_REPOSITORY_LIMIT_BYTES)
+            except MissingObjectError:
+                if not create:
+                    raise RepositoryNotFoundError(f"there is no repository at {self._store.url}") from None
+                data = self._create(window_bytes or DEFAULT_WINDOW_BYTES)
+            self._info = _parse_info(data)
+        return self._info
+
+    def _create(self, window_bytes: int) -> bytes:
+        identity = secrets.token_hex(16)
+        data = seal_document(
+            {
+                "created_at": now_utc(),
+                "format": FORMAT,
+                "id": identity,
+                "window_bytes": window_bytes,
+                "write_id": identity,
+            }
+        )
+        try:
+            self._store.create(REPOSITORY_KEY, data)
+        except ObjectExistsError:
+            return self._store.get(REPOSITORY_KEY, limit_bytes=_REPOSITORY_LIMIT_BYTES)
+        return data
+
+    # --- names ----------------------------------------------------------------------------------------------------
+
+    def models(self) -> dict[str, list[str]]:
+        """Every model with its versions, oldest first."""
+        found: dict[str, list[str]] = {}
+        for meta in self._store.list("models"):
+            match = _MANIFEST_KEY.fullmatch(meta.key)
+            if match is not None and _is_version(match["version"]):
+                found.setdefault(match["name"], []).append(match["version"])
+        return {name: sorted(found[name], key=semver.Version.parse) for name in sorted(found)}
+
+    def versions(self, name: str) -> list[str]:
+        """Versions of a model in the order of semantic versioning. Raises ModelNotFoundError."""
+        prefix = f"models/{check_name(name)}/versions"
+        names = (
+            meta.key.removeprefix(prefix + "/").removesuffix(".json") for meta in self._store.list(prefix)
+        )
+        versions = sorted(filter(_is_version, names), key=semver.Version.parse)
+        if not versions:
+            known = ", ".join(list(self.models())[:10])
+            raise ModelNotFoundError(
+                f"there is no model {name!r} in {self._store.url}",
+                hint=f"It has: {known}." if known else "It holds no model yet; push one first.",
+            )
+        return versions
+
+    def resolve(self, reference: ModelReference) -> tuple[str, str]:
+        """Name and version that a reference means; the latest version where it names none."""
+        if reference.version is not None:
+            return reference.name, reference.version
+        versions = self.versions(reference.name)
+        stable = [version for version in versions if not semver.Version.parse(version).prerelease]
+        return reference.name, (stable or versions)[-1]
+
+    def parent_for(self, name: str, version: str) -> str | None:
+        """The highest version below `version`: what a push is coded against unless it is told otherwise."""
+        try:
+            versions = self.versions(name)
+        except ModelNotFoundError:
+            return None
+        wanted = semver.Version.parse(version)
+        return next((other for other in reversed(versions) if semver.Version.parse(other) < wanted), None)
+
+    # --- manifests ------------------------------------------------------------------------------------------------
+
+    def find(self, name: str, version: str) -> Manifest | None:
+        """The manifest of a version, None if there is none."""
+        with self._lock:
+            cached = self._manifests.get((name, version))
+        if cached is not None:
+            return cached
+        try:
+            manifest = self._read(name, version)
+        except MissingObjectError:
+            return None
+        with self._lock:
+            self._manifests[name, version] = manifest
+        return manifest
+
+    def manifest(self, name: str, version: str) -> Manifest:
+        """The manifest of a version. Raises ModelNotFoundError or VersionNotFoundError."""
+        found = self.find(name, version)
+        if found is None:
+            versions = ", ".join(self.versions(name)[-10:])
+            raise VersionNotFoundError(f"{name} has no version {version}", hint=f"It has: {versions}.")
+        return found
+
+    def load_fresh(self, name: str, version: str) -> Manifest:
+        """The manifest as the repository has it now, past every cache. Raises MissingObjectError."""
+        return self._parse(
+            name, version, self._store.get(manifest_key(name, version), limit_bytes=MAX_MANIFEST_BYTES)
+        )
+
+    def every_manifest(self) -> Iterator[tuple[str, str]]:
+        """Names and versions of all manifests."""
+        for name, versions in self.models().items():
+            for version in versions:
+                yield name, version
+
+    def publish(self, manifest: Manifest) -> None:
+        """Creates the manifest's object; from then on the version exists. Raises ObjectExistsError if it did."""
+        self._store.create(manifest_key(manifest.model, manifest.version), serialize_manifest(manifest))
+        with self._lock:
+            self._manifests[manifest.model, manifest.version] = manifest
+
+    def _read(self, name: str, version: str) -> Manifest:
+        key = manifest_key(name, version)
+        if self._cache_root is None:
+            return self.load_fresh(name, version)
+        etag = re.sub(r"[^A-Za-z0-9]", "", self._store.head(key).etag)[:64]
+        path = self._cache_root / self.info().id / name / f"{version}-{etag}.json"
+        with suppress(OSError, CorruptDataError, UnsupportedFormatError):
+            return self._parse(name, version, path.read_bytes())
+        data = self._store.get(key, limit_bytes=MAX_MANIFEST_BYTES)
+        manifest = self._parse(name, version, data)
+        with suppress(OSError):  # the cache only saves time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{secrets.token_hex(8)}")
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        return manifest
+
+    def _parse(self, name: str, version: str, data: bytes) -> Manifest:
+        what = f"the manifest of {name}@{version}"
+        manifest = parse_manifest(data, what)
+        if (manifest.model, manifest.version) != (name, version):
+            raise CorruptDataError(
+                f"{what} is that of {manifest.model}@{manifest.version}, stored in its place"
+            )
+        if manifest.window_bytes != self.info().window_bytes:
+            raise CorruptDataError(f"{what} has windows of another size than its repository")
+        return manifest
+
+
+def _parse_info(data: bytes) -> RepositoryInfo:
+    document = parse_document(data, REPOSITORY_KEY)
+    identity, window = document.get("id"), document.get("window_bytes")
+    if not isinstance(identity, str) or not re.fullmatch(r"[0-9a-f]{32}", identity):
+        raise CorruptDataError(f"{REPOSITORY_KEY} carries no id")
+    if type(window) is not int or not MIN_WINDOW_BYTES <= window <= MAX_WINDOW_BYTES:
+        raise CorruptDataError(f"{REPOSITORY_KEY} carries no usable window_bytes")
+    return RepositoryInfo(identity, window)
+
+
+def _cache_directory() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return Path(root) / "textnlp-fast"

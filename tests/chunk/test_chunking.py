@@ -1,0 +1,210 @@
+"""Chunk boundaries against the sequential definition, on every instruction set, whole and in pieces."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from textnlp_fast import _native, chunking
+from textnlp_fast.errors import InvalidInputError
+
+TESTS = Path(__file__).parent.parent
+VECTORS = json.loads((TESTS / "vectors/chunk_boundaries.json").read_text())
+SLOW_DATA = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def load_reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference_chunking", TESTS / "reference/chunking.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+reference = load_reference()
+
+
+@pytest.fixture(params=_native.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = _native.isa_name()
+    assert _native.force_isa(request.param)
+    yield request.param
+    _native.force_isa(before)
+
+
+def make(kind: str, size: int, seed: int) -> bytes:
+    """Data of one kind: the same call gives the same bytes on every machine."""
+    generator = random.Random(f"{kind}/{seed}")
+    if kind == "random":
+        return generator.randbytes(size)
+    if kind == "constant":
+        return bytes([seed & 0xFF]) * size
+    if kind == "repeating":
+        period = generator.randbytes(generator.randrange(1, 300))
+        return (period * (size // len(period) + 1))[:size]
+    if kind == "two_values":
+        bits = np.unpackbits(np.frombuffer(generator.randbytes(size // 8 + 1), np.uint8))[:size]
+        return bytes(bits * np.uint8(generator.randrange(1, 256)))
+    if kind == "patches":
+        pieces = []
+        while sum(map(len, pieces)) < size:
+            length = generator.randrange(1, 40000)
+            pieces.append(
+                bytes([generator.randrange(256)]) * length
+                if generator.random() < 0.5
+                else generator.randbytes(length)
+            )
+        return b"".join(pieces)[:size]
+    if kind == "dense":
+        # A window that allows an end, again and again: the minimum decides, and skipped positions matter.
+        pieces = []
+        while sum(map(len, pieces)) < size:
+            pieces.append(
+                generator.randbytes(generator.choice([1, 70, 500, 4000, 8100, 8128, 8191])) + ENDING
+            )
+        return b"".join(pieces)[:size]
+    raise AssertionError(kind)
+
+
+def find_ending() -> bytes:
+    """64 bytes whose Gear hash has its top 16 bits zero."""
+    data = random.Random(7).randbytes(400_000)
+    h = 0
+    for position, byte in enumerate(data):
+        h = ((h << 1) + reference.GEAR[byte]) & 0xFFFFFFFFFFFFFFFF
+        if position >= 64 and h >> 48 == 0:
+            return data[position - 63 : position + 1]
+    raise AssertionError("no candidate in 400,000 bytes")
+
+
+ENDING = find_ending()
+KINDS = ["random", "constant", "repeating", "two_values", "patches", "dense"]
+EDGES = [
+    0,
+    1,
+    63,
+    64,
+    65,
+    8127,
+    8128,
+    8191,
+    8192,
+    8193,
+    8256,
+    98303,
+    98304,
+    98305,
+    131071,
+    131072,
+    131073,
+    262144,
+    262145,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_around_every_edge(isa: str, kind: str) -> None:
+    data = make(kind, EDGES[-1], 1)
+    for size in EDGES:
+        assert chunking.boundaries(data[:size]).tolist() == reference.boundaries(data[:size])
+
+
+@SLOW_DATA
+@given(st.sampled_from(KINDS), st.integers(0, 700_000), st.integers(0, 2**32), st.integers(1, 3))
+@example("dense", 700_000, 0, 2)
+def test_equals_the_definition(kind: str, size: int, seed: int, threads: int) -> None:
+    data = make(kind, size, seed)
+    expected = reference.boundaries(data)
+    before = _native.isa_name()
+    try:
+        for name in _native.available_isas():
+            assert _native.force_isa(name)
+            assert chunking.boundaries(data, threads=threads).tolist() == expected, name
+    finally:
+        _native.force_isa(before)
+
+
+@pytest.mark.parametrize("kind", ["random", "dense"])
+def test_large_buffers_in_many_stretches(isa: str, kind: str) -> None:
+    data = make(kind, 12_000_011, 5)
+    vector = VECTORS["large"][kind]
+    assert hashlib.sha256(data).hexdigest() == vector["data_sha256"]
+    for threads in (1, 2, 5):
+        ends = chunking.boundaries(data, threads=threads)
+        assert (len(ends), ends.sum()) == (vector["chunks"], vector["sum_of_ends"])
+        assert hashlib.sha256(ends.astype("<u8").tobytes()).hexdigest() == vector["ends_sha256"]
+
+
+def test_golden_vectors(isa: str) -> None:
+    for vector in VECTORS["small"]:
+        data = make(vector["kind"], vector["size"], vector["seed"])
+        assert hashlib.sha256(data).hexdigest() == vector["data_sha256"]
+        assert chunking.boundaries(data).tolist() == vector["ends"]
+
+
+@SLOW_DATA
+@given(st.sampled_from(KINDS), st.integers(0, 500_000), st.integers(0, 2**32), st.data())
+def test_a_stream_is_cut_as_the_whole(kind: str, size: int, seed: int, data: st.DataObject) -> None:
+    whole = make(kind, size, seed)
+    cuts = data.draw(
+        st.lists(
+            st.one_of(
+                st.integers(0, size), st.sampled_from([0, 1, 64, 8191, 8192]).map(lambda c: min(c, size))
+            ),
+            max_size=30,
+        )
+    )
+    chunker = chunking.Chunker()
+    found: list[int] = []
+    edges = [0, *sorted(cuts), size]
+    for begin, end in zip(edges, edges[1:], strict=False):
+        found += chunker.feed(whole[begin:end]).tolist()
+    assert chunker.bytes_fed == size
+    found += chunker.finish().tolist()
+    assert found == chunking.boundaries(whole).tolist()
+    assert chunker.bytes_fed == 0
+
+
+@pytest.mark.parametrize("piece", [1, 13, 63, 64, 65, 4096])
+def test_small_pieces(isa: str, piece: int) -> None:
+    whole = make("dense", 200_000, 9)
+    chunker = chunking.Chunker()
+    found = [
+        end for at in range(0, len(whole), piece) for end in chunker.feed(whole[at : at + piece]).tolist()
+    ]
+    assert found + chunker.finish().tolist() == reference.boundaries(whole)
+
+
+def test_an_edit_moves_only_the_cuts_beside_it() -> None:
+    data = make("random", 3_000_000, 3)
+    edited = data[:1_000_000] + b"inserted" + data[1_000_000:]
+    before = {int(end) for end in chunking.boundaries(data)}
+    after = {int(end) - 8 if end > 1_000_000 else int(end) for end in chunking.boundaries(edited)}
+    assert len(before - after) <= 4
+    assert len(before & after) >= 30
+
+
+def test_buffers_of_every_kind() -> None:
+    data = make("random", 300_000, 4)
+    expected = chunking.boundaries(data).tolist()
+    for buffer in (
+        bytearray(data),
+        memoryview(data),
+        np.frombuffer(data, np.uint8),
+        np.frombuffer(data, "<u2").reshape(3, -1),
+    ):
+        assert chunking.boundaries(buffer).tolist() == expected
+    with pytest.raises(InvalidInputError, match="C-contiguous"):
+        chunking.boundaries(np.frombuffer(data, np.uint8)[::2])
+    with pytest.raises(InvalidInputError):
+        chunking.Chunker().feed("text")

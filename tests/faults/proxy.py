@@ -1,0 +1,201 @@
+"""An HTTP proxy on loopback that does to chosen requests what networks do.
+
+Requests go to one upstream server, answers come back. A fault applies to requests that match its method and
+path, one after another, skips the first ``after`` of them and hits the next ``times``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Literal
+from urllib.parse import urlsplit
+
+Kind = Literal[
+    "lose_answer",  # upstream does it, the client's connection is cut
+    "lose_request",  # upstream never sees it, the client's connection is cut
+    "cut_body",  # the answer's headers promise the whole body, half of it comes
+    "delay",  # the answer comes after `seconds`
+    "status",  # upstream never sees it, the client gets `code`
+    "status_after",  # upstream does it, the client gets `code`
+    "ignore_conditions",  # upstream sees the request without its If-Match and If-None-Match
+    "corrupt_answer",  # one bit of the answer's body is flipped
+    "corrupt_request",  # one bit of the request's body is flipped
+]
+_HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "proxy-connection",
+}
+
+
+@dataclass
+class Fault:
+    """What to do to which requests. ``hits`` counts how often it was done.
+
+    ``meanwhile`` runs when upstream has answered and the client has not heard of it yet.
+    """
+
+    kind: Kind
+    method: str = ".*"
+    path: str = ".*"
+    after: int = 0
+    times: int = 1
+    code: int = 503
+    seconds: float = 0.0
+    meanwhile: Callable[[], None] | None = None
+    hits: int = 0
+    _seen: int = field(default=0, repr=False)
+
+    def applies(self, method: str, path: str) -> bool:
+        """Whether this request is one to harm; counts it."""
+        if not re.fullmatch(self.method, method) or not re.search(self.path, path):
+            return False
+        self._seen += 1
+        if not self.after < self._seen <= self.after + self.times:
+            return False
+        self.hits += 1
+        return True
+
+
+class FaultProxy:
+    """The proxy, running from ``with`` to the end of the block.
+
+    ``requests`` records what came: (method, path).
+    """
+
+    def __init__(self, upstream_url: str) -> None:
+        parts = urlsplit(upstream_url)
+        assert parts.hostname and parts.port
+        self.upstream = (parts.hostname, parts.port)
+        self.requests: list[tuple[str, str]] = []
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def inject(self, fault: Fault) -> Fault:
+        """Add a fault; of several that match a request the first does its harm."""
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def heal(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._faults.clear()
+
+    def count(self, method: str) -> int:
+        """How many requests of this method came."""
+        return sum(1 for seen, _ in self.requests if seen == method)
+
+    def fault_for(self, method: str, path: str) -> Fault | None:
+        with self._lock:
+            self.requests.append((method, path))
+            return next((fault for fault in self._faults if fault.applies(method, path)), None)
+
+    def __enter__(self) -> FaultProxy:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _flipped(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
+
+
+def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet: the tests look at what was done, not at what was said."""
+
+        def _forward(self) -> None:
+            fault = proxy.fault_for(self.command, self.path)
+            kind = fault.kind if fault else None
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if kind == "lose_request":
+                self._cut()
+                return
+            if fault and kind == "status":
+                self._answer(fault.code, [], b"")
+                return
+            if kind == "corrupt_request":
+                body = _flipped(body)
+            if kind == "ignore_conditions":
+                del self.headers["If-Match"], self.headers["If-None-Match"]
+            status, headers, answer = self._ask_upstream(body)
+            if fault and fault.meanwhile:
+                fault.meanwhile()
+            if fault and kind == "delay":
+                time.sleep(fault.seconds)
+            if kind == "lose_answer":
+                self._cut()
+            elif fault and kind == "status_after":
+                self._answer(fault.code, [], b"")
+            elif kind == "cut_body":
+                self._answer(status, headers, answer, send=len(answer) // 2)
+                self._cut()
+            else:
+                self._answer(status, headers, _flipped(answer) if kind == "corrupt_answer" else answer)
+
+        def _ask_upstream(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+            connection = http.client.HTTPConnection(*proxy.upstream, timeout=60)
+            try:
+                headers = {
+                    name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP
+                }
+                connection.request(self.command, self.path, body=body, headers=headers)
+                answer = connection.getresponse()
+                return answer.status, answer.getheaders(), answer.read()
+            finally:
+                connection.close()
+
+        def _answer(
+            self, status: int, headers: list[tuple[str, str]], body: bytes, *, send: int | None = None
+        ) -> None:
+            self.send_response_only(status)
+            length = str(len(body))
+            for name, value in headers:
+                if name.lower() == "content-length":
+                    length = value  # of HEAD: the object's, with no body behind it
+                elif name.lower() not in _HOP_BY_HOP:
+                    self.send_header(name, value)
+            if status != 204:
+                self.send_header("Content-Length", length)
+            self.end_headers()
+            self.wfile.write(body if send is None else body[:send])
+            self.wfile.flush()
+
+        def _cut(self) -> None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward
+
+    return Handler
