@@ -201,6 +201,21 @@ def test_an_output_that_overlaps_the_base_is_refused() -> None:
     assert room[len(base) :].tobytes() == target
 
 
+def test_an_output_that_overlaps_the_input_is_refused() -> None:
+    room = np.zeros(4096, dtype=np.uint8)
+    for at in (0, 1, 999):
+        with pytest.raises(InvalidInputError, match="overlaps"):
+            codec.encode_into(room[:1000], room[at : at + 1100], dtype="U8")
+        with pytest.raises(InvalidInputError, match="overlaps"):
+            codec.encode_into(bytes(1000), room[at : at + 1100], room[:1000], dtype="U8")
+    written = codec.encode_into(room[:1000], room[1000:2100], dtype="U8")
+    payload = room[1000 : 1000 + written]
+    for begin in (1, 1000, 1000 + written - 1):
+        with pytest.raises(InvalidInputError, match="overlaps"):
+            codec.decode_into(payload, room[begin : begin + 1000])
+    codec.decode_into(payload, room[2100:3100])
+
+
 def test_arguments_out_of_range_are_refused() -> None:
     for frame_size in (0, 1, 63, 65, (1 << 24) + 64):
         with pytest.raises(InvalidInputError, match="frame size"):

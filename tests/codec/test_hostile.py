@@ -291,6 +291,8 @@ BAD: Final[dict[str, bytes]] = {
     "a constant plane of nothing": frame(PLANES, "U8", 512, b"\x01"),
     "no planes": frame(PLANES, "U8", 512, b""),
     "half an element in planes": frame(PLANES, "U16", 511, b"\x01\x07\x01\x07"),
+    "half an element as it is": frame(SAME, "F16", 511),
+    "half an element, raw": frame(RAW, "F64", 12, bytes(12)),
     "a frame of nothing": frame(SAME, "U8", 0),
     "a raw frame of nothing": frame(RAW, "U8", 0),
     "a frame above 16 MiB": frame(SAME, "U8", (1 << 24) + 1),

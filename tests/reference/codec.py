@@ -327,6 +327,7 @@ def read_header(reader: Bytes) -> Header:
     if body_size is None:
         body_size = int.from_bytes(reader.take(3), "little")
     require(1 <= size <= MAX_FRAME_SIZE, "decoded size out of range")
+    require(size % BY_NUMBER[number].size == 0, "a piece of an element")
     require(body_size <= size, "body larger than what it decodes to")
     return Header(mode, BY_NUMBER[number], size, reader.at, body_size)
 
@@ -359,7 +360,6 @@ def decode_frame(payload: bytes, header: Header, base: bytes | None) -> bytes:
     if header.mode == SAME:
         assert base is not None
         return base
-    require(header.size % header.element.size == 0, "a piece of an element")
     if header.mode == PLANES:
         return decode_planes(reader, header)
     assert base is not None
