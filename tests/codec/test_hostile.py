@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from codec.guard import Guarded
 from codec.inputs import DTYPES, ISAS, forced, pair
 from reference import codec as reference
+from reference import codec_streams as streams
 from reference import codec_writer as writer
 from reference.codec import DELTA, PLANES, RAW, SAME, TYPES, Scheme
 from reference.codec_writer import DeltaForm, PlaneForm, TableForm, frame, pack_bits, varint
@@ -48,11 +49,11 @@ def core(payload: bytes, size: int, base: bytes | None) -> Verdict:
 def oracle(payload: bytes, size: int, base: bytes | None) -> Verdict:
     try:
         return reference.decode(payload, size, base)
-    except reference.CorruptFrame:
+    except streams.CorruptFrame:
         return "corrupt"
-    except reference.UnsupportedFrame:
+    except streams.UnsupportedFrame:
         return "unsupported"
-    except reference.MissingBase:
+    except streams.MissingBase:
         return "no base"
 
 
