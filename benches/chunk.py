@@ -185,9 +185,8 @@ def main() -> None:
             rows.append(
                 {"data": name, "chunks": chunks, "checked": checked, "gb_per_s": speeds, "ratios": ratios}
             )
-            print(
-                f"{name}: {len(data) / MEGABYTE:.0f} MiB, {chunks} chunks, {len(data) / chunks:.0f} bytes each"
-            )
+            mean = len(data) / chunks
+            print(f"{name}: {len(data) // MEGABYTE} MiB, {chunks} chunks, {mean:.0f} bytes each")  # noqa: T201
             print(f"  checked: {', '.join(checked)}")  # noqa: T201
             for who, speed in speeds.items():
                 print(f"  {who:24} {speed:6.2f} GB/s")  # noqa: T201

@@ -37,7 +37,7 @@ def boundaries(data: Any, *, threads: int = 0) -> npt.NDArray[np.uint64]:
 
 
 class Chunker:
-    """The chunks of data that comes in pieces: the same as ``boundaries`` of the whole, however it is cut."""
+    """Chunks of data that comes in pieces: the same as ``boundaries`` of the whole, however it is cut."""
 
     __slots__ = ("_chunker",)
 
@@ -53,8 +53,8 @@ class Chunker:
     def feed(self, data: Any, *, threads: int = 0) -> npt.NDArray[np.uint64]:
         """Takes the next bytes; returns the ends, from the first byte fed, of the chunks now complete.
 
-        A feed of some megabytes runs at full speed; what it ends with, less than 128 KiB, stays open. Feed one
-        chunker from one thread at a time.
+        A feed of some megabytes runs at full speed; what it ends with, less than 128 KiB, stays open. Feed
+        one chunker from one thread at a time.
 
         Raises:
             InvalidInputError: ``data`` is not a C-contiguous buffer; nothing was taken.
