@@ -8,6 +8,11 @@
 // moving on by eight bytes renames the planes, nothing is shifted and no carry is propagated. The top 32 bits of h
 // follow every eight bytes (and four bytes later from the planes 5-7); between, the top 16 run on in plain arithmetic
 // with an error that doubles a byte and is bounded, so a byte within it is a suspect.
+// gcc 12's own headers leave "undefined" vectors undefined, and warn of it at every use.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include <immintrin.h>
 
 #include "chunk/chunk_kernels.h"
