@@ -13,7 +13,7 @@ namespace {
 // Below this share of changed elements a frame is sparse: finer shares, one segment.
 constexpr double kSparseShare = 0.2;
 constexpr unsigned kSparseTableLog = 15;
-constexpr unsigned kDenseTableLog = 11;
+constexpr unsigned kDenseTableLog = 10;
 // Vector kernels keep up to 64 tokens in registers.
 constexpr unsigned kVectorTokens = 64;
 
