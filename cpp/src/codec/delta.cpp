@@ -36,7 +36,7 @@ TokenScheme dense_scheme(std::size_t element_bytes) {
 }
 
 TokenScheme sparse_scheme(std::size_t element_bytes) {
-  return element_bytes == 2 ? TokenScheme{12, 2} : dense_scheme(element_bytes);
+  return element_bytes == 2 ? TokenScheme{2, 1} : dense_scheme(element_bytes);
 }
 
 // The tables of a frame while they are made: counts by context, then shares, neighbours with like shares sharing one.
