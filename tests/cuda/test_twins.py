@@ -1,4 +1,4 @@
-"""The CUDA twins: their arithmetic lane by lane on the CPU, what they say without a device, and the kernels with one."""
+"""The CUDA twins: their arithmetic lane by lane on the CPU, what they say without a device, the kernels with one."""
 
 from __future__ import annotations
 
@@ -84,7 +84,10 @@ def test_info_says_what_there_is() -> None:
 
 
 def test_imports_where_no_device_is_visible() -> None:
-    code = "from textnlp_fast import _native; info = _native.cuda_info(); assert info['device_count'] == 0 and info['reason']"
+    code = (
+        "from textnlp_fast import _native; info = _native.cuda_info();"
+        "assert info['device_count'] == 0 and info['reason']"
+    )
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={"CUDA_VISIBLE_DEVICES": "", "PATH": ""}, timeout=60
     )
