@@ -3,8 +3,8 @@
     python benches/chunk.py [--size-mb 64] [--rounds 7] [--threads 1] [--json out.json]
 
 Peers that are not installed are left out. Rounds are interleaved; a row gives the median, and the ratio of medians
-to the row it is compared with. pyfastcdc and fastcdc cut by another hash, at the same target size (64 KiB); hf-xet hashes each
-chunk too, so it is compared with chunking + BLAKE3 of each chunk, and its file hash checks our boundaries.
+to the row it is compared with. pyfastcdc and fastcdc cut by another hash, at the same target size (64 KiB); hf-xet
+hashes each chunk too, so it is compared with chunking + BLAKE3 of each chunk, and its file hash checks our boundaries.
 """
 
 from __future__ import annotations
