@@ -2,9 +2,16 @@
 
     python benches/chunk.py [--size-mb 64] [--rounds 7] [--threads 1] [--json out.json]
 
+<<<<<<< HEAD
 Peers that are not installed are left out. Rounds are interleaved; a row gives the median, and the ratio of medians
 to the row it is compared with. pyfastcdc and fastcdc cut by another hash, at the same target size (64 KiB); hf-xet
 hashes each chunk too, so it is compared with chunking + BLAKE3 of each chunk, and its file hash checks our boundaries.
+=======
+Peers that are not installed are left out. Rounds are interleaved; a row gives the median, and the ratio of
+medians to the row it is compared with. pyfastcdc and fastcdc cut by another hash, at the same target size
+(64 KiB); hf-xet hashes each chunk too, so it is compared with chunking + BLAKE3 of each chunk, and its file
+hash checks our boundaries.
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -184,9 +191,8 @@ def main() -> None:
             rows.append(
                 {"data": name, "chunks": chunks, "checked": checked, "gb_per_s": speeds, "ratios": ratios}
             )
-            print(
-                f"{name}: {len(data) / MEGABYTE:.0f} MiB, {chunks} chunks, {len(data) / chunks:.0f} bytes each"
-            )
+            mean = len(data) / chunks
+            print(f"{name}: {len(data) // MEGABYTE} MiB, {chunks} chunks, {mean:.0f} bytes each")
             print(f"  checked: {', '.join(checked)}")
             for who, speed in speeds.items():
                 print(f"  {who:24} {speed:6.2f} GB/s")

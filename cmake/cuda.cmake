@@ -20,8 +20,9 @@ endif()
 if(TEXTNLP_FAST_HAS_CUDA)
   file(GLOB cuda_sources CONFIGURE_DEPENDS cuda/*.cu)
   add_library(textnlp_fast_cuda STATIC ${cuda_sources})
+  # CMake up to 3.25 does not know how to ask nvcc 13 for C++20.
   set_target_properties(textnlp_fast_cuda PROPERTIES
-    CUDA_STANDARD 20
+    CUDA_STANDARD 17
     CUDA_STANDARD_REQUIRED ON
     CUDA_RUNTIME_LIBRARY Static
     CUDA_VISIBILITY_PRESET hidden

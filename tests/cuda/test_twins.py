@@ -1,4 +1,4 @@
-"""The CUDA twins: their arithmetic lane by lane on the CPU, what they say without a device, the kernels with one."""
+"""The CUDA twins: their arithmetic lane by lane, what they say without a device, the kernels with one."""
 
 from __future__ import annotations
 
