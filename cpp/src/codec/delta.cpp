@@ -263,7 +263,8 @@ bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* b
   choose_tables(model);
   const double body = (model.bits + raw) / 8;
   const unsigned segments = choose_segments(count, body);
-  if (body + segments * (sizeof(std::uint32_t) * kLanes + 4) + 8 >= static_cast<double>(limit)) return false;
+  if (body + static_cast<double>(segments * (sizeof(std::uint32_t) * kLanes + 4)) + 8 >= static_cast<double>(limit))
+    return false;
 
   write_model(out, model);
   for (unsigned c = 0; c < rule.contexts; ++c) {
