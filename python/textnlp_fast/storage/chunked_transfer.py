@@ -23,8 +23,8 @@ from textnlp_fast.tensors import read_into
 __all__ = [
     "BufferPool",
     "Cancelled",
-    "OpenFiles",
     "DigestCheck",
+    "OpenFiles",
     "Progress",
     "ProgressCallback",
     "decode_window",
@@ -229,8 +229,9 @@ def run_in_order(
 ) -> Iterator[Result]:
     """Results of `work` in the order of `items`, made by `workers` threads.
 
-    An item's cost is held against the budget from before its start until its result was taken and used. The first
-    error, in the order of the items, is raised once the threads that run have stopped; no further item is started.
+    An item's cost is held against the budget from before its start until its result was taken and used. The
+    first error, in the order of the items, is raised once the threads that run have stopped; no further
+    item is started.
     """
     pending: list[tuple[Future[Result], int]] = []
     used = 0

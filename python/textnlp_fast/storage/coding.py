@@ -51,8 +51,8 @@ class _Payloads:
 class Coder:
     """Codes the steps of a plan and hands the windows, in order, to the shard writer.
 
-    A base comes from a local file where `held` has it (hashed before by the caller), else from the repository,
-    decoded window by window and checked against its digest before anything is published.
+    A base comes from a local file where `held` has it (hashed before by the caller), else from the
+    repository, decoded window by window and checked against its digest before anything is published.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Coder:
         ]
 
     def _base_chain(self, step: CodeStep) -> list[Content]:
-        """What must be decoded, root first, to have the step's base; nothing if it is held or there is none."""
+        """What must be decoded, root first, for the step's base; nothing if it is held or there is none."""
         if step.base is None or step.base in self._held:
             return []
         return chain_of(self._reused, step.base)[::-1]

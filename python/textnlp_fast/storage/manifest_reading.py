@@ -1,7 +1,7 @@
 """Reads sealed documents and manifests, which come from a bucket that others may write to.
 
-Everything is checked before anything is used: every count is bounded, every path stays inside the directory it names,
-every extent lies inside its object and every chain of bases ends.
+Everything is checked before anything is used: every count is bounded, every path stays inside the directory
+it names, every extent lies inside its object and every chain of bases ends.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def parse_document(data: bytes | memoryview, what: str) -> dict[str, Any]:
 def parse_manifest(data: bytes | memoryview, what: str = "the manifest") -> Manifest:
     """Reads and validates a manifest.
 
-    Errors: UnsupportedFormatError for a format number other than this one, DigestMismatchError if bytes of it
-    changed, CorruptDataError for anything that would lead outside the version's directory or its objects, or to
-    unbounded work.
+    Errors: UnsupportedFormatError for a format number other than this one, DigestMismatchError if bytes of
+    it changed, CorruptDataError for anything that would lead outside the version's directory or its
+    objects, or to unbounded work.
     """
     document = parse_document(data, what)
     try:

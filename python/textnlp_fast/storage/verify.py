@@ -31,7 +31,10 @@ _READ_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be. `where` is a version, an object, or a tensor or file of a version."""
+    """Something that is not as it should be.
+
+    `where` is a version, an object, or a tensor or file of a version.
+    """
 
     kind: Literal["missing", "corrupt", "unsupported"]
     where: str
@@ -79,8 +82,8 @@ def verify_repository(
 ) -> VerifyReport:
     """Checks one version, all versions of a model, or the whole repository.
 
-    Always: every manifest is valid, every object is there in its full size. `deep`: every object and every tensor
-    match their digests. Manifests are read from the repository, past every cache.
+    Always: every manifest is valid, every object is there in its full size. `deep`: every object and every
+    tensor match their digests. Manifests are read from the repository, past every cache.
     """
     versions.info()
     problems: list[Problem] = []
