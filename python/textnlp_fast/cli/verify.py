@@ -51,8 +51,6 @@ def command(
     stored = f"{report.objects} objects ({show_size(report.object_bytes)})"
     print_line(f"{report.versions} versions, {stored}, {depth}: {verdict}")
     if report.unreferenced:
-        print_line(
-            f"{len(report.unreferenced)} objects ({show_size(report.unreferenced_bytes)}) belong to no version: "
-            "left by an interrupted push, harmless"
-        )
+        spare = f"{len(report.unreferenced)} objects ({show_size(report.unreferenced_bytes)})"
+        print_line(f"{spare} belong to no version: left by an interrupted push, harmless")
     return code
