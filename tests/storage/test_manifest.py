@@ -29,7 +29,9 @@ def make_manifest() -> Manifest:
     contents = {
         H: Content(H, "OPAQUE", 100, "frames", None, (Extent(OBJECT, 0, 90),)),
         A: Content(A, "BF16", 10_000, "frames", B, tuple(Extent(OBJECT, 100 + n * 50, 50) for n in range(3))),
-        B: Content(B, "BF16", 10_000, "frames", None, tuple(Extent(OBJECT, 300 + n * 90, 90) for n in range(3))),
+        B: Content(
+            B, "BF16", 10_000, "frames", None, tuple(Extent(OBJECT, 300 + n * 90, 90) for n in range(3))
+        ),
         C: Content(C, "OPAQUE", 7, "raw", None, (Extent(OBJECT, 600, 7),)),
     }
     weights = FileEntry("model.safetensors", 10_100, "safetensors", file_digest([H, A]), (H, A), ("weight",))
@@ -44,7 +46,7 @@ def make_manifest() -> Manifest:
         files=(weights, config),
         contents=contents,
         objects={OBJECT: 1000},
-        stored_bytes=1000,
+        new_objects=frozenset({OBJECT}),
         message="größer",
         metadata={"step": "7"},
     )
@@ -139,6 +141,8 @@ def in_content(digest: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
         (lambda document: document.update(parent="0.9.0"), "parent"),
         (lambda document: document.update(metadata={"step": 7}), "metadata"),
         (lambda document: document.pop("contents"), "no 'contents'"),
+        (lambda document: document.update(new_objects=[1]), "new_objects"),
+        (lambda document: document.update(new_objects=[-1]), "new_objects"),
     ],
 )
 def test_hostile_manifests_are_refused(change: Callable[[dict[str, Any]], None], reason: str) -> None:

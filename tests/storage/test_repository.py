@@ -43,7 +43,9 @@ def test_a_file_comes_back_byte_for_byte(tmp_path: Path, repository: Repository,
     assert repository.verify().ok
 
 
-def test_a_directory_comes_back_with_every_file(tmp_path: Path, repository: Repository, makers: Makers) -> None:
+def test_a_directory_comes_back_with_every_file(
+    tmp_path: Path, repository: Repository, makers: Makers
+) -> None:
     source = makers.directory(tmp_path / "in", makers.tensors())
     repository.push(source, "m", "1.0.0")
     repository.pull("m", "1.0.0", tmp_path / "deep" / "er" / "out")
@@ -139,7 +141,9 @@ def test_nothing_is_stored_twice(tmp_path: Path, repository: Repository, makers:
     assert makers.tree(tmp_path / "out") == makers.tree(tmp_path / "b")
 
 
-def test_files_that_are_not_tensors_share_chunks(tmp_path: Path, repository: Repository, makers: Makers) -> None:
+def test_files_that_are_not_tensors_share_chunks(
+    tmp_path: Path, repository: Repository, makers: Makers
+) -> None:
     rng = np.random.default_rng(3)
     blob = rng.integers(0, 256, 1_000_000, np.uint8).tobytes()
     for version, content in (("1.0.0", blob), ("1.1.0", blob[:500_000] + b"inserted" + blob[500_000:])):
@@ -152,7 +156,9 @@ def test_files_that_are_not_tensors_share_chunks(tmp_path: Path, repository: Rep
     assert report.stored_bytes < 300_000
 
 
-def test_pushing_the_same_again_changes_nothing(tmp_path: Path, repository: Repository, makers: Makers) -> None:
+def test_pushing_the_same_again_changes_nothing(
+    tmp_path: Path, repository: Repository, makers: Makers
+) -> None:
     source = makers.write(tmp_path / "m.safetensors", makers.tensors())
     repository.push(source, "m", "1.0.0")
     before = makers.tree(tmp_path / "repository")
@@ -206,7 +212,9 @@ def test_parents_can_be_named(tmp_path: Path, repository: Repository, makers: Ma
         shared.push(source, "tuned", "1.1.0", parent="base@9.0.0")
 
 
-def test_automatic_parent_is_the_highest_below(tmp_path: Path, repository: Repository, makers: Makers) -> None:
+def test_automatic_parent_is_the_highest_below(
+    tmp_path: Path, repository: Repository, makers: Makers
+) -> None:
     tensors = makers.tensors()
     parents = {}
     for number, version in enumerate(["2.0.0", "1.0.0", "1.9.0", "1.10.0", "2.0.0-rc.1", "3.0.0"]):
@@ -265,7 +273,9 @@ def test_the_same_push_makes_the_same_objects(tmp_path: Path, makers: Makers) ->
     assert found[0] == found[1]
 
 
-def test_update_in_place_moves_only_what_changed(tmp_path: Path, repository: Repository, makers: Makers) -> None:
+def test_update_in_place_moves_only_what_changed(
+    tmp_path: Path, repository: Repository, makers: Makers
+) -> None:
     tensors = makers.tensors(rows=256)
     one, two = tmp_path / "one", tmp_path / "two"
     makers.directory(one, tensors)
@@ -381,7 +391,9 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, repository: Repository, mak
     assert not list(elsewhere.iterdir())
 
 
-def test_diff_tells_what_happened_to_each_tensor(tmp_path: Path, repository: Repository, makers: Makers) -> None:
+def test_diff_tells_what_happened_to_each_tensor(
+    tmp_path: Path, repository: Repository, makers: Makers
+) -> None:
     old = {
         "same": np.arange(4096, dtype=np.uint16),
         "changed": np.full(8192, 0x3F80, np.uint16),
@@ -432,14 +444,18 @@ def test_what_is_missing_is_named(tmp_path: Path, repository: Repository, makers
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["", "/m", "m/", "../m", "a/../b", "a b", "a/versions/b", "-m", "m@1", "ü", "a/b/c/d/e"])
+@pytest.mark.parametrize(
+    "name", ["", "/m", "m/", "../m", "a/../b", "a b", "a/versions/b", "-m", "m@1", "ü", "a/b/c/d/e"]
+)
 def test_odd_names_are_refused(tmp_path: Path, repository: Repository, makers: Makers, name: str) -> None:
     source = makers.write(tmp_path / "m.safetensors", makers.tensors())
     with pytest.raises(InvalidInputError, match="not a model name"):
         repository.push(source, name, "1.0.0")
 
 
-@pytest.mark.parametrize("version", ["", "1", "1.0", "v1.0.0", "01.0.0", "1.0.0+build", "1.0.0/..", "latest", "1.0.٣"])
+@pytest.mark.parametrize(
+    "version", ["", "1", "1.0", "v1.0.0", "01.0.0", "1.0.0+build", "1.0.0/..", "latest", "1.0.٣"]
+)
 def test_odd_versions_are_refused(
     tmp_path: Path, repository: Repository, makers: Makers, version: str
 ) -> None:

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from textnlp_fast.delta import codec
-from textnlp_fast.errors import CorruptDataError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import (
+    DATA_ERRORS,
     BufferPool,
     DigestCheck,
     OpenFiles,
@@ -179,9 +179,9 @@ class Coder:
         chain = self._base_chain(step)
         if chain:
             try:
-                decode_window(chain, piece.window, fetched, base, threads=self._threads_each)
+                decode_window(self._store, chain, piece.window, fetched, base, threads=self._threads_each)
                 self._check.update(piece.step, chain[-1], piece.window, base)
-            except CorruptDataError as error:
+            except DATA_ERRORS as error:
                 raise with_context(
                     error, f"the stored base of tensor {step.part.name!r} is damaged"
                 ) from error

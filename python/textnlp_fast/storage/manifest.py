@@ -96,7 +96,8 @@ class FileEntry:
 class Manifest:
     """One version of a model.
 
-    `contents` is closed under bases: no other manifest is needed to rebuild the files.
+    `contents` is closed under bases: no other manifest is needed to rebuild the files. `new_objects` are
+    those that this version's push made; the others it found.
     """
 
     model: str
@@ -108,13 +109,18 @@ class Manifest:
     files: tuple[FileEntry, ...]
     contents: Mapping[str, Content]
     objects: Mapping[str, int]
-    stored_bytes: int = 0
+    new_objects: frozenset[str] = frozenset()
     message: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def raw_bytes(self) -> int:
         return sum(entry.size for entry in self.files)
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the repository grew by, manifest aside."""
+        return sum(self.objects[digest] for digest in self.new_objects)
 
     def wanted(self) -> set[str]:
         """Digests of the contents that the files are made of; the other contents are there as bases."""
@@ -205,9 +211,9 @@ def serialize_manifest(manifest: Manifest) -> bytes:
         "message": manifest.message,
         "metadata": dict(manifest.metadata),
         "model": manifest.model,
+        "new_objects": sorted(index[digest] for digest in manifest.new_objects),
         "objects": [[digest, manifest.objects[digest]] for digest in objects],
         "parent": list(manifest.parent) if manifest.parent else None,
-        "stored_bytes": manifest.stored_bytes,
         "version": manifest.version,
         "window_bytes": manifest.window_bytes,
         "write_id": manifest.write_id,

@@ -103,7 +103,7 @@ def push_model(
     files = take_inventory(request.path, threads=options.thread_count, progress=progress)
     existing = versions.find(request.name, request.version)
     parent = _parent_of(versions, request, existing)
-    known = list(_known_manifests(versions, request))
+    known = [_found_by(existing)] if existing is not None else list(_known_manifests(versions, request))
     missing = _missing_objects(store, [*known, parent, existing], options.thread_count)
     plan = plan_push(
         files,
@@ -159,6 +159,16 @@ def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator
             yield versions.manifest(request.name, version)
     for name in list(models)[:_KNOWN_MODELS]:
         yield versions.manifest(name, models[name][-1])
+
+
+def _found_by(existing: Manifest) -> Manifest:
+    """The version without what its own push stored: coding that again makes the same objects again."""
+    found = {
+        digest: content
+        for digest, content in existing.contents.items()
+        if not any(extent.object in existing.new_objects for extent in content.extents)
+    }
+    return replace(existing, contents=closure(existing.contents, found))
 
 
 def _missing_objects(store: ObjectStore, manifests: Sequence[Manifest | None], threads: int) -> set[str]:
@@ -262,7 +272,7 @@ def _assemble(
         files=plan.files,
         contents=needed,
         objects={digest: objects[digest] for digest in used},
-        stored_bytes=sum({shard.digest: shard.size for shard in coded.shards}.values()),
+        new_objects=frozenset(shard.digest for shard in coded.shards) & used,
         message=request.message,
         metadata=dict(request.metadata),
     )
