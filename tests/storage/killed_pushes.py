@@ -1,7 +1,7 @@
 """Pushes in a loop until it is killed; run by test_kill.py, once, as a process of its own.
 
-Arguments: folder, number of kills, seed. Prints a line for each kill. Forks a child for each part, so that nothing
-waits for Python to start fifty times; this process itself never starts a thread.
+Arguments: folder, number of kills, seed. Prints a line for each kill. Forks a child for each part, so that
+nothing waits for Python to start fifty times; this process itself never starts a thread.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ def open_repository(folder: Path) -> Repository:
 
 
 def write_model(folder: Path, seed: int) -> Path:
-    """A model of 0.8 MB whose tensors differ a little from seed to seed."""
-    rng = np.random.default_rng(1)
-    moved = np.random.default_rng(seed)
+    """A model of 1 MB: half of its tensors are new with each seed, the others differ a little."""
+    steady, moved = np.random.default_rng(1), np.random.default_rng(seed)
     header, body = [], b""
     for number in range(8):
-        array = (rng.normal(0, 0.02, 50_000).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-        array += (moved.random(array.shape) < 0.1).astype(np.uint16)
+        array = steady.integers(0x3C00, 0x3D00, 1 << 16, np.uint16)
+        if number % 2:
+            array = moved.integers(0, 1 << 16, 1 << 16, np.uint16)
+        else:
+            array[:: 50 + seed % 7] += 1
         end = len(body) + array.nbytes
-        header.append(f'"t{number}":{{"dtype":"BF16","shape":[50000],"data_offsets":[{len(body)},{end}]}}')
+        header.append(f'"t{number}":{{"dtype":"BF16","shape":[65536],"data_offsets":[{len(body)},{end}]}}')
         body += array.tobytes()
     text = ("{" + ",".join(header) + "}").encode()
     path = folder / f"model-{seed}.safetensors"
@@ -57,8 +59,12 @@ def push_forever(folder: Path, seed: int) -> None:
 
 def check(folder: Path, seed: int) -> None:
     """What has to hold after a kill."""
-    report = open_repository(folder).verify()
+    repository = open_repository(folder)
+    before = leftovers(folder)
+    report = repository.verify()
     assert report.ok, report.problems
+    say(f"left behind: {before}")
+    sys.stdout.flush()
     push_next(folder, seed)
     repository = open_repository(folder)
     newest = repository.models()["m"][-1]
@@ -66,6 +72,18 @@ def check(folder: Path, seed: int) -> None:
     pulled = next((folder / "out").glob("*.safetensors")).read_bytes()
     assert pulled == (folder / f"model-{seed}.safetensors").read_bytes()
     assert repository.verify("m", newest).ok
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def leftovers(folder: Path) -> int:
+    """Objects and temporary files that no version names: the kill came in the middle."""
+    if not (folder / "repository" / "repository.json").exists():
+        return 0
+    temporaries = len(list((folder / "repository" / ".tmp").glob("*")))
+    return temporaries + len(open_repository(folder).verify(deep=False).unreferenced)
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -94,16 +112,16 @@ def main() -> int:
         os.kill(pusher, signal.SIGKILL)
         _, status = os.waitpid(pusher, 0)
         if not os.WIFSIGNALED(status):
-            print(f"kill {number}: the pusher ended by itself")
+            say(f"kill {number}: the pusher ended by itself")
             return 1
         checker = in_child(lambda folder=folder, number=number: check(folder, 500 + number))  # type: ignore[misc]
         _, status = os.waitpid(checker, 0)
         if status:
-            print(f"kill {number}, {delay_s:.3f} s into a push: the repository was harmed")
+            say(f"kill {number}, {delay_s:.3f} s into a push: the repository was harmed")
             return 1
-        objects = sum(1 for path in (folder / "repository" / "objects").rglob("*") if path.is_file())
         versions = len(list((folder / "repository" / "models").rglob("*.json")))
-        print(f"kill {number}: {delay_s:.3f} s, {versions} versions, {objects} objects")
+        say(f"kill {number}: {delay_s:.3f} s, {versions} versions")
+        sys.stdout.flush()  # the next child must not inherit it
     return 0
 
 

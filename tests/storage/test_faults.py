@@ -21,7 +21,6 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage import Repository, TransferOptions
-from textnlp_fast.storage.chunked_transfer import object_key
 
 Makers = Any
 

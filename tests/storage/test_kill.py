@@ -1,4 +1,4 @@
-"""kill -9 at fifty random moments of a push: the repository opens, `verify` is clean, the next push succeeds."""
+"""kill -9 at fifty random moments: the repository opens, `verify` is clean, the next push succeeds."""
 
 from __future__ import annotations
 
@@ -22,3 +22,6 @@ def test_killed_pushes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith("kill ")]
     assert len(lines) == 50
+    left = [int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("left behind")]
+    assert len(left) == 50
+    assert any(left), "no kill came in the middle of a push: the test proves nothing"

@@ -1,4 +1,4 @@
-"""Push and pull over whole models: what comes back is what went in, and only what is new is stored or moved."""
+"""Push and pull over whole models: what comes back is what went in; only what is new is stored or moved."""
 
 from __future__ import annotations
 

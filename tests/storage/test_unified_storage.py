@@ -16,7 +16,7 @@ async def test_the_example_of_the_specification(
     tmp_path: Path, makers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    makers.write(Path("model.safetensors"), makers.tensors())
+    source = makers.write(tmp_path / "model.safetensors", makers.tensors())
     storage = UnifiedModelStorage(
         StorageConfig(
             provider="local", bucket_name="textnlp-models", enable_sharding=True, enable_versioning=True
@@ -25,7 +25,7 @@ async def test_the_example_of_the_specification(
     await storage.upload_model(model_path="model.safetensors", model_name="custom-llm", version="1.0.0")
     assert (tmp_path / "textnlp-models" / "repository.json").is_file()
     await storage.download_model("custom-llm", "1.0.0", "out")
-    assert Path("out/model.safetensors").read_bytes() == Path("model.safetensors").read_bytes()
+    assert makers.tree(tmp_path / "out")["model.safetensors"] == source.read_bytes()
 
 
 @pytest.mark.parametrize("provider", ["local", "memory"])
