@@ -7,9 +7,8 @@ from pathlib import Path
 
 from hypothesis import settings
 
-sys.path.insert(
-    0, str(Path(__file__).parent)
-)  # tests import `faults.proxy`, `servers` and `reference` by name
+# Tests import `faults.proxy`, `servers`, `attacks` and `reference` by name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 pytest_plugins = ["servers"]
 

@@ -61,8 +61,7 @@ py::list frames(const py::object& payload) {
   while (at < from.size()) {
     FrameInfo info;
     Status status = read_frame_header(from.data() + at, from.size() - at, &info);
-    const bool cut = status.code == Code::corrupt && status.position == from.size() - at;
-    if (cut || (status.ok() && info.encoded_size > from.size() - at)) break;
+    if (status.code == Code::truncated || (status.ok() && info.encoded_size > from.size() - at)) break;
     status.position += at;
     raise_if_failed(status);
     found.append(py::make_tuple(static_cast<unsigned>(info.mode), static_cast<unsigned>(info.dtype), info.encoded_size,

@@ -8,7 +8,8 @@ namespace {
 const char* error_class(Code code) {
   switch (code) {
     case Code::invalid_argument: return "InvalidInputError";
-    case Code::corrupt: return "CorruptDataError";
+    case Code::corrupt:
+    case Code::truncated: return "CorruptDataError";
     case Code::unsupported: return "UnsupportedFormatError";
     case Code::device_error: return "DeviceError";
     default: return "InternalError";
@@ -25,7 +26,8 @@ void raise_if_failed(const Status& status) {
   }
   const py::object error = py::module_::import("textnlp_fast.errors").attr(error_class(status.code));
   std::string message = status.message;
-  const bool placed = status.code == Code::corrupt || status.code == Code::unsupported;
+  const bool placed =
+      status.code == Code::corrupt || status.code == Code::truncated || status.code == Code::unsupported;
   if (placed) message += " (at byte " + std::to_string(status.position) + ")";
   py::object instance = error(message);
   if (placed) instance.attr("position") = status.position;

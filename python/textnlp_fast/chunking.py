@@ -1,8 +1,9 @@
-"""Content-defined chunking: cut bytes where their content says so, so that an edit moves only the cuts beside it.
+"""Content-defined chunking: cut bytes where their content says so; an edit moves only the cuts beside it.
 
-The Gear hash with the parameters of the public Xet protocol: a chunk ends behind the byte at which the hash of the last
-64 bytes has its top 16 bits zero, once the chunk has 8 KiB; at the latest at 128 KiB. The target is 64 KiB. The same
-bytes give the same chunks for any number of threads, any processor and any cutting of a stream.
+The Gear hash with the parameters of the public Xet protocol: a chunk ends behind the byte at which the hash
+of the last 64 bytes has its top 16 bits zero, once the chunk has 8 KiB; at the latest at 128 KiB. The target
+is 64 KiB. The same bytes give the same chunks for any number of threads, any processor and any cutting of a
+stream.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ TARGET_CHUNK_BYTES: int = 65536
 def boundaries(data: Any, *, threads: int = 0) -> npt.NDArray[np.uint64]:
     """Returns the end offsets (exclusive) of the chunks of ``data``: ascending, the last one is its length.
 
-    ``data`` is anything with the buffer protocol or a CPU tensor (DLPack), C-contiguous; it is read in place with the
-    GIL released, on up to ``threads`` threads (0: all). Empty data has no chunks.
+    ``data`` is anything with the buffer protocol or a CPU tensor (DLPack), C-contiguous; it is read in place
+    with the GIL released, on up to ``threads`` threads (0: all). Empty data has no chunks.
 
     Raises:
         InvalidInputError: ``data`` is no such buffer.
@@ -36,7 +37,7 @@ def boundaries(data: Any, *, threads: int = 0) -> npt.NDArray[np.uint64]:
 
 
 class Chunker:
-    """The chunks of data that comes in pieces: the same as ``boundaries`` of the whole, however it is cut."""
+    """Chunks of data that comes in pieces: the same as ``boundaries`` of the whole, however it is cut."""
 
     __slots__ = ("_chunker",)
 
@@ -50,10 +51,10 @@ class Chunker:
         return fed
 
     def feed(self, data: Any, *, threads: int = 0) -> npt.NDArray[np.uint64]:
-        """Takes the next bytes and returns the ends, counted from the first byte fed, of the chunks now complete.
+        """Takes the next bytes; returns the ends, from the first byte fed, of the chunks now complete.
 
-        A feed of some megabytes runs at full speed; what it ends with, less than 128 KiB, stays open. Feed one chunker
-        from one thread at a time.
+        A feed of some megabytes runs at full speed; what it ends with, less than 128 KiB, stays open. Feed
+        one chunker from one thread at a time.
 
         Raises:
             InvalidInputError: ``data`` is not a C-contiguous buffer; nothing was taken.
@@ -62,6 +63,6 @@ class Chunker:
         return ends
 
     def finish(self) -> npt.NDArray[np.uint64]:
-        """Ends the data: returns the end of the last chunk, or nothing if it is complete. The chunker starts anew."""
+        """Ends the data: returns the last chunk's end, or nothing if it is complete. Starts anew."""
         ends: npt.NDArray[np.uint64] = self._chunker.finish()
         return ends

@@ -43,7 +43,7 @@ class TextnlpFastError(Exception):
         return f"{message}\n{self.hint}" if self.hint else message
 
 
-# --- fix the call -----------------------------------------------------------------------------------------------------
+# --- fix the call -------------------------------------------------------------------------------------------
 
 
 class InvalidInputError(TextnlpFastError, ValueError):
@@ -55,13 +55,18 @@ class InvalidInputError(TextnlpFastError, ValueError):
 class SafetensorsError(InvalidInputError):
     """A safetensors file breaks the format; nothing was read from it."""
 
-    default_hint = "Write the file again with a current safetensors library; a partial download looks like this too."
+    default_hint = (
+        "Write the file again with a current safetensors library; a partial download looks like this too."
+    )
 
 
 class UnsafeFileError(InvalidInputError):
     """A pickle file was given: loading one runs code, so none is read."""
 
-    default_hint = "Convert it on a machine you trust: safetensors.torch.save_file(torch.load(path, weights_only=True), out)."
+    default_hint = (
+        "Convert it on a machine you trust: safetensors.torch.save_file(torch.load(path, "
+        "weights_only=True), out)."
+    )
 
 
 class RepositoryNotFoundError(InvalidInputError, LookupError):
@@ -90,7 +95,7 @@ class VersionExistsError(InvalidInputError):
     default_hint = "Push under a new version number."
 
 
-# --- fetch again, or restore ------------------------------------------------------------------------------------------
+# --- fetch again, or restore --------------------------------------------------------------------------------
 
 
 class CorruptDataError(TextnlpFastError):
@@ -108,10 +113,13 @@ class DigestMismatchError(CorruptDataError):
 class MissingObjectError(CorruptDataError):
     """An object that a manifest names is not in the repository."""
 
-    default_hint = "Restore it from a backup or push the version again from its files; `verify` lists all that is missing."
+    default_hint = (
+        "Restore it from a backup or push the version again from its files; `verify` lists all "
+        "that is missing."
+    )
 
 
-# --- upgrade ----------------------------------------------------------------------------------------------------------
+# --- upgrade ------------------------------------------------------------------------------------------------
 
 
 class UnsupportedFormatError(TextnlpFastError):
@@ -122,7 +130,7 @@ class UnsupportedFormatError(TextnlpFastError):
     position: int | None = None
 
 
-# --- read again and retry ---------------------------------------------------------------------------------------------
+# --- read again and retry -----------------------------------------------------------------------------------
 
 
 class ConflictError(TextnlpFastError):
@@ -149,14 +157,17 @@ class StorageUnavailableError(TextnlpFastError):
     default_hint = "Nothing was published. Run the command again: what was uploaded is not sent twice."
 
 
-# --- log in, free space, fall back, report ----------------------------------------------------------------------------
+# --- log in, free space, fall back, report ------------------------------------------------------------------
 
 
 class AuthenticationError(TextnlpFastError):
     """The object store refused the credentials."""
 
     exit_code = 9
-    default_hint = "Log in with the provider's own tool (for AWS: `aws sso login`, or a role), or check the bucket policy."
+    default_hint = (
+        "Log in with the provider's own tool (for AWS: `aws sso login`, or a role), or check the "
+        "bucket policy."
+    )
 
 
 class OutOfSpaceError(TextnlpFastError):

@@ -1,4 +1,4 @@
-"""Writes tests/vectors/chunk_boundaries.json from the sequential definition. Run once; the result is committed."""
+"""Writes tests/vectors/chunk_boundaries.json from the sequential definition; the result is committed."""
 
 from __future__ import annotations
 

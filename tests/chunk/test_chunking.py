@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -167,7 +168,7 @@ def test_a_stream_is_cut_as_the_whole(kind: str, size: int, seed: int, data: st.
     chunker = chunking.Chunker()
     found: list[int] = []
     edges = [0, *sorted(cuts), size]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         found += chunker.feed(whole[begin:end]).tolist()
     assert chunker.bytes_fed == size
     found += chunker.finish().tolist()

@@ -138,7 +138,9 @@ def wide(base: Words, rng: np.random.Generator) -> Words:
     size = rng.integers(0, bits, len(base)).astype(np.uint64)
     move = rng.integers(0, 1 << 63, len(base), dtype=np.uint64) >> (np.uint64(63) - size)
     narrow = move.astype(base.dtype)
-    return np.where(rng.random(len(base)) < 0.5, base + narrow, base - narrow)
+    narrow[rng.random(len(base)) < 0.5] *= base.dtype.type(2**bits - 1)
+    out: Words = base + narrow
+    return out
 
 
 def half_same(base: Words, rng: np.random.Generator) -> Words:
@@ -147,23 +149,27 @@ def half_same(base: Words, rng: np.random.Generator) -> Words:
 
 
 def noise_like(base: Words, rng: np.random.Generator) -> Words:
-    return rng.integers(0, 256, base.nbytes, dtype=np.uint8).view(base.dtype)
+    data: Words = rng.integers(0, 256, base.nbytes, dtype=np.uint8)
+    out: Words = data.view(base.dtype)
+    return out
 
 
 def flipped_signs(base: Words, rng: np.random.Generator) -> Words:
     top = base.dtype.type(1 << (base.dtype.itemsize * 8 - 1))
-    return np.where(rng.random(len(base)) < 0.5, base ^ top, base)
+    out: Words = base.copy()
+    out[rng.random(len(base)) < 0.5] ^= top
+    return out
 
 
 def one_changed(base: Words, rng: np.random.Generator) -> Words:
-    out = base.copy()
+    out: Words = base.copy()
     if len(out):
         out[rng.integers(0, len(out))] ^= out.dtype.type(1)
     return out
 
 
 def ends_changed(base: Words, rng: np.random.Generator) -> Words:
-    out = base.copy()
+    out: Words = base.copy()
     if len(out):
         out[0] ^= out.dtype.type(3)
         out[-1] ^= out.dtype.type(3)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from codec.inputs import DTYPES, ISAS, decoded, forced, pair
-from reference.codec import TYPES, elements, ordered
+from reference.codec import TYPES, ordered
+from reference.codec_streams import elements
 from textnlp_fast.delta import codec
 from textnlp_fast.errors import InvalidInputError
 
@@ -201,6 +202,21 @@ def test_an_output_that_overlaps_the_base_is_refused() -> None:
     assert room[len(base) :].tobytes() == target
 
 
+def test_an_output_that_overlaps_the_input_is_refused() -> None:
+    room = np.zeros(4096, dtype=np.uint8)
+    for at in (0, 1, 999):
+        with pytest.raises(InvalidInputError, match="overlaps"):
+            codec.encode_into(room[:1000], room[at : at + 1100], dtype="U8")
+        with pytest.raises(InvalidInputError, match="overlaps"):
+            codec.encode_into(bytes(1000), room[at : at + 1100], room[:1000], dtype="U8")
+    written = codec.encode_into(room[:1000], room[1000:2100], dtype="U8")
+    payload = room[1000 : 1000 + written]
+    for begin in (1, 1000, 1000 + written - 1):
+        with pytest.raises(InvalidInputError, match="overlaps"):
+            codec.decode_into(payload, room[begin : begin + 1000])
+    codec.decode_into(payload, room[2100:3100])
+
+
 def test_arguments_out_of_range_are_refused() -> None:
     for frame_size in (0, 1, 63, 65, (1 << 24) + 64):
         with pytest.raises(InvalidInputError, match="frame size"):
@@ -229,7 +245,7 @@ def places(data: bytes, dtype: str) -> list[int]:
     """Where each element stands among the values of its type."""
     element = TYPES[dtype]
     if dtype in ("I8", "I16", "I32", "I64"):
-        return np.frombuffer(data, dtype=dtype.lower().replace("i", "int")).tolist()
+        return [int(value) for value in np.frombuffer(data, dtype=dtype.lower().replace("i", "int"))]
     return [ordered(value, element) for value in elements(data, element.size)]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +25,7 @@ from codec.inputs import (
 from reference.codec import TYPES
 from textnlp_fast.delta import codec
 
-MAX_HEADER = 10
+MAX_HEADER = 9
 
 
 @settings(max_examples=300, deadline=None)
@@ -94,8 +97,29 @@ def test_several_segments(dtype: str, change: str) -> None:
     alone = codec.encode(target, dtype=dtype, frame_size_bytes=frame_size)
     for isa in ISAS:
         with forced(isa):
+            assert codec.encode(target, base, dtype=dtype, frame_size_bytes=frame_size) == payload, isa
+            assert codec.encode(target, dtype=dtype, frame_size_bytes=frame_size) == alone, isa
             assert decoded(payload, len(target), base) == target
             assert decoded(alone, len(target)) == target
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["spread", "together"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.19, 0.1999, 0.2, 0.2001, 0.21, 0.3, 1.0])
+@pytest.mark.parametrize("dtype", ["BF16", "I16", "F32"])
+def test_shares_of_changes_around_the_sparse_limit(dtype: str, share: float, together: bool) -> None:
+    """Encoders may pack changed elements while they are few: however many, and wherever they are."""
+    for count in (40, 10_000, 10_007, 140_000):
+        rng = np.random.default_rng(count)
+        base = np.frombuffer(pair(dtype, count, count)[1], dtype=f"u{TYPES[dtype].size}")
+        places = np.arange(count) if together else rng.permutation(count)
+        target = base.copy()
+        target[places[: round(share * count)]] += rng.integers(1, 30, round(share * count)).astype(base.dtype)
+        payloads = set()
+        for isa in ISAS:
+            with forced(isa):
+                payloads.add(codec.encode(target, base, dtype=dtype))
+        assert len(payloads) == 1
+        assert decoded(payloads.pop(), target.nbytes, base.tobytes()) == target.tobytes()
 
 
 @settings(max_examples=100, deadline=None)
@@ -159,6 +183,20 @@ def test_threads_do_not_change_a_byte(dtype: str) -> None:
         again = codec.encode(target, base, dtype=dtype, frame_size_bytes=1024, threads=threads)
         assert again == payload
         assert decoded(payload, len(target), base, threads=threads) == target
+
+
+def test_calls_from_many_threads_do_not_meet() -> None:
+    """The lock is released while the core works: every call must have its own scratch."""
+    cases = [pair(dtype, 20_000 + 977 * number, number) for number, dtype in enumerate(DTYPES)]
+
+    def there_and_back(number: int) -> bool:
+        dtype = DTYPES[number % len(DTYPES)]
+        target, base = cases[number % len(DTYPES)]
+        payload = codec.encode(target, base, dtype=dtype, frame_size_bytes=4096, threads=2)
+        return decoded(payload, len(target), base, threads=2) == target
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(there_and_back, range(4 * len(DTYPES))))
 
 
 def test_modes_are_what_the_data_asks_for() -> None:

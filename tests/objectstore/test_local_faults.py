@@ -253,6 +253,7 @@ def test_a_key_below_an_object_is_refused(store: ObjectStore) -> None:
 
 def test_what_is_no_object_is_not_seen(store: ObjectStore, tmp_path: Path) -> None:
     root = tmp_path / "store"
+    root.mkdir()
     os.mkfifo(root / "pipe")
     (root / "outside").symlink_to("/etc")
     (root / "dangling").symlink_to(root / "nowhere")
@@ -261,6 +262,17 @@ def test_what_is_no_object_is_not_seen(store: ObjectStore, tmp_path: Path) -> No
     for read in (store.get, store.head, lambda key: store.get_range(key, 0, 1)):
         with pytest.raises(MissingObjectError):
             read("pipe")
+
+
+def test_opening_makes_no_folder(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "mistyped" / "place")
+    assert list(store.list()) == []
+    with pytest.raises(MissingObjectError):
+        store.get("repository.json")
+    store.delete("repository.json")
+    assert list(tmp_path.iterdir()) == []
+    store.create("repository.json", b"{}")
+    assert open_store(tmp_path / "mistyped" / "place").get("repository.json") == b"{}"
 
 
 def test_a_store_that_cannot_be(tmp_path: Path) -> None:

@@ -72,10 +72,12 @@ def test_plain_http_is_for_this_machine(aws_environment: None, monkeypatch: pyte
     for endpoint in ("minio.example:9000", "ftp://host", "http://"):
         with pytest.raises(InvalidInputError, match="endpoint"):
             open_store("s3://bucket", endpoint_url=endpoint)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://minio.example")
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")  # obstore's own switch does not count
-    with pytest.raises(InvalidInputError, match="in clear"):
-        open_store("s3://bucket")
+    for variable in ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, "http://minio.example")
+            with pytest.raises(InvalidInputError, match="in clear"):
+                open_store("s3://bucket")
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])

@@ -1,4 +1,4 @@
-"""The sequential definition of the chunk boundaries, one byte after the other. Slow, short, obviously right."""
+"""The sequential definition of the chunk boundaries, byte after byte. Slow, short, obviously right."""
 
 from __future__ import annotations
 

@@ -15,19 +15,21 @@ from reference.codec import (
     CODED_PLANE,
     CONSTANT_PLANE,
     DELTA,
-    LANES,
     OWN_TABLE,
     PLANES,
     RAW_PLANE,
-    STATE_FLOOR,
     TYPES,
     VERSION,
     ZERO_ONLY,
     Scheme,
-    Table,
     context_field,
-    elements,
     ordered,
+)
+from reference.codec_streams import (
+    LANES,
+    STATE_FLOOR,
+    Table,
+    elements,
     predicted_from,
     segment_ranges,
     to_bytes,
@@ -127,7 +129,7 @@ class LaneWriter:
 
 def frame(mode: int, dtype: str, size: int, body: bytes = b"") -> bytes:
     head = bytes([VERSION << 4 | mode, TYPES[dtype].number]) + varint(size)
-    return head + (varint(len(body)) if mode in (PLANES, DELTA) else b"") + body
+    return head + (len(body).to_bytes(3, "little") if mode in (PLANES, DELTA) else b"") + body
 
 
 @dataclass(frozen=True, slots=True)

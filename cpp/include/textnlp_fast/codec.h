@@ -36,16 +36,17 @@ struct EncodeOptions {
 std::size_t encode_bound(std::size_t size, std::size_t frame_size) noexcept;
 
 // Encodes `size` bytes of elements of `dtype` into consecutive frames at `out`. `base` is null or holds `size` bytes of
-// the same dtype, which decode() will need too. `*written` receives the encoded bytes.
+// the same dtype, which decode() will need too; `out` overlaps neither. `*written` receives the encoded bytes. The same
+// input gives the same bytes on every processor, whatever the threads.
 Status encode(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
               const EncodeOptions& options, std::uint8_t* out, std::size_t capacity, std::size_t* written) noexcept;
 
-// Reads the frame header at `payload`. `position` of a failure counts from `payload`. A header cut short by the end of
-// `payload` fails with Code::corrupt at position `size`.
+// Reads the frame header at `payload`. `position` of a failure counts from `payload`. A header that goes on past the end
+// of `payload` fails with Code::truncated.
 Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInfo* info) noexcept;
 
 // Decodes whole frames that together make exactly `size` bytes. `base` is null or holds `size` bytes; `out` may be
-// `base`, else they must not overlap. On failure `out` holds nothing of use.
+// `base`, else the three must not overlap. On failure `out` holds nothing of use.
 Status decode(const std::uint8_t* payload, std::size_t payload_size, const std::uint8_t* base, std::uint8_t* out,
               std::size_t size, unsigned threads) noexcept;
 

@@ -8,6 +8,7 @@ enum class Code : std::uint8_t {
   ok = 0,
   invalid_argument,  // the call is wrong: fix it
   corrupt,           // the bytes are wrong: fetch them again
+  truncated,         // the bytes end too early: read more, or fetch them again
   unsupported,       // the bytes are from a newer format: upgrade
   out_of_memory,
   device_error,  // the accelerator failed or is absent: use the CPU
@@ -16,7 +17,7 @@ enum class Code : std::uint8_t {
 
 struct [[nodiscard]] Status {
   Code code = Code::ok;
-  // Byte offset in the input at which the fault was seen; meaningful for `corrupt` and `unsupported`.
+  // Byte offset in the input at which the fault was seen; meaningful for `corrupt`, `truncated` and `unsupported`.
   std::uint64_t position = 0;
   // Static storage, never freed.
   const char* message = "";

@@ -8,6 +8,11 @@
 // moving on by eight bytes renames the planes, nothing is shifted and no carry is propagated. The top 32 bits of h
 // follow every eight bytes (and four bytes later from the planes 5-7); between, the top 16 run on in plain arithmetic
 // with an error that doubles a byte and is bounded, so a byte within it is a suspect.
+// gcc 12's own headers leave "undefined" vectors undefined, and warn of it at every use.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include <immintrin.h>
 
 #include "chunk/chunk_kernels.h"
@@ -114,6 +119,9 @@ constexpr int kSuspectBelow = 16;
   const __m512i weights_first = _mm512_set1_epi32(0x10204080);
   const __m512i weights_second = _mm512_set1_epi32(0x01020408);
   const __m512i zero = _mm512_setzero_si512();
+  // Read where they are: compilers copy tables they know to the stack, 2 KiB a call.
+  const std::int8_t(*digit)[256] = kPlanes.digit;
+  asm("" : "+r"(digit));
   __mmask64 high[4];
   __m512i digits6[4];
   __m512i digits7[4];
@@ -124,7 +132,7 @@ constexpr int kSuspectBelow = 16;
 #pragma GCC unroll 8
   for (int plane = 0; plane < 8; ++plane) {
     __m512i table[4];
-    for (int i = 0; i < 4; ++i) table[i] = _mm512_load_si512(kPlanes.digit[plane] + 64 * i);
+    for (int i = 0; i < 4; ++i) table[i] = _mm512_load_si512(digit[plane] + 64 * i);
     __m512i digits[4];
     for (int i = 0; i < 4; ++i) digits[i] = look_up(table, rows[i], high[i]);
     const __m512i old = state[plane];

@@ -30,7 +30,15 @@ constexpr ShiftedGear kShifted = make_shifted_gear();
 // suspects a little more and misses nothing.
 constexpr std::uint64_t kSuspectBelow = std::uint64_t{1} << 51;
 
-static void walk_scalar_lanes(GearLanes* lanes, std::size_t blocks, std::uint16_t* suspects) noexcept {
+// A branch that is never taken is cheaper than the arithmetic compilers put in its place: the barrier keeps it one.
+[[gnu::always_inline]] inline void note(std::uint64_t hash, unsigned lane, std::uint16_t* mask) noexcept {
+  if (__builtin_expect(hash < kSuspectBelow, 0)) {
+    *mask = static_cast<std::uint16_t>(*mask | (1U << lane));
+    asm volatile("");
+  }
+}
+
+[[maybe_unused]] static void walk_scalar_lanes(GearLanes* lanes, std::size_t blocks, std::uint16_t* suspects) noexcept {
   std::uint64_t hash[kScalarLanes];
   std::memcpy(hash, lanes->state, sizeof hash);
   const std::uint8_t* at[kScalarLanes];
@@ -45,11 +53,11 @@ static void walk_scalar_lanes(GearLanes* lanes, std::size_t blocks, std::uint16_
       const std::uint64_t three = two + kShifted.rows[1][bytes[2]];
       const std::uint64_t last = three + kShifted.rows[0][bytes[3]];
       hash[lane] = last;
-      if (__builtin_expect(one < kSuspectBelow, 0) || __builtin_expect(two < kSuspectBelow, 0) ||
-          __builtin_expect(three < kSuspectBelow, 0) || __builtin_expect(last < kSuspectBelow, 0)) {
-        std::uint16_t& mask = suspects[four / kGearPart];
-        mask = static_cast<std::uint16_t>(mask | (1U << lane));
-      }
+      std::uint16_t* mask = suspects + four / kGearPart;
+      note(one, lane, mask);
+      note(two, lane, mask);
+      note(three, lane, mask);
+      note(last, lane, mask);
     }
   }
   for (unsigned lane = 0; lane < kScalarLanes; ++lane) lanes->at[lane] = at[lane] + blocks * kGearBlock;

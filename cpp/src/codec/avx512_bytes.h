@@ -47,15 +47,15 @@ struct RankLookup {
   }
 
   template <bool kWide>
-  inline __m512i pick(const __m512i* table, __m512i rank) const {
+  TEXTNLP_FAST_INLINE __m512i pick(const __m512i* table, __m512i rank) const {
     return kWide ? _mm512_permutex2var_epi16(table[0], rank, table[1]) : _mm512_permutexvar_epi16(rank, table[0]);
   }
 };
 
 // Symbols of one step, as 16-bit lanes.
 template <bool kWide>
-inline __m512i take_ranked(Lanes& lanes, Stream& stream, const RankLookup& lookup, __m512i slot_mask,
-                           const Shifts& shifts) {
+TEXTNLP_FAST_INLINE __m512i take_ranked(Lanes& lanes, Stream& stream, const RankLookup& lookup, __m512i slot_mask,
+                                        const Shifts& shifts) {
   const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
   __m512i rank = _mm512_setzero_si512();
   if (kWide) {
@@ -85,7 +85,7 @@ struct Entries {
 };
 
 // Fetches thirty-two slot entries by 16-bit index and unpacks them.
-inline Entries gather_entries(const std::uint32_t* slots, __m512i index) {
+TEXTNLP_FAST_INLINE Entries gather_entries(const std::uint32_t* slots, __m512i index) {
   const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), slots, 4);
   const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), slots, 4);
   const __m512i lows =
@@ -100,8 +100,8 @@ inline Entries gather_entries(const std::uint32_t* slots, __m512i index) {
   return entries;
 }
 
-inline __m512i take_slots(Lanes& lanes, Stream& stream, const std::uint32_t* slots, __m512i slot_mask,
-                          const Shifts& shifts) {
+TEXTNLP_FAST_INLINE __m512i take_slots(Lanes& lanes, Stream& stream, const std::uint32_t* slots, __m512i slot_mask,
+                                       const Shifts& shifts) {
   const Entries entries = gather_entries(slots, _mm512_and_si512(lanes.low, slot_mask));
   lanes = advance(lanes, entries.freq, entries.offset, shifts);
   refill(lanes, stream);
@@ -191,12 +191,12 @@ bool bytes_decode(SegmentInput* segments, unsigned count, const ByteDecodeTable*
       [&](std::size_t at, unsigned symbol) { out[at] = static_cast<std::uint8_t>(symbol); });
 }
 
-inline __m512i join_bytes(__m512i upper, __m512i lower, bool rotate) {
+TEXTNLP_FAST_INLINE __m512i join_bytes(__m512i upper, __m512i lower, bool rotate) {
   const __m512i joined = _mm512_or_si512(_mm512_slli_epi16(upper, 8), lower);
   return rotate ? _mm512_or_si512(_mm512_srli_epi16(joined, 1), _mm512_slli_epi16(joined, 15)) : joined;
 }
 
-inline __m512i load_bytes(const std::uint8_t* bytes) {
+TEXTNLP_FAST_INLINE __m512i load_bytes(const std::uint8_t* bytes) {
   return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)));
 }
 
@@ -216,7 +216,7 @@ struct Symbols {
   __m512i start;
 };
 
-inline Symbols gather_symbols(const EncodeSymbol* symbols, __m512i index) {
+TEXTNLP_FAST_INLINE Symbols gather_symbols(const EncodeSymbol* symbols, __m512i index) {
   const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), symbols, 4);
   const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), symbols, 4);
   return {_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1),
@@ -249,7 +249,7 @@ struct SymbolWindow {
 
   [[nodiscard]] bool holds_all() const { return last - first < kSymbols; }
 
-  inline Symbols find(__m512i byte) const {
+  TEXTNLP_FAST_INLINE Symbols find(__m512i byte) const {
     const __m512i index = _mm512_sub_epi16(byte, _mm512_set1_epi16(static_cast<short>(first)));
     return {_mm512_permutex2var_epi16(freq[0], index, freq[1]), _mm512_permutex2var_epi16(start[0], index, start[1])};
   }

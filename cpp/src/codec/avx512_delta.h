@@ -6,9 +6,11 @@ namespace textnlp_fast {
 namespace {
 namespace avx512 {
 
-inline __m512i load16(const std::uint8_t* data, std::size_t element) { return _mm512_loadu_si512(data + 2 * element); }
+TEXTNLP_FAST_INLINE __m512i load16(const std::uint8_t* data, std::size_t element) {
+  return _mm512_loadu_si512(data + 2 * element);
+}
 
-inline __m512i set16(unsigned value) { return _mm512_set1_epi16(static_cast<short>(value)); }
+TEXTNLP_FAST_INLINE __m512i set16(unsigned value) { return _mm512_set1_epi16(static_cast<short>(value)); }
 
 // Base elements to table numbers.
 struct ContextOf {
@@ -23,7 +25,7 @@ struct ContextOf {
         first(set16(rule.context_base)),
         last(set16(rule.contexts - 1)) {}
 
-  inline __m512i operator()(__m512i base) const {
+  TEXTNLP_FAST_INLINE __m512i operator()(__m512i base) const {
     const __m512i field = _mm512_and_si512(_mm512_srl_epi16(base, shift), mask);
     return _mm512_min_epu16(_mm512_subs_epu16(field, first), last);
   }
@@ -31,20 +33,20 @@ struct ContextOf {
 
 // Sign-magnitude to ordered integers and back. With kFloat false both leave the bits alone.
 template <bool kFloat>
-inline __m512i ordered(__m512i bits) {
+TEXTNLP_FAST_INLINE __m512i ordered(__m512i bits) {
   if (!kFloat) return bits;
   return _mm512_xor_si512(bits, _mm512_or_si512(_mm512_srai_epi16(bits, 15), set16(0x8000)));
 }
 
 template <bool kFloat>
-inline __m512i unordered(__m512i value) {
+TEXTNLP_FAST_INLINE __m512i unordered(__m512i value) {
   if (!kFloat) return value;
   // Top bit set: flip it. Else flip all.
   return _mm512_ternarylogic_epi64(value, _mm512_srai_epi16(value, 15), set16(0x8000), 0x4b);
 }
 
 // floor(log2) of every lane that is not zero.
-inline __m512i log2_16(__m512i value) {
+TEXTNLP_FAST_INLINE __m512i log2_16(__m512i value) {
   const __m512i even = _mm512_lzcnt_epi32(_mm512_and_si512(value, _mm512_set1_epi32(0xffff)));
   const __m512i odd = _mm512_lzcnt_epi32(_mm512_srli_epi32(value, 16));
   return _mm512_sub_epi16(set16(31), _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
@@ -73,7 +75,7 @@ struct Tokenizer {
         lead_mask(set16((1u << scheme.mantissa) - 1)) {}
 
   template <bool kRaw>
-  inline Tokens operator()(__m512i residual) const {
+  TEXTNLP_FAST_INLINE Tokens operator()(__m512i residual) const {
     const __m512i size = _mm512_abs_epi16(residual);
     const __m512i negative = _mm512_srli_epi16(residual, 15);
     const __mmask32 bucket = _mm512_cmpgt_epu16_mask(size, direct);
@@ -112,12 +114,13 @@ void survey_steps(const std::uint8_t* target, const std::uint8_t* base, std::siz
     const __m512i to = load16(target, step * kLanes);
     const __m512i field = _mm512_and_si512(_mm512_srl_epi16(from, shift), mask);
     most = _mm512_max_epu16(most, field);
-    if (step % kSampleSteps == 0) {
-      alignas(64) std::uint16_t sample[kLanes];
-      _mm512_store_si512(sample, field);
-      for (const std::uint16_t one : sample) survey.totals[one] += kSampleSteps;
-    }
     const __mmask32 changed = _mm512_cmpneq_epi16_mask(to, from);
+    if (step % kSampleSteps == 0) {
+      // Changed lanes go where nobody looks: no branch depends on them.
+      alignas(64) std::uint16_t sample[kLanes];
+      _mm512_store_si512(sample, _mm512_mask_mov_epi16(field, changed, set16(kMaxContextField)));
+      for (const std::uint16_t one : sample) survey.unchanged[one] += kSampleSteps;
+    }
     work.masks[step] = changed;
     if (packed <= work.capacity) {
       const __m512i residual = _mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from));
@@ -171,7 +174,7 @@ struct Cells {
     clear();
   }
 
-  inline void add(__m512i index, TokenCounts* counts) {
+  TEXTNLP_FAST_INLINE void add(__m512i index, TokenCounts* counts) {
     alignas(64) std::uint64_t packed[8];
     _mm512_store_si512(packed, index);
 #pragma GCC unroll 8
@@ -260,7 +263,7 @@ void prepare_packed(const DeltaRule& rule, const DeltaEncodeTables& tables, Spar
 }
 
 // Raw bits of a step, into the states.
-inline void put_raw(WideLanes& lanes, const Tokens& tokens, std::uint16_t*& words) {
+TEXTNLP_FAST_INLINE void put_raw(WideLanes& lanes, const Tokens& tokens, std::uint16_t*& words) {
   const __m512i high = upper_halves(lanes);
   // Room for n bits: the upper half is below 2^(16 - n).
   const __mmask32 need = _mm512_test_epi16_mask(
@@ -365,7 +368,7 @@ struct ResidualOf {
 
   // Takes the raw bits of a step out of the states and returns the residuals.
   template <bool kMaySkip>
-  inline __m512i take(__m512i token, Lanes& lanes, Stream& stream) const {
+  TEXTNLP_FAST_INLINE __m512i take(__m512i token, Lanes& lanes, Stream& stream) const {
     const __m512i base = _mm512_permutex2var_epi16(origin[0], token, origin[1]);
     // Byte permute: the upper byte of a token is 0, and token 0 has no raw bits.
     const __m512i bits = _mm512_permutexvar_epi8(token, raw_bits);
@@ -380,7 +383,7 @@ struct ResidualOf {
 };
 
 template <bool kFloat>
-inline void emit(std::uint8_t* out, std::size_t element, __m512i base, __m512i residual) {
+TEXTNLP_FAST_INLINE void emit(std::uint8_t* out, std::size_t element, __m512i base, __m512i residual) {
   _mm512_storeu_si512(out + 2 * element, unordered<kFloat>(_mm512_add_epi16(ordered<kFloat>(base), residual)));
 }
 
@@ -401,7 +404,8 @@ struct DenseReader {
         residual(rule.scheme, tables.tokens) {}
 
   template <bool kFloat>
-  inline void step(Lanes& lanes, Stream& stream, const std::uint8_t* base, std::uint8_t* out, std::size_t at) const {
+  TEXTNLP_FAST_INLINE void step(Lanes& lanes, Stream& stream, const std::uint8_t* base, std::uint8_t* out,
+                                std::size_t at) const {
     const __m512i from = load16(base, at);
     const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
     const Entries entries = gather_entries(slots, _mm512_or_si512(_mm512_sll_epi16(context_of(from), log), slot));
@@ -434,7 +438,8 @@ struct SparseReader {
   }
 
   template <bool kFloat>
-  inline void step(Lanes& lanes, Stream& stream, const std::uint8_t* base, std::uint8_t* out, std::size_t at) const {
+  TEXTNLP_FAST_INLINE void step(Lanes& lanes, Stream& stream, const std::uint8_t* base, std::uint8_t* out,
+                                std::size_t at) const {
     const __m512i from = load16(base, at);
     const __m512i context = context_of(from);
     const __m512i zero = _mm512_permutexvar_epi16(context, zero_freq);
@@ -454,7 +459,7 @@ struct SparseReader {
  private:
   // Compares with the starts of the tokens in order, four at a time: the likely ones come first, and a branch a token
   // would be guessed wrong more often than not.
-  inline __m512i changed_tokens(__m512i context, __m512i slot, __m512i zero, Lanes& lanes) const {
+  TEXTNLP_FAST_INLINE __m512i changed_tokens(__m512i context, __m512i slot, __m512i zero, Lanes& lanes) const {
     __m512i start = _mm512_setzero_si512();
     __m512i end = zero;
     __m512i token = _mm512_setzero_si512();
@@ -528,16 +533,20 @@ bool decode_delta(SegmentInput* segments, unsigned count, const DeltaRule& rule,
 
 bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned count, const DeltaRule* rule,
                   const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out) {
-  // More tokens than a register holds: only streams that our encoder does not write.
-  if (element_size != 2 || tables->tokens > 64) {
+  // More tokens than a register holds, or a bucket of sixteen raw bits, which a 16-bit shift takes for none: valid, but
+  // nothing that our encoder writes.
+  const unsigned most_bits = raw_bits_of(tables->tokens - 1, rule->scheme);
+  if (element_size != 2 || tables->tokens > 64 || most_bits > 15) {
     return portable::delta_decode(element_size, segments, count, rule, tables, base, out);
   }
+  // A slot is found by a 16-bit index.
+  const bool dense = tables->slots != nullptr && rule->contexts << rule->table_log <= 65536;
   if (rule->element.is_float) {
-    return tables->slots != nullptr ? decode_delta<true, DenseReader>(segments, count, *rule, *tables, base, out)
-                                    : decode_delta<true, SparseReader>(segments, count, *rule, *tables, base, out);
+    return dense ? decode_delta<true, DenseReader>(segments, count, *rule, *tables, base, out)
+                 : decode_delta<true, SparseReader>(segments, count, *rule, *tables, base, out);
   }
-  return tables->slots != nullptr ? decode_delta<false, DenseReader>(segments, count, *rule, *tables, base, out)
-                                  : decode_delta<false, SparseReader>(segments, count, *rule, *tables, base, out);
+  return dense ? decode_delta<false, DenseReader>(segments, count, *rule, *tables, base, out)
+               : decode_delta<false, SparseReader>(segments, count, *rule, *tables, base, out);
 }
 
 }  // namespace avx512

@@ -10,6 +10,9 @@
 
 #include "codec/codec_scalar.h"
 
+// Steps must see their registers: out of line, every lane would go through memory.
+#define TEXTNLP_FAST_INLINE inline __attribute__((always_inline))
+
 namespace textnlp_fast {
 namespace {
 namespace avx512 {
@@ -19,7 +22,7 @@ struct Lanes {
   __m512i low;
 };
 
-inline Lanes load_lanes(const std::uint32_t* states) {
+TEXTNLP_FAST_INLINE Lanes load_lanes(const std::uint32_t* states) {
   const __m512i a = _mm512_loadu_si512(states);
   const __m512i b = _mm512_loadu_si512(states + 16);
   const __m256i low_a = _mm512_cvtepi32_epi16(a);
@@ -30,7 +33,7 @@ inline Lanes load_lanes(const std::uint32_t* states) {
           _mm512_inserti64x4(_mm512_castsi256_si512(low_a), low_b, 1)};
 }
 
-inline void store_lanes(std::uint32_t* states, const Lanes& lanes) {
+TEXTNLP_FAST_INLINE void store_lanes(std::uint32_t* states, const Lanes& lanes) {
   std::uint16_t high[kLanes];
   std::uint16_t low[kLanes];
   _mm512_storeu_si512(high, lanes.high);
@@ -45,11 +48,11 @@ struct Shifts {
   __m128i log;  // log, as a count
 };
 
-inline Shifts make_shifts(unsigned log) {
+TEXTNLP_FAST_INLINE Shifts make_shifts(unsigned log) {
   return {_mm512_set1_epi16(static_cast<short>(16 - log)), _mm_cvtsi32_si128(static_cast<int>(log))};
 }
 
-inline Lanes advance(const Lanes& lanes, __m512i freq, __m512i offset, const Shifts& shifts) {
+TEXTNLP_FAST_INLINE Lanes advance(const Lanes& lanes, __m512i freq, __m512i offset, const Shifts& shifts) {
   const __m512i quotient_low = _mm512_shldv_epi16(lanes.high, lanes.low, shifts.up);
   const __m512i quotient_high = _mm512_srl_epi16(lanes.high, shifts.log);
   const __m512i product_low = _mm512_mullo_epi16(freq, quotient_low);
@@ -78,7 +81,7 @@ struct Stream {
   }
 
   // To be called before a step that takes at most 128 bytes; false once the stream has run over.
-  inline bool ready() {
+  TEXTNLP_FAST_INLINE bool ready() {
     if (__builtin_expect(at <= safe, 1)) return true;
     return settle();
   }
@@ -99,18 +102,12 @@ struct Stream {
 };
 
 // Refills the lanes whose state fell below the floor.
-inline void refill(Lanes& lanes, Stream& stream) {
+TEXTNLP_FAST_INLINE void refill(Lanes& lanes, Stream& stream) {
   const __mmask32 need = _mm512_testn_epi16_mask(lanes.high, lanes.high);
   const __m512i words = _mm512_loadu_si512(stream.at);
   lanes.high = _mm512_mask_mov_epi16(lanes.high, need, lanes.low);
   lanes.low = _mm512_mask_expand_epi16(lanes.low, need, words);
   stream.at += 2 * static_cast<unsigned>(__builtin_popcount(need));
-}
-
-// Hands a step cut short by the end of the segment, and the final check, to the scalar code.
-inline bool at_floor(const std::uint32_t* states, const Stream& stream) {
-  const WordReader words{stream.at, stream.end, stream.overrun()};
-  return scalar::finished(states, words);
 }
 
 // --- the writer: states as 32-bit numbers, even lanes in one register, odd lanes in the other ------------------------
@@ -122,38 +119,38 @@ struct WideLanes {
 
 constexpr __mmask32 kOddWords = 0xaaaaaaaa;
 
-inline WideLanes widen(__m512i words) {
+TEXTNLP_FAST_INLINE WideLanes widen(__m512i words) {
   return {_mm512_and_si512(words, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(words, 16)};
 }
 
-inline __m512i upper_halves(const WideLanes& lanes) {
+TEXTNLP_FAST_INLINE __m512i upper_halves(const WideLanes& lanes) {
   return _mm512_mask_blend_epi16(kOddWords, _mm512_srli_epi32(lanes.even, 16), lanes.odd);
 }
 
-inline __m512i lower_halves(const WideLanes& lanes) {
+TEXTNLP_FAST_INLINE __m512i lower_halves(const WideLanes& lanes) {
   return _mm512_mask_blend_epi16(kOddWords, lanes.even, _mm512_slli_epi32(lanes.odd, 16));
 }
 
-inline WideLanes join_halves(__m512i high, __m512i low) {
+TEXTNLP_FAST_INLINE WideLanes join_halves(__m512i high, __m512i low) {
   return {_mm512_mask_blend_epi16(kOddWords, low, _mm512_slli_epi32(high, 16)),
           _mm512_mask_blend_epi16(kOddWords, _mm512_srli_epi32(low, 16), high)};
 }
 
-inline WideLanes floor_lanes() {
+TEXTNLP_FAST_INLINE WideLanes floor_lanes() {
   return {_mm512_set1_epi32(static_cast<int>(kStateFloor)), _mm512_set1_epi32(static_cast<int>(kStateFloor))};
 }
 
-inline WideLanes load_wide(const std::uint32_t* states) {
+TEXTNLP_FAST_INLINE WideLanes load_wide(const std::uint32_t* states) {
   const Lanes lanes = load_lanes(states);
   return join_halves(lanes.high, lanes.low);
 }
 
-inline void store_wide(std::uint32_t* states, const WideLanes& lanes) {
+TEXTNLP_FAST_INLINE void store_wide(std::uint32_t* states, const WideLanes& lanes) {
   store_lanes(states, {upper_halves(lanes), lower_halves(lanes)});
 }
 
 // Emits the words of the lanes in `need` below *words, in lane order.
-inline void spill(WideLanes& lanes, __m512i high, __mmask32 need, std::uint16_t*& words) {
+TEXTNLP_FAST_INLINE void spill(WideLanes& lanes, __m512i high, __mmask32 need, std::uint16_t*& words) {
   const __m512i low = lower_halves(lanes);
   const auto count = static_cast<unsigned>(__builtin_popcount(need));
   words -= count;
@@ -167,7 +164,7 @@ constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
 
 // x -> (x / freq << log) + start + x % freq for 16 lanes. The quotient is below 2^(32 - log), so for log >= 11 a float
 // product rounded down is at most one short. The reciprocal does not wait for the state.
-inline __m512i put(__m512i state, __m512i freq, __m512i start, __m128i log, __m512i scale) {
+TEXTNLP_FAST_INLINE __m512i put(__m512i state, __m512i freq, __m512i start, __m128i log, __m512i scale) {
   const __m512 reciprocal = _mm512_div_round_ps(_mm512_set1_ps(1.0F), _mm512_cvtepi32_ps(freq), kDown);
   const __m512 ratio = _mm512_mul_round_ps(_mm512_cvt_roundepu32_ps(state, kDown), reciprocal, kDown);
   const __m512i quotient = _mm512_cvttps_epi32(ratio);
@@ -191,7 +188,7 @@ struct Writer {
         scale(_mm512_set1_epi32(1 << table_log)) {}
 
   // One symbol a lane: freq and start in 16-bit lanes.
-  inline void put_symbols(WideLanes& lanes, __m512i freq, __m512i start, std::uint16_t*& words) const {
+  TEXTNLP_FAST_INLINE void put_symbols(WideLanes& lanes, __m512i freq, __m512i start, std::uint16_t*& words) const {
     const __m512i high = upper_halves(lanes);
     const __mmask32 need = _mm512_cmpge_epu16_mask(_mm512_srl_epi16(high, down), freq);
     if (need != 0) spill(lanes, high, need, words);

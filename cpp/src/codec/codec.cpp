@@ -35,7 +35,8 @@ std::size_t encode_frame(Dtype dtype, const std::uint8_t* target, const std::uin
   }
   const std::size_t header = frame_header_size(FrameMode::delta, size);
   std::uint8_t* const body = out + header;
-  std::size_t best = size;  // a body must be smaller than raw
+  // A frame must come out smaller than a raw one, whose header is shorter.
+  std::size_t best = size - (header - frame_header_size(FrameMode::raw, size));
   FrameMode mode = FrameMode::raw;
   if (base != nullptr) {
     Sink sink(body, size);
@@ -75,9 +76,8 @@ Status decode_frame(const std::uint8_t* frame, const FrameInfo& info, const std:
     return {};
   }
   ByteReader reader{body, body, frame + info.encoded_size};
-  const bool whole = size % element_size(info.dtype) == 0 &&
-                     (info.mode == FrameMode::delta ? decode_delta(info.dtype, reader, base, out, size)
-                                                    : decode_planes(info.dtype, reader, out, size));
+  const bool whole = info.mode == FrameMode::delta ? decode_delta(info.dtype, reader, base, out, size)
+                                                   : decode_planes(info.dtype, reader, out, size);
   if (!whole) {
     return Status::failure(Code::corrupt, "the frame does not decode", info.header_size + reader.position());
   }
@@ -98,7 +98,7 @@ Status locate_frames(const std::uint8_t* payload, std::size_t payload_size, std:
     FrameInfo info;
     Status status = read_frame_header(payload + from, payload_size - from, &info);
     if (status.ok() && info.encoded_size > payload_size - from) {
-      status = Status::failure(Code::corrupt, "the payload ends inside a frame", payload_size - from);
+      status = Status::failure(Code::truncated, "the payload ends inside a frame", payload_size - from);
     }
     if (status.ok() && info.decoded_size > size - to) {
       status = Status::failure(Code::corrupt, "the frames decode to more bytes than the tensor has");
@@ -112,7 +112,7 @@ Status locate_frames(const std::uint8_t* payload, std::size_t payload_size, std:
     to += info.decoded_size;
   }
   if (to != size) {
-    return Status::failure(Code::corrupt, "the frames decode to fewer bytes than the tensor has", payload_size);
+    return Status::failure(Code::truncated, "the frames decode to fewer bytes than the tensor has", payload_size);
   }
   return {};
 }
@@ -138,6 +138,9 @@ Status encode(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base,
   }
   if (capacity < encode_bound(size, frame_size)) {
     return Status::failure(Code::invalid_argument, "the output is smaller than encode_bound()");
+  }
+  if (overlaps(out, capacity, target, size) || (base != nullptr && overlaps(out, capacity, base, size))) {
+    return Status::failure(Code::invalid_argument, "the output overlaps the input");
   }
   const std::size_t frames = (size + frame_size - 1) / frame_size;
   try {
@@ -179,6 +182,9 @@ Status decode(const std::uint8_t* payload, std::size_t payload_size, const std::
               std::size_t size, unsigned threads) noexcept {
   if (base != nullptr && base != out && overlaps(base, size, out, size)) {
     return Status::failure(Code::invalid_argument, "the output overlaps the base without being it");
+  }
+  if (overlaps(payload, payload_size, out, size)) {
+    return Status::failure(Code::invalid_argument, "the output overlaps the payload");
   }
   try {
     std::vector<FramePlace> places;

@@ -16,8 +16,8 @@ constexpr unsigned kMinTableLog = 8;
 constexpr unsigned kMaxTableLog = 15;
 // Up to here a decoder may expand a table slot by slot; finer tables are searched.
 constexpr unsigned kMaxSlotLog = 12;
-// Elements of a sparse frame are counted by context in one step (of kLanes elements) of so many.
-constexpr unsigned kSampleSteps = 16;
+// Unchanged elements are counted in one step (of kLanes elements) of so many, with that weight.
+constexpr unsigned kSampleSteps = 8;
 
 // What both sides of a delta frame know.
 struct DeltaRule {
@@ -33,8 +33,7 @@ constexpr unsigned kMaxContextField = 2047;
 struct DeltaSurvey {
   std::uint64_t changed;
   unsigned max_context;
-  // Elements by context field, counted in one step of kSampleSteps with that weight.
-  std::uint32_t totals[kMaxContextField + 1];
+  std::uint32_t unchanged[kMaxContextField + 1];  // by context field, sampled (kSampleSteps)
 };
 
 using TokenCounts = std::uint32_t[kMaxTokens];

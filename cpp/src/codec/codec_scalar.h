@@ -35,10 +35,11 @@ void delta_survey(const std::uint8_t* target, const std::uint8_t* base, std::siz
                   ElementRule rule, DeltaSurvey& survey) {
   for (std::size_t i = begin; i < end; ++i) {
     const U from = load<U>(base, i);
-    survey.changed += load<U>(target, i) != from ? 1 : 0;
+    const bool changed = load<U>(target, i) != from;
+    survey.changed += changed ? 1 : 0;
     const unsigned field = context_field(from, rule);
     survey.max_context = field > survey.max_context ? field : survey.max_context;
-    if (i / kLanes % kSampleSteps == 0) survey.totals[field] += kSampleSteps;
+    if (!changed && i / kLanes % kSampleSteps == 0) survey.unchanged[field] += kSampleSteps;
   }
 }
 

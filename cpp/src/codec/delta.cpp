@@ -139,17 +139,12 @@ void count_tokens(const CodecKernels& kernel, unsigned element_bytes, const std:
   std::memset(model.counts, 0, sizeof model.counts);
   kernel.delta_histogram(element_bytes, target, base, count, &rule, work, model.counts);
   if (work == nullptr) return;
-  // Only the changed elements were counted: the sample tells how many are left, and none is left without a share.
-  std::uint64_t totals[kMaxContexts] = {};
+  // Only the changed elements were counted; the unchanged ones were sampled, and no context is left without a share.
   for (unsigned field = 0; field <= survey.max_context; ++field) {
     const unsigned above = field > rule.context_base ? field - rule.context_base : 0;
-    totals[std::min(above, rule.contexts - 1)] += survey.totals[field];
+    model.counts[std::min(above, rule.contexts - 1)][0] += survey.unchanged[field];
   }
-  for (unsigned c = 0; c < rule.contexts; ++c) {
-    std::uint64_t changed = 0;
-    for (unsigned t = 1; t < kMaxTokens; ++t) changed += model.counts[c][t];
-    model.counts[c][0] = totals[c] > changed ? static_cast<std::uint32_t>(totals[c] - changed) : 1;
-  }
+  for (unsigned c = 0; c < rule.contexts; ++c) model.counts[c][0] = std::max(model.counts[c][0], 1u);
 }
 
 unsigned most_tokens(const Model& model) {

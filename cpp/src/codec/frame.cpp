@@ -5,7 +5,7 @@
 namespace textnlp_fast {
 
 std::uint8_t ByteReader::byte() {
-  if (at == end) failed = true;
+  if (at == end && !failed) failed = truncated = true;
   return failed ? std::uint8_t{0} : *at++;
 }
 
@@ -13,6 +13,7 @@ std::uint64_t ByteReader::varint() {
   std::uint64_t value = 0;
   for (unsigned shift = 0; shift < 35; shift += 7) {
     const std::uint8_t next = byte();
+    if (failed) return 0;
     value |= static_cast<std::uint64_t>(next & 0x7f) << shift;
     if ((next & 0x80) == 0) {
       // One number has one form: no trailing zero group.
@@ -25,10 +26,8 @@ std::uint64_t ByteReader::varint() {
 }
 
 const std::uint8_t* ByteReader::take(std::uint64_t size) {
-  if (failed || size > static_cast<std::uint64_t>(end - at)) {
-    failed = true;
-    return nullptr;
-  }
+  if (!failed && size > static_cast<std::uint64_t>(end - at)) failed = truncated = true;
+  if (failed) return nullptr;
   const std::uint8_t* const from = at;
   at += size;
   return from;
@@ -58,7 +57,8 @@ void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decode
 Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInfo* info) noexcept {
   ByteReader reader{payload, payload, payload + size};
   const unsigned first = reader.byte();
-  if (!reader.failed && first >> 4 != kFrameVersion) {
+  if (reader.failed) return Status::failure(Code::truncated, "the frame header is cut short", size);
+  if (first >> 4 != kFrameVersion) {
     return Status::failure(Code::unsupported, "the frame has a format version that this build does not know", 0);
   }
   const unsigned mode = first & 15;
@@ -66,6 +66,7 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
     return Status::failure(Code::unsupported, "the frame has a mode that this build does not know", 0);
   }
   const unsigned dtype = reader.byte();
+  if (reader.failed) return Status::failure(Code::truncated, "the frame header is cut short", size);
   if (dtype >= kDtypeCount) return Status::failure(Code::unsupported, "the frame has an unknown element type", 1);
   info->mode = static_cast<FrameMode>(mode);
   info->dtype = static_cast<Dtype>(dtype);
@@ -76,9 +77,13 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
     const std::uint8_t* const bytes = reader.take(kBodySizeBytes);
     if (bytes != nullptr) std::memcpy(&body, bytes, kBodySizeBytes);
   }
-  if (reader.failed) return Status::failure(Code::corrupt, "the frame header is cut short or malformed", size);
+  if (reader.truncated) return Status::failure(Code::truncated, "the frame header is cut short", size);
+  if (reader.failed) return Status::failure(Code::corrupt, "the frame header is malformed", reader.position());
   if (decoded == 0 || decoded > kMaxFrameSize) {
     return Status::failure(Code::corrupt, "the frame's decoded size is out of range", 2);
+  }
+  if (decoded % element_size(info->dtype) != 0) {
+    return Status::failure(Code::corrupt, "the frame's decoded size is not a multiple of its element size", 2);
   }
   // A coded body is never worth more than raw.
   if (body > decoded) return Status::failure(Code::corrupt, "the frame's body is larger than what it decodes to", 2);

@@ -10,12 +10,13 @@
 
 namespace textnlp_fast {
 
-// A cursor over hostile bytes. A failed read keeps failing; `at` says where.
+// A cursor over hostile bytes. A failed read keeps failing; `at` says where, `truncated` that the bytes ran out.
 struct ByteReader {
   const std::uint8_t* begin;
   const std::uint8_t* at;
   const std::uint8_t* end;
   bool failed = false;
+  bool truncated = false;
 
   std::uint8_t byte();
   std::uint64_t varint();
@@ -57,6 +58,8 @@ bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments
 bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
                   std::size_t limit, Sink& out);
 bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit, Sink& out);
+
+// False if the body is not valid; the reader then stands near the fault.
 bool decode_delta(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
 bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size_t size);
 

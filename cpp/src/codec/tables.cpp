@@ -1,6 +1,6 @@
 #include "codec/tables.h"
 
-#include <cmath>
+#include <array>
 #include <cstring>
 
 #include "codec/codec_kernels.h"
@@ -14,6 +14,49 @@ constexpr unsigned kMaxSymbols = 256;
 
 // How a share is predicted from those before it.
 enum Predictor : unsigned { kNone = 0, kPrevious = 1, kPair = 2, kPredictors = 3 };
+
+// log2 by a table and a line between its points: good to six digits, and the same on every machine, so that every
+// machine makes the same choices. (The C library's differs in the last bit from one processor to the next.)
+constexpr unsigned kLogBits = 10;
+
+constexpr std::array<double, (1u << kLogBits) + 1> make_logs() {
+  std::array<double, (1u << kLogBits) + 1> logs{};
+  for (unsigned i = 0; i < logs.size(); ++i) {
+    // Squaring a number doubles its logarithm: each overflow past two is the next bit.
+    double value = 1.0 + static_cast<double>(i) / (1u << kLogBits);
+    double bit = 1.0;
+    double log = 0;
+    if (value >= 2.0) {
+      value /= 2.0;
+      log = 1.0;
+    }
+    for (unsigned step = 0; step < 40; ++step) {
+      bit /= 2.0;
+      value *= value;
+      if (value >= 2.0) {
+        value /= 2.0;
+        log += bit;
+      }
+    }
+    logs[i] = log;
+  }
+  return logs;
+}
+
+constexpr auto kLogs = make_logs();
+
+double log2_of(std::uint64_t value) {
+  const unsigned whole = 63u - static_cast<unsigned>(__builtin_clzll(value));
+  constexpr unsigned kFractionBits = 32;
+  const std::uint64_t fraction = whole >= kFractionBits
+                                     ? (value >> (whole - kFractionBits)) - (std::uint64_t{1} << kFractionBits)
+                                     : (value << (kFractionBits - whole)) - (std::uint64_t{1} << kFractionBits);
+  const auto cell = static_cast<unsigned>(fraction >> (kFractionBits - kLogBits));
+  const std::uint64_t within = fraction & ((std::uint64_t{1} << (kFractionBits - kLogBits)) - 1);
+  const double share =
+      static_cast<double>(within) / static_cast<double>(std::uint64_t{1} << (kFractionBits - kLogBits));
+  return whole + kLogs[cell] + (kLogs[cell + 1] - kLogs[cell]) * share;
+}
 
 std::uint32_t zigzag(std::int32_t value) {
   return (static_cast<std::uint32_t>(value) << 1) ^ static_cast<std::uint32_t>(value >> 31);
@@ -77,22 +120,21 @@ Plan plan_table(const std::uint16_t* freq, unsigned symbols) {
 }  // namespace
 
 double entropy_bits(const std::uint32_t* counts, unsigned symbols) noexcept {
-  double total = 0;
+  std::uint64_t total = 0;
   double sum = 0;
   for (unsigned s = 0; s < symbols; ++s) {
     if (counts[s] == 0) continue;
-    const double count = counts[s];
-    total += count;
-    sum += count * std::log2(count);
+    total += counts[s];
+    sum += counts[s] * log2_of(counts[s]);
   }
-  return total > 0 ? total * std::log2(total) - sum : 0;
+  return total > 0 ? static_cast<double>(total) * log2_of(total) - sum : 0;
 }
 
 double coded_bits(const std::uint32_t* counts, const std::uint16_t* freq, unsigned symbols,
                   unsigned table_log) noexcept {
   double bits = 0;
   for (unsigned s = 0; s < symbols; ++s) {
-    if (counts[s] != 0) bits += counts[s] * (table_log - std::log2(static_cast<double>(freq[s])));
+    if (counts[s] != 0) bits += counts[s] * (table_log - log2_of(freq[s]));
   }
   return bits;
 }

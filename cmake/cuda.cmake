@@ -1,0 +1,35 @@
+# The CUDA twins as a static library, textnlp_fast_cuda. TEXTNLP_FAST_CUDA=AUTO builds them when nvcc is found; without
+# them the library holds stand-ins that say so. The runtime is linked statically and loads the driver itself, so that
+# what is built here imports on machines without one.
+set(TEXTNLP_FAST_HAS_CUDA FALSE)
+if(NOT TEXTNLP_FAST_CUDA STREQUAL "OFF")
+  # Set before the language is enabled: CMake would otherwise choose one architecture and test the compiler with it.
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120-real 120-virtual)
+  endif()
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    set(TEXTNLP_FAST_HAS_CUDA TRUE)
+  elseif(TEXTNLP_FAST_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "TEXTNLP_FAST_CUDA=ON, but no CUDA compiler was found: put nvcc on the PATH or set CUDACXX.")
+  endif()
+endif()
+
+if(TEXTNLP_FAST_HAS_CUDA)
+  file(GLOB cuda_sources CONFIGURE_DEPENDS cuda/*.cu)
+  add_library(textnlp_fast_cuda STATIC ${cuda_sources})
+  # CMake up to 3.25 does not know how to ask nvcc 13 for C++20.
+  set_target_properties(textnlp_fast_cuda PROPERTIES
+    CUDA_STANDARD 17
+    CUDA_STANDARD_REQUIRED ON
+    CUDA_RUNTIME_LIBRARY Static
+    CUDA_VISIBILITY_PRESET hidden
+    POSITION_INDEPENDENT_CODE ON)
+  target_compile_options(textnlp_fast_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=size --threads=2>)
+else()
+  add_library(textnlp_fast_cuda STATIC cuda/absent.cpp)
+endif()
+target_include_directories(textnlp_fast_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_libraries(textnlp_fast_cuda PUBLIC textnlp_fast_core)

@@ -1,0 +1,104 @@
+#include "textnlp_fast/cuda.h"
+
+#include <cstring>
+#include <string>
+
+#include "../../cuda/ordered.cuh"
+#include "bindings.h"
+
+namespace textnlp_fast::bindings {
+namespace {
+
+py::dict info_dict() {
+  CudaInfo info;
+  {
+    py::gil_scoped_release release;
+    info = cuda_info();
+  }
+  py::dict dict;
+  dict["compiled"] = info.compiled;
+  dict["runtime_version"] = info.runtime_version;
+  dict["driver_version"] = info.driver_version;
+  dict["device_count"] = info.device_count;
+  dict["reason"] = info.reason;
+  return dict;
+}
+
+template <class Bits, class Operation>
+void run_lanes(const Buffer& left, const Buffer& right, const Buffer& out, Operation operation) {
+  for (std::size_t at = 0; at + sizeof(Bits) <= out.size(); at += sizeof(Bits)) {
+    Bits a = 0;
+    Bits b = 0;
+    std::memcpy(&a, left.data() + at, sizeof a);
+    std::memcpy(&b, right.data() + at, sizeof b);
+    const Bits result = operation(a, b);
+    std::memcpy(out.mutable_data() + at, &result, sizeof result);
+  }
+}
+
+template <class Operation>
+void run_width(const Buffer& left, const Buffer& right, const Buffer& out, unsigned width, Operation operation) {
+  switch (width) {
+    case 1: return run_lanes<std::uint8_t>(left, right, out, operation);
+    case 2: return run_lanes<std::uint16_t>(left, right, out, operation);
+    case 4: return run_lanes<std::uint32_t>(left, right, out, operation);
+    case 8: return run_lanes<std::uint64_t>(left, right, out, operation);
+    default: raise_if_failed(Status::failure(Code::invalid_argument, "width: one of 1, 2, 4, 8 bytes"));
+  }
+}
+
+// Runs the arithmetic that the kernels inline, one element after the other, on this processor: what a machine without a
+// device can check of them.
+void twin_lanes(const std::string& operation, const py::object& left_object, const py::object& right_object,
+                const py::object& out_object, unsigned width) {
+  const Buffer left(left_object, Buffer::Access::read, "left");
+  const Buffer right(right_object, Buffer::Access::read, "right");
+  const Buffer out(out_object, Buffer::Access::write, "out");
+  if (left.size() != out.size() || right.size() != out.size()) {
+    raise_if_failed(Status::failure(Code::invalid_argument, "left, right and out differ in size"));
+  }
+  if (operation == "ulp_difference") {
+    run_width(left, right, out, width, [](auto a, auto b) { return twin::ulp_difference(a, b); });
+  } else if (operation == "ulp_apply") {
+    run_width(left, right, out, width, [](auto a, auto b) { return twin::ulp_apply(a, b); });
+  } else {
+    raise_if_failed(Status::failure(Code::invalid_argument, "operation: 'ulp_difference' or 'ulp_apply'"));
+  }
+}
+
+using Launch = Status (*)(const void*, const void*, void*, std::size_t, Dtype, void*) noexcept;
+
+void launch(Launch call, std::uintptr_t left, std::uintptr_t right, std::uintptr_t out, std::size_t count,
+            unsigned dtype, std::uintptr_t stream) {
+  Status status;
+  {
+    py::gil_scoped_release release;
+    status = call(reinterpret_cast<const void*>(left), reinterpret_cast<const void*>(right),
+                  reinterpret_cast<void*>(out), count, static_cast<Dtype>(dtype), reinterpret_cast<void*>(stream));
+  }
+  raise_if_failed(status);
+}
+
+}  // namespace
+
+void bind_cuda(py::module_& module) {
+  module.def("cuda_info", &info_dict);
+  module.def("twin_lanes", &twin_lanes, py::arg("operation"), py::arg("left"), py::arg("right"), py::arg("out"),
+             py::arg("width"));
+  // Device addresses and a stream as integers, as torch and cupy give them.
+  module.def("cuda_xor", [](std::uintptr_t target, std::uintptr_t base, std::uintptr_t out, std::size_t size_bytes,
+                            std::uintptr_t stream) {
+    const auto call = [](const void* a, const void* b, void* c, std::size_t size, Dtype, void* queue) noexcept {
+      return cuda_xor(a, b, c, size, queue);
+    };
+    launch(call, target, base, out, size_bytes, 0, stream);
+  });
+  module.def("cuda_ulp_difference",
+             [](std::uintptr_t target, std::uintptr_t base, std::uintptr_t out, std::size_t count, unsigned dtype,
+                std::uintptr_t stream) { launch(&cuda_ulp_difference, target, base, out, count, dtype, stream); });
+  module.def("cuda_ulp_apply",
+             [](std::uintptr_t base, std::uintptr_t difference, std::uintptr_t out, std::size_t count, unsigned dtype,
+                std::uintptr_t stream) { launch(&cuda_ulp_apply, base, difference, out, count, dtype, stream); });
+}
+
+}  // namespace textnlp_fast::bindings

@@ -1,0 +1,36 @@
+// Stands in for the twins in a build without CUDA: same calls, one answer.
+#include "textnlp_fast/cuda.h"
+
+namespace textnlp_fast {
+namespace {
+
+constexpr const char* kReason = "built without CUDA: no nvcc was found when this package was compiled";
+
+Status absent() noexcept { return Status::failure(Code::device_error, kReason); }
+
+}  // namespace
+
+CudaInfo cuda_info() noexcept {
+  CudaInfo info;
+  info.reason = kReason;
+  return info;
+}
+
+int cuda_device_count() noexcept { return 0; }
+
+Status cuda_xor(const void* /*target_dev*/, const void* /*base_dev*/, void* /*out_dev*/, std::size_t /*size_bytes*/,
+                void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_ulp_difference(const void* /*target_dev*/, const void* /*base_dev*/, void* /*out_dev*/,
+                           std::size_t /*count*/, Dtype /*dtype*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_ulp_apply(const void* /*base_dev*/, const void* /*difference_dev*/, void* /*out_dev*/,
+                      std::size_t /*count*/, Dtype /*dtype*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
+}  // namespace textnlp_fast

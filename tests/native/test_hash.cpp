@@ -1,0 +1,98 @@
+// BLAKE3 against digests computed by the reference implementation (input byte i is i mod 251, as in its own vectors).
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "textnlp_fast/hash.h"
+
+using namespace textnlp_fast;
+using namespace textnlp_fast::testing;
+
+namespace {
+
+struct Vector {
+  std::size_t size_bytes;
+  const char* hex;
+};
+
+constexpr Vector kVectors[] = {
+    {0, "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"},
+    {1, "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"},
+    {64, "4eed7141ea4a5cd4b788606bd23f46e212af9cacebacdc7d1f4c6dc7f2511b98"},
+    {65, "de1e5fa0be70df6d2be8fffd0e99ceaa8eb6e8c93a63f2d8d1c30ecb6b263dee"},
+    {1023, "10108970eeda3eb932baac1428c7a2163b0e924c9a9e25b35bba72b28f70bd11"},
+    {1024, "42214739f095a406f3fc83deb889744ac00df831c10daa55189b5d121c855af7"},
+    {1025, "d00278ae47eb27b34faecf67b4fe263f82d5412916c1ffd97c8cb7fb814b8444"},
+    {2049, "5f4d72f40d7a5f82b15ca2b2e44b1de3c2ef86c426c95c1af0b6879522563030"},
+    {8192, "aae792484c8efe4f19e2ca7d371d8c467ffb10748d8a5a1ae579948f718a2a63"},
+    {16385, "1dabe216be2578830263b049de1639f39f05a4da616b9b78c7a5e4e41662fd1f"},
+    {102400, "bc3e3d41a1146b069abffad3c0d44860cf664390afce4d9661f7902e7943e085"},
+    {1048577, "2f053cd7472cf0cd2f9adaf45c1180255b91b9a865404a63671a0ee5f792ed33"},
+};
+constexpr char kKey[] = "whats the Elvish word for friend";
+constexpr Vector kKeyed = {5121, "6ccf1c34753e7a044db80798ecd0782a8f76f33563accaddbfbb2e0ea4b2d024"};
+
+std::vector<std::uint8_t> pattern(std::size_t size_bytes) {
+  std::vector<std::uint8_t> bytes(size_bytes);
+  for (std::size_t index = 0; index < size_bytes; ++index) bytes[index] = static_cast<std::uint8_t>(index % 251);
+  return bytes;
+}
+
+std::string hex(const Digest& digest) {
+  std::string text;
+  for (const std::uint8_t byte : digest) {
+    char pair[3];
+    std::snprintf(pair, sizeof pair, "%02x", byte);
+    text += pair;
+  }
+  return text;
+}
+
+void one_shot_and_streaming_agree_with_the_reference() {
+  for (const Vector& vector : kVectors) {
+    const auto input = pattern(vector.size_bytes);
+    for (const unsigned threads : {1U, 3U}) CHECK(hex(blake3(input.data(), input.size(), threads)) == vector.hex);
+    for (const std::size_t step : {std::size_t{61}, std::size_t{1024}, std::size_t{100'000}}) {
+      Blake3 hash;
+      for (std::size_t at = 0; at < input.size(); at += step) {
+        hash.update(input.data() + at, step < input.size() - at ? step : input.size() - at, 2);
+      }
+      CHECK(hex(hash.digest()) == vector.hex);
+    }
+  }
+}
+
+void keyed_agrees_with_the_reference() {
+  Digest key{};
+  for (std::size_t index = 0; index < key.size(); ++index) key[index] = static_cast<std::uint8_t>(kKey[index]);
+  const auto input = pattern(kKeyed.size_bytes);
+  CHECK(hex(blake3_keyed(key, input.data(), input.size(), 1)) == kKeyed.hex);
+}
+
+void xet_refuses_ends_that_do_not_rise() {
+  const auto input = pattern(100);
+  const std::uint64_t falling[] = {50, 40};
+  const std::uint64_t beyond[] = {50, 101};
+  const std::uint64_t good[] = {50, 100};
+  XetHasher hasher;
+  const Digest empty = hasher.digest();
+  CHECK(empty == Digest{});
+  CHECK(hasher.add(input.data(), input.size(), falling, 2, 1).code == Code::invalid_argument);
+  CHECK(hasher.add(input.data(), input.size(), beyond, 2, 1).code == Code::invalid_argument);
+  CHECK(hasher.digest() == empty);
+  CHECK(hasher.add(input.data(), input.size(), good, 2, 1).ok());
+  CHECK(hasher.digest() != empty);
+}
+
+}  // namespace
+
+int main() {
+  on_every_isa([] {
+    one_shot_and_streaming_agree_with_the_reference();
+    keyed_agrees_with_the_reference();
+    xet_refuses_ends_that_do_not_rise();
+  });
+  return finish();
+}
