@@ -107,7 +107,7 @@ def test_info_names_the_kernels(run: Run) -> None:
     facts = run("info", "--json").document
     assert facts["isa"] in facts["available_isas"]
     assert facts["threads"] >= 1
-    assert facts["cuda"]["devices"] or facts["cuda"]["reason"]
+    assert facts["cuda"]["device_count"] or facts["cuda"]["reason"]
     assert facts["isa"] in run("info").out
 
 

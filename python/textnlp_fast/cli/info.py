@@ -30,12 +30,7 @@ def command(as_json: bool) -> None:
     if facts["isa_warning"]:
         print_line(f"              {facts['isa_warning']}")
     print_line(f"threads       {facts['threads']}")
-    cuda = facts["cuda"]
-    if cuda.get("devices"):
-        for device in cuda["devices"]:
-            print_line(f"cuda          {device}")
-    else:
-        print_line(f"cuda          none: {cuda['reason']}")
+    print_line(f"cuda          {_describe(facts['cuda'])}")
     print_line(f"repository    {facts['repository'] or 'TEXTNLP_FAST_REPO is not set'}")
 
 
@@ -58,8 +53,12 @@ def _facts() -> dict[str, Any]:
 def _cuda(native: Any) -> dict[str, Any]:
     ask = getattr(native, "cuda_info", None)
     if ask is None:
-        return {
-            "devices": [],
-            "reason": "this build has no CUDA kernels (nvcc was not there when it was built)",
-        }
+        return {"compiled": False, "device_count": 0, "reason": "this build was made without CUDA"}
     return dict(ask())
+
+
+def _describe(cuda: dict[str, Any]) -> str:
+    if not cuda["device_count"]:
+        return f"none: {cuda['reason']}"
+    runtime = cuda["runtime_version"]
+    return f"{cuda['device_count']} devices, runtime {runtime // 1000}.{runtime % 1000 // 10}"
