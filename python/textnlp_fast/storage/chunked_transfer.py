@@ -14,26 +14,36 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from textnlp_fast.delta import codec
-from textnlp_fast.errors import CorruptDataError, DigestMismatchError
+from textnlp_fast.errors import (
+    CorruptDataError,
+    DigestMismatchError,
+    InvalidInputError,
+    UnsupportedFormatError,
+)
 from textnlp_fast.hashing import Blake3, blake3_hex
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.manifest import Content, Extent
 from textnlp_fast.tensors import read_into
 
 __all__ = [
+    "DATA_ERRORS",
     "BufferPool",
     "Cancelled",
-    "OpenFiles",
+    "DataError",
     "DigestCheck",
+    "OpenFiles",
     "Progress",
     "ProgressCallback",
     "decode_window",
+    "digest_of_object",
     "fetch_extents",
     "object_key",
     "run_in_order",
     "with_context",
     "write_exactly",
 ]
+
+_OBJECT_READ_BYTES = 8 << 20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,6 +59,12 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+
+
+DataError = CorruptDataError | UnsupportedFormatError
+"""What stored bytes can be: harmed, or newer than this code."""
+
+DATA_ERRORS = (CorruptDataError, UnsupportedFormatError)
 
 
 class Cancelled(Exception):
@@ -137,6 +153,7 @@ def fetch_extents(store: ObjectStore, extents: Iterable[Extent]) -> dict[Extent,
 
 
 def decode_window(
+    store: ObjectStore,
     chain: Sequence[Content],
     window: int,
     payloads: Mapping[Extent, memoryview],
@@ -147,13 +164,37 @@ def decode_window(
     """Decodes window number `window` of the last content of `chain` into `out`, root first and in place.
 
     `out` has the window's length; if the chain's first content has a base, `out` holds that base's window.
+    `store` is asked again only when a frame is of an unknown format, to tell a newer one from a damaged
+    one.
     """
     for content in chain:
-        payload = payloads[content.extents[window]]
+        extent = content.extents[window]
+        payload = payloads[extent]
         if content.codec == "raw":
             out[:] = payload
-        else:
+            continue
+        try:
             codec.decode_into(payload, out, out if content.base is not None else None, threads=threads)
+        except InvalidInputError as error:  # the call is right, so the frames are not
+            raise CorruptDataError(f"frames of object {extent.object}: {error.args[0]}") from error
+        except UnsupportedFormatError as error:
+            size = store.head(object_key(extent.object)).size
+            if digest_of_object(store, extent.object, size) != extent.object:
+                raise DigestMismatchError(f"bytes of object {extent.object} changed") from error
+            raise
+
+
+def digest_of_object(
+    store: ObjectStore, digest: str, size_bytes: int, read: Callable[[int], None] | None = None
+) -> str:
+    """BLAKE3 of an object's `size_bytes` bytes, read in parts; `read` hears of each part's size."""
+    hasher = Blake3()
+    for start in range(0, size_bytes, _OBJECT_READ_BYTES):
+        length = min(_OBJECT_READ_BYTES, size_bytes - start)
+        hasher.update(store.get_range(object_key(digest), start, length), threads=1)
+        if read is not None:
+            read(length)
+    return hasher.hexdigest()
 
 
 class _OrderedDigest:
@@ -229,8 +270,9 @@ def run_in_order(
 ) -> Iterator[Result]:
     """Results of `work` in the order of `items`, made by `workers` threads.
 
-    An item's cost is held against the budget from before its start until its result was taken and used. The first
-    error, in the order of the items, is raised once the threads that run have stopped; no further item is started.
+    An item's cost is held against the budget from before its start until its result was taken and used. The
+    first error, in the order of the items, is raised once the threads that run have stopped; no further
+    item is started.
     """
     pending: list[tuple[Future[Result], int]] = []
     used = 0
@@ -254,7 +296,7 @@ def run_in_order(
                 future.cancel()
 
 
-def with_context(error: CorruptDataError, what: str) -> CorruptDataError:
+def with_context(error: DataError, what: str) -> DataError:
     """The same error, saying which content was being made."""
     renewed = type(error)(f"{what}: {error.args[0]}", hint=error.hint)
     renewed.position = error.position

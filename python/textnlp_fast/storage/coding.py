@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from textnlp_fast.delta import codec
-from textnlp_fast.errors import CorruptDataError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import (
+    DATA_ERRORS,
     BufferPool,
     DigestCheck,
     OpenFiles,
@@ -51,8 +51,8 @@ class _Payloads:
 class Coder:
     """Codes the steps of a plan and hands the windows, in order, to the shard writer.
 
-    A base comes from a local file where `held` has it (hashed before by the caller), else from the repository,
-    decoded window by window and checked against its digest before anything is published.
+    A base comes from a local file where `held` has it (hashed before by the caller), else from the
+    repository, decoded window by window and checked against its digest before anything is published.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Coder:
         ]
 
     def _base_chain(self, step: CodeStep) -> list[Content]:
-        """What must be decoded, root first, to have the step's base; nothing if it is held or there is none."""
+        """What must be decoded, root first, for the step's base; nothing if it is held or there is none."""
         if step.base is None or step.base in self._held:
             return []
         return chain_of(self._reused, step.base)[::-1]
@@ -179,9 +179,9 @@ class Coder:
         chain = self._base_chain(step)
         if chain:
             try:
-                decode_window(chain, piece.window, fetched, base, threads=self._threads_each)
+                decode_window(self._store, chain, piece.window, fetched, base, threads=self._threads_each)
                 self._check.update(piece.step, chain[-1], piece.window, base)
-            except CorruptDataError as error:
+            except DATA_ERRORS as error:
                 raise with_context(
                     error, f"the stored base of tensor {step.part.name!r} is damaged"
                 ) from error

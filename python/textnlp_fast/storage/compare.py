@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from textnlp_fast.delta import codec
-from textnlp_fast.errors import CorruptDataError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import (
+    DATA_ERRORS,
     BufferPool,
     DigestCheck,
     Progress,
@@ -206,9 +206,9 @@ class _Comparer:
         pair = self._pairs[piece.step]
         try:
             for side, (chain, out) in enumerate(zip(self._chains(piece), (old, new), strict=True)):
-                decode_window(chain, piece.window, fetched, out, threads=self._threads_each)
+                decode_window(self._store, chain, piece.window, fetched, out, threads=self._threads_each)
                 self._check.update((piece.step, side), chain[-1], piece.window, out)
-        except CorruptDataError as error:
+        except DATA_ERRORS as error:
             raise with_context(error, f"tensor {pair.name!r}") from error
         return codec.diff(old, new, dtype=pair.new.dtype, threads=self._threads_each)
 

@@ -63,8 +63,8 @@ class TransferOptions:
 class StorageConfig:
     """Names a bucket of a provider and says how to use it.
 
-    For `local` the bucket is a folder below `root` (the working directory if None). Credentials are never part of
-    it: they come from the environment or the provider's own tools.
+    For `local` the bucket is a folder below `root` (the working directory if None). Credentials are never
+    part of it: they come from the environment or the provider's own tools.
     """
 
     provider: Provider = "local"

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from textnlp_fast.errors import CorruptDataError, InvalidInputError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import (
+    DATA_ERRORS,
     BufferPool,
     Cancelled,
+    DataError,
     DigestCheck,
     OpenFiles,
     decode_window,
@@ -65,7 +67,7 @@ class Decoder:
         *,
         keep_going: bool = False,
         done: Callable[[int], None] | None = None,
-    ) -> dict[str, CorruptDataError]:
+    ) -> dict[str, DataError]:
         """Makes the content of every step and hands its windows to `sink`; `done` counts bytes.
 
         Returns, by digest, the contents that came out wrong: those that started from local bytes, and with
@@ -111,7 +113,7 @@ class _Run:
         self._keep_going = keep_going
         self._check = DigestCheck(decoder._window_bytes, decoder._threads_each)
         self._lock = threading.Lock()
-        self.failures: dict[str, CorruptDataError] = {}
+        self.failures: dict[str, DataError] = {}
 
     def cost(self, unit: tuple[Piece, ...]) -> int:
         return self._decoder._window_bytes + sum(extent.length for extent in self._extents(unit))
@@ -143,7 +145,7 @@ class _Run:
         for piece in unit:
             try:
                 self._make_piece(piece, fetched, buffer[: piece.length])
-            except CorruptDataError as error:
+            except DATA_ERRORS as error:
                 self._note(piece, error)
             except Cancelled:
                 continue
@@ -155,12 +157,14 @@ class _Run:
                 self._files.read(step.start.location, out, step.start.offset + piece.offset)
             except (OSError, InvalidInputError) as error:
                 raise CorruptDataError(f"{step.start.location} cannot be read: {error}") from error
-        decode_window(step.chain, piece.window, fetched, out, threads=self._decoder._threads_each)
+        decode_window(
+            self._decoder._store, step.chain, piece.window, fetched, out, threads=self._decoder._threads_each
+        )
         if self._sink is not None:
             self._sink(step, piece.offset, out)
         self._check.update(piece.step, step.content, piece.window, out)
 
-    def _note(self, piece: Piece, error: CorruptDataError) -> None:
+    def _note(self, piece: Piece, error: DataError) -> None:
         """Keeps the error of a content, or raises it."""
         self._check.fail(piece.step)
         step = self._steps[piece.step]

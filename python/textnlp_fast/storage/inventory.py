@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 from typing import Final
 
@@ -53,8 +54,8 @@ def take_inventory(
 ) -> list[LocalFile]:
     """Hashes the files of a model, in the order of their paths.
 
-    `sizes`, where given, are the tensor sizes in bytes that matter: other tensors and all other files are left out,
-    and the files returned may then have gaps. Raises what `ModelFiles.scan` raises.
+    `sizes`, where given, are the tensor sizes in bytes that matter: other tensors and all other files are
+    left out, and the files returned may then have gaps. Raises what `ModelFiles.scan` raises.
     """
     model = scan_model(path)
     jobs = _Jobs(threads, progress)
@@ -74,7 +75,7 @@ def check_unchanged(files: Iterable[LocalFile]) -> None:
     """Raises InvalidInputError if a file was written to since its inventory was taken."""
     for file in files:
         try:
-            status = os.stat(file.location)
+            status = Path(file.location).stat()
             same = (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
         except OSError:
             same = False
@@ -101,7 +102,7 @@ class _Jobs:
         """Queues the tensors of a file; the returned call makes its entry once they are hashed."""
         check_path(file.name)
         location = str(file.path)
-        status = os.stat(location)
+        status = Path(location).stat()
         if status.st_size != file.size:
             raise InvalidInputError(f"{location} changed while it was read")
         tensors = [tensor for tensor in file.tensors if sizes is None or tensor.size_bytes in sizes]
@@ -132,7 +133,7 @@ class _Jobs:
         """Queues the cutting and hashing of a file that is not safetensors."""
         check_path(file.name)
         location = str(file.path)
-        status = os.stat(location)
+        status = Path(location).stat()
         parts: list[LocalPart] = []
         self._jobs.append((status.st_size, lambda: parts.extend(self._chunks(location, status.st_size))))
         return lambda: LocalFile(

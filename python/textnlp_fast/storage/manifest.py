@@ -1,7 +1,7 @@
 """The manifest: one small JSON document that says where every byte of a version is.
 
-`docs/format.md` ("Repository") states the document. This module holds its types and its writer; the reader, which
-trusts nothing, is `manifest_reading`.
+`docs/format.md` ("Repository") states the document. This module holds its types and its writer; the reader,
+which trusts nothing, is `manifest_reading`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Extent:
 class Content:
     """A run of bytes named by its BLAKE3 digest: a tensor, a safetensors header or a chunk of another file.
 
-    Extent number i decodes to bytes [i * window, (i + 1) * window) of it, the last one to what is left. `base` is
-    the digest of the content of equal size that the extents are coded against.
+    Extent number i decodes to bytes [i * window, (i + 1) * window) of it, the last one to what is left.
+    `base` is the digest of the content of equal size that the extents are coded against.
     """
 
     digest: str
@@ -80,8 +80,8 @@ class Content:
 class FileEntry:
     """A file as the concatenation of contents.
 
-    `names` are the tensors' names: one fewer than `parts` for safetensors, whose first part is the header; empty for
-    other files.
+    `names` are the tensors' names: one fewer than `parts` for safetensors, whose first part is the header;
+    empty for other files.
     """
 
     path: str
@@ -94,7 +94,11 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One version of a model. `contents` is closed under bases: no other manifest is needed to rebuild the files."""
+    """One version of a model.
+
+    `contents` is closed under bases: no other manifest is needed to rebuild the files. `new_objects` are
+    those that this version's push made; the others it found.
+    """
 
     model: str
     version: str
@@ -105,13 +109,18 @@ class Manifest:
     files: tuple[FileEntry, ...]
     contents: Mapping[str, Content]
     objects: Mapping[str, int]
-    stored_bytes: int = 0
+    new_objects: frozenset[str] = frozenset()
     message: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def raw_bytes(self) -> int:
         return sum(entry.size for entry in self.files)
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the repository grew by, manifest aside."""
+        return sum(self.objects[digest] for digest in self.new_objects)
 
     def wanted(self) -> set[str]:
         """Digests of the contents that the files are made of; the other contents are there as bases."""
@@ -175,7 +184,7 @@ def canonical(document: Mapping[str, Any]) -> bytes:
 
 
 def seal_document(document: Mapping[str, Any]) -> bytes:
-    """Canonical JSON (sorted keys, no spaces, UTF-8) that carries the digest of the rest of it under `digest`."""
+    """Canonical JSON (sorted keys, no spaces, UTF-8) with the digest of the rest of it under `digest`."""
     return canonical({**document, "digest": blake3_hex(canonical(document))})
 
 
@@ -202,9 +211,9 @@ def serialize_manifest(manifest: Manifest) -> bytes:
         "message": manifest.message,
         "metadata": dict(manifest.metadata),
         "model": manifest.model,
+        "new_objects": sorted(index[digest] for digest in manifest.new_objects),
         "objects": [[digest, manifest.objects[digest]] for digest in objects],
         "parent": list(manifest.parent) if manifest.parent else None,
-        "stored_bytes": manifest.stored_bytes,
         "version": manifest.version,
         "window_bytes": manifest.window_bytes,
         "write_id": manifest.write_id,

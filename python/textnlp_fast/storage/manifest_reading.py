@@ -1,7 +1,7 @@
 """Reads sealed documents and manifests, which come from a bucket that others may write to.
 
-Everything is checked before anything is used: every count is bounded, every path stays inside the directory it names,
-every extent lies inside its object and every chain of bases ends.
+Everything is checked before anything is used: every count is bounded, every path stays inside the directory
+it names, every extent lies inside its object and every chain of bases ends.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def parse_document(data: bytes | memoryview, what: str) -> dict[str, Any]:
 def parse_manifest(data: bytes | memoryview, what: str = "the manifest") -> Manifest:
     """Reads and validates a manifest.
 
-    Errors: UnsupportedFormatError for a format number other than this one, DigestMismatchError if bytes of it
-    changed, CorruptDataError for anything that would lead outside the version's directory or its objects, or to
-    unbounded work.
+    Errors: UnsupportedFormatError for a format number other than this one, DigestMismatchError if bytes of
+    it changed, CorruptDataError for anything that would lead outside the version's directory or its
+    objects, or to unbounded work.
     """
     document = parse_document(data, what)
     try:
@@ -145,7 +145,7 @@ def _build(document: Mapping[str, Any]) -> Manifest:
         files=files,
         contents=contents,
         objects=dict(objects),
-        stored_bytes=_take_size(document, "stored_bytes", where),
+        new_objects=_build_new_objects(_take(document, "new_objects", list, where), objects),
         message=_take(document, "message", str, where),
         metadata=metadata,
     )
@@ -169,6 +169,12 @@ def _build_objects(values: list[Any]) -> list[tuple[str, int]]:
     if len(dict(objects)) != len(objects):
         raise _Broken("an object is listed twice")
     return objects
+
+
+def _build_new_objects(rows: list[Any], objects: list[tuple[str, int]]) -> frozenset[str]:
+    if not all(type(row) is int and 0 <= row < len(objects) for row in rows):
+        raise _Broken("new_objects are not numbers of objects")
+    return frozenset(objects[row][0] for row in rows)
 
 
 def _build_content(digest: str, value: object, objects: list[tuple[str, int]], window: int) -> Content:

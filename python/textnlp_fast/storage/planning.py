@@ -125,8 +125,10 @@ class Piece:
 
 
 def plan_units(sizes: Sequence[int], window_bytes: int) -> Iterator[tuple[Piece, ...]]:
-    """Cuts contents of these sizes into units of work of at most `window_bytes`: a window of a large content, or
-    several small contents together. The order is kept."""
+    """Cuts contents of these sizes into units of work of at most `window_bytes`, in order.
+
+    A unit is a window of a large content, or several small contents together.
+    """
     group: list[Piece] = []
     filled = 0
     for step, size in enumerate(sizes):
@@ -149,9 +151,10 @@ def depth_of(contents: Mapping[str, Content], digest: str) -> int:
 
 
 def adopt(contents: dict[str, Content], source: Mapping[str, Content], digest: str) -> bool:
-    """Takes `digest` and its bases over from another manifest's contents; False if the chain would be too long.
+    """Takes `digest` and its bases over from another manifest; False if the chain would be too long.
 
-    Where a base is located already the walk stops: mixing chains of two manifests could otherwise close a cycle.
+    Where a base is located already the walk stops: mixing chains of two manifests could otherwise close a
+    cycle.
     """
     added: list[Content] = []
     following: str | None = digest
@@ -200,8 +203,9 @@ def plan_push(
 ) -> PushPlan:
     """Which contents are new, and the base each of them is coded against.
 
-    A content that a manifest of `known` locates is reused. A new tensor's base is the tensor of the same name, dtype
-    and size in `parent`; where the chain below that is full, the chain's root. Deterministic in its arguments.
+    A content that a manifest of `known` locates is reused. A new tensor's base is the tensor of the same
+    name, dtype and size in `parent`; where the chain below that is full, the chain's root. Deterministic in
+    its arguments.
     """
     names = _parent_names(parent) if parent is not None and delta else {}
     sources: dict[str, Manifest] = {}

@@ -1,8 +1,8 @@
 """Pull: plan from what the machine holds, read ranges, decode, verify every digest, rename into place.
 
-Files are made in a hidden folder beside the destination. A destination that does not exist appears whole, by one
-rename. In one that exists each file is replaced by one rename, after all of them are complete and verified:
-a reader sees the old file or the new one, never a mixture within a file.
+Files are made in a hidden folder beside the destination. A destination that does not exist appears whole,
+by one rename. In one that exists each file is replaced by one rename, after all of them are complete and
+verified: a reader sees the old file or the new one, never a mixture within a file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The note a pull leaves in its destination: which contents its files are made of.
 
-It saves hashing a model to find out what it holds. It is believed only as far as saving work goes: whatever is made of
-the contents that it names is verified.
+It saves hashing a model to find out what it holds. It is believed only as far as saving work goes: whatever
+is made of the contents that it names is verified.
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ def regular_status(path: Path) -> os.stat_result | None:
 
 
 def read_record(directory: Path) -> PullRecord:
-    """The record in a directory. One that is absent, foreign or broken is an empty one: it only saves work."""
+    """The record in a directory.
+
+    One that is absent, foreign or broken is an empty one: it only saves work.
+    """
     try:
         path = directory / RECORD_NAME
         if path.stat().st_size > _MAX_BYTES:
@@ -97,7 +100,10 @@ def _parse(document: Any) -> PullRecord:
 
 
 def write_record(directory: Path, manifest: Manifest, location: str) -> None:
-    """Notes that `directory` holds the manifest's files, as they lie there now. `location` names the repository."""
+    """Notes that `directory` holds the manifest's files, as they lie there now.
+
+    `location` names the repository.
+    """
     rows = [
         {
             "mtime_ns": (directory / entry.path).stat().st_mtime_ns,

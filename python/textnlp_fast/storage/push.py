@@ -1,7 +1,8 @@
 """Push: hash what is there, code what is new, upload it, and publish it with one last write.
 
-Until the manifest is created nobody sees the version; after, all of it is there. A push that is interrupted leaves
-objects that nothing names: the next push of the same files makes the same objects and does not upload them again.
+Until the manifest is created nobody sees the version; after, all of it is there. A push that is interrupted
+leaves objects that nothing names: the next push of the same files makes the same objects and does not
+upload them again.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ _KNOWN_MODELS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushRequest:
-    """What to push, under which name. `parent` is "auto" (the highest version below), None, or (model, version)."""
+    """What to push, under which name.
+
+    `parent` is "auto" (the highest version below), None, or (model, version).
+    """
 
     path: str | os.PathLike[str]
     name: str
@@ -99,7 +103,7 @@ def push_model(
     files = take_inventory(request.path, threads=options.thread_count, progress=progress)
     existing = versions.find(request.name, request.version)
     parent = _parent_of(versions, request, existing)
-    known = list(_known_manifests(versions, request))
+    known = [_found_by(existing)] if existing is not None else list(_known_manifests(versions, request))
     missing = _missing_objects(store, [*known, parent, existing], options.thread_count)
     plan = plan_push(
         files,
@@ -115,7 +119,7 @@ def push_model(
     base_files = _base_inventory(request, plan, options)
     coded = Coder(store, plan, _held_of(base_files), window_bytes, options).run(progress)
     check_unchanged([*files, *base_files])
-    manifest = _assemble(request, parent, plan, coded, window_bytes, options)
+    manifest = _assemble(request, parent, plan, coded, window_bytes=window_bytes, raw=not options.compression)
     uploaded = sum(shard.size for shard in coded.shards if shard.uploaded)
     if existing is not None:
         _check_repaired(store, existing, missing)
@@ -129,11 +133,11 @@ def push_model(
     return _report(manifest, plan, started, uploaded_bytes=uploaded)
 
 
-# --- what the repository has -------------------------------------------------------------------------------------
+# --- what the repository has ------------------------------------------------------------------------------
 
 
 def _parent_of(versions: VersionManager, request: PushRequest, existing: Manifest | None) -> Manifest | None:
-    """The manifest to code against; that of an existing version's own parent, so that a repeated push repeats it."""
+    """The manifest to code against: an existing version's own parent, so that a repeated push repeats it."""
     if existing is not None:
         return versions.find(*existing.parent) if existing.parent else None
     parent = request.parent
@@ -155,6 +159,16 @@ def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator
             yield versions.manifest(request.name, version)
     for name in list(models)[:_KNOWN_MODELS]:
         yield versions.manifest(name, models[name][-1])
+
+
+def _found_by(existing: Manifest) -> Manifest:
+    """The version without what its own push stored: coding that again makes the same objects again."""
+    found = {
+        digest: content
+        for digest, content in existing.contents.items()
+        if not any(extent.object in existing.new_objects for extent in content.extents)
+    }
+    return replace(existing, contents=closure(existing.contents, found))
 
 
 def _missing_objects(store: ObjectStore, manifests: Sequence[Manifest | None], threads: int) -> set[str]:
@@ -192,7 +206,7 @@ def _without(manifest: Manifest | None, missing: set[str]) -> Manifest | None:
 def _refuse_other_files(existing: Manifest, files: Sequence[FileEntry]) -> None:
     if not existing.same_files(replace(existing, files=tuple(files))):
         raise VersionExistsError(
-            f"{existing.model}@{existing.version} is published already, with other files; versions never change"
+            f"{existing.model}@{existing.version} is published already, with other files"
         )
 
 
@@ -202,13 +216,13 @@ def _check_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -
     ]
     if lost:
         raise MissingObjectError(
-            f"{existing.model}@{existing.version} needs {len(lost)} objects that the repository lost, {lost[0]} first, "
-            "and pushing its files again did not make them",
+            f"the repository lost {len(lost)} objects of {existing.model}@{existing.version}, "
+            f"{lost[0]} first, and pushing its files again did not make them",
             hint="Restore them from a copy of the repository, or push the files under a new version.",
         )
 
 
-# --- local bases --------------------------------------------------------------------------------------------------
+# --- local bases ------------------------------------------------------------------------------------------
 
 
 def _base_inventory(request: PushRequest, plan: PushPlan, options: TransferOptions) -> list[LocalFile]:
@@ -221,7 +235,7 @@ def _held_of(files: Sequence[LocalFile]) -> dict[str, Held]:
     return {part.digest: Held(file.location, part.offset) for file in files for part in file.parts}
 
 
-# --- the manifest -------------------------------------------------------------------------------------------------
+# --- the manifest -----------------------------------------------------------------------------------------
 
 
 def _assemble(
@@ -229,8 +243,9 @@ def _assemble(
     parent: Manifest | None,
     plan: PushPlan,
     coded: Coded,
+    *,
     window_bytes: int,
-    options: TransferOptions,
+    raw: bool,
 ) -> Manifest:
     contents = dict(plan.reused)
     objects = dict(plan.objects) | {shard.digest: shard.size for shard in coded.shards}
@@ -240,7 +255,7 @@ def _assemble(
             step.part.digest,
             step.part.dtype,
             step.part.size,
-            "frames" if options.compression else "raw",
+            "raw" if raw else "frames",
             step.base if needs_base else None,
             extents,
         )
@@ -257,7 +272,7 @@ def _assemble(
         files=plan.files,
         contents=needed,
         objects={digest: objects[digest] for digest in used},
-        stored_bytes=sum({shard.digest: shard.size for shard in coded.shards}.values()),
+        new_objects=frozenset(shard.digest for shard in coded.shards) & used,
         message=request.message,
         metadata=dict(request.metadata),
     )

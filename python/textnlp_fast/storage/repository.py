@@ -71,7 +71,8 @@ class Repository:
     ) -> Repository:
         """Opens the repository at a path or URL (`s3://bucket/prefix`, `memory://name`).
 
-        Makes it if `create`, with windows of `window_bytes`; else raises RepositoryNotFoundError if there is none.
+        Makes it if `create`, with windows of `window_bytes`; else raises RepositoryNotFoundError if there
+        is none.
         """
         place = _local_place(os.fspath(url))
         if place is not None and not create and not place.is_dir():
@@ -115,12 +116,14 @@ class Repository:
     ) -> PushReport:
         """Publishes a safetensors file or a Hugging Face directory as a version.
 
-        `parent` is the version to code against: "auto" (the highest one below), a version of the same model,
-        `NAME@VERSION` or a (model, version) pair, or None. `base_path` are the parent's files, if they are at hand:
-        they need not be read from the repository then. Pushing the same files again succeeds and changes nothing.
+        `parent` is the version to code against: "auto" (the highest one below), a version of the same
+        model, `NAME@VERSION` or a (model, version) pair, or None. `base_path` are the parent's files, if
+        they are at hand: they need not be read from the repository then. Pushing the same files again
+        succeeds and changes nothing.
 
-        Raises InvalidInputError and its kinds for what cannot be pushed, VersionExistsError if the version holds
-        other files, StorageUnavailableError and OutOfSpaceError; whatever it raises, nothing was published.
+        Raises InvalidInputError and its kinds for what cannot be pushed, VersionExistsError if the version
+        holds other files, StorageUnavailableError and OutOfSpaceError; whatever it raises, nothing was
+        published.
         """
         if isinstance(parent, str) and "@" in parent:
             reference = parse_reference(parent)
@@ -148,8 +151,8 @@ class Repository:
         """Makes `dest` a directory with the version's files (None: the latest), each byte verified.
 
         Reads only what neither `dest` nor the models at `have` hold. Raises ModelNotFoundError,
-        VersionNotFoundError, CorruptDataError and its kinds, OutOfSpaceError, StorageUnavailableError; then `dest`
-        is as it was.
+        VersionNotFoundError, CorruptDataError and its kinds, OutOfSpaceError, StorageUnavailableError; then
+        `dest` is as it was.
         """
         manifest = self.manifest(name, version)
         return pull_model(self._store, manifest, dest, self._options, have=have, progress=progress)
@@ -172,7 +175,10 @@ class Repository:
     def diff(
         self, name: str, old: str, new: str, *, progress: ProgressCallback | None = None
     ) -> list[DiffRow]:
-        """What changed between two versions, tensor by tensor. Either may be `NAME@VERSION` of another model."""
+        """What changed between two versions, tensor by tensor.
+
+        Either may be `NAME@VERSION` of another model.
+        """
         first, second = (self._versions.manifest(*_across(name, each)) for each in (old, new))
         return diff_versions(self._store, first, second, self._options, progress)
 

@@ -43,9 +43,9 @@ class ShardObject:
 class ShardWriter:
     """Fills shards in the order of `add` and uploads each when it is full.
 
-    Which windows share a shard depends on their order and sizes alone, so a push that is repeated makes the same
-    objects and finds those that it has uploaded before. At most `buffers` shards are held at a time: `add` waits for
-    an upload when all are full.
+    Which windows share a shard depends on their order and sizes alone, so a push that is repeated makes the
+    same objects and finds those that it has uploaded before. At most `buffers` shards are held at a time:
+    `add` waits for an upload when all are full.
     """
 
     def __init__(

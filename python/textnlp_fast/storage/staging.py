@@ -53,8 +53,9 @@ def check_destination(final: Path, manifest: Manifest) -> None:
 def staging_folder(final: Path) -> Iterator[Path]:
     """An empty folder on the destination's file system, for this process alone; gone afterwards.
 
-    It lies beside a destination that does not exist yet, and inside one that does, which may be a file system of its
-    own. What a killed pull left in it is removed first. Raises ConflictError if another pull works there.
+    It lies beside a destination that does not exist yet, and inside one that does, which may be a file
+    system of its own. What a killed pull left in it is removed first. Raises ConflictError if another pull
+    works there.
     """
     if final.exists():
         root = final / f"{RESERVED_PREFIX}-partial"
@@ -89,13 +90,13 @@ def _lock(root: Path) -> int:
                 hint="Wait for it to end, or pull into another directory.",
             ) from None
         with suppress(FileNotFoundError):
-            if os.stat(root / "lock").st_ino == os.fstat(descriptor).st_ino:
+            if (root / "lock").stat().st_ino == os.fstat(descriptor).st_ino:
                 return descriptor
         os.close(descriptor)  # the file was removed between opening and locking
 
 
 def publish(staging: Path, final: Path, manifest: Manifest, record: PullRecord, location: str) -> None:
-    """Gives the staged files their names, removes what an earlier pull left and this version lacks, notes all."""
+    """Gives the staged files their names and removes what an earlier pull wrote and this version lacks."""
     for folder in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:
         _sync_folder(folder)
     if not final.exists():

@@ -21,9 +21,9 @@ __all__ = ["UnifiedModelStorage"]
 class UnifiedModelStorage:
     """Models in the bucket that a `StorageConfig` names.
 
-    The bucket is opened at the first call; the first upload makes the repository. Arguments, results and errors are
-    those of `Repository`. A call that is cancelled goes on in its thread until it is done, and is complete or void
-    like any other.
+    The bucket is opened at the first call; the first upload makes the repository. Arguments, results and
+    errors are those of `Repository`. A call that is cancelled goes on in its thread until it is done, and
+    is complete or void like any other.
     """
 
     def __init__(self, config: StorageConfig) -> None:

@@ -15,9 +15,8 @@ from textnlp_fast.errors import (
     UnsupportedFormatError,
     VersionNotFoundError,
 )
-from textnlp_fast.hashing import Blake3
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import Progress, ProgressCallback, object_key
+from textnlp_fast.storage.chunked_transfer import DataError, Progress, ProgressCallback, digest_of_object
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.decoding import Decoder, content_names
 from textnlp_fast.storage.manifest import Manifest, chain_of
@@ -26,14 +25,18 @@ from textnlp_fast.storage.version_manager import VersionManager
 
 __all__ = ["Problem", "VerifyReport", "verify_repository"]
 
-_READ_BYTES = 8 << 20
+
+Kind = Literal["missing", "corrupt", "unsupported"]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be. `where` is a version, an object, or a tensor or file of a version."""
+    """Something that is not as it should be.
 
-    kind: Literal["missing", "corrupt", "unsupported"]
+    `where` is a version, an object, or a tensor or file of a version.
+    """
+
+    kind: Kind
     where: str
     detail: str
 
@@ -79,8 +82,8 @@ def verify_repository(
 ) -> VerifyReport:
     """Checks one version, all versions of a model, or the whole repository.
 
-    Always: every manifest is valid, every object is there in its full size. `deep`: every object and every tensor
-    match their digests. Manifests are read from the repository, past every cache.
+    Always: every manifest is valid, every object is there in its full size. `deep`: every object and every
+    tensor match their digests. Manifests are read from the repository, past every cache.
     """
     versions.info()
     problems: list[Problem] = []
@@ -136,13 +139,17 @@ def _load(
     for name, version in selected:
         try:
             yield versions.load_fresh(name, version)
-        except UnsupportedFormatError as error:
-            problems.append(Problem("unsupported", f"{name}@{version}", str(error.args[0])))
-        except CorruptDataError as error:
-            kind: Literal["missing", "corrupt"] = (
-                "missing" if isinstance(error, MissingObjectError) else "corrupt"
-            )
-            problems.append(Problem(kind, f"{name}@{version}", str(error.args[0])))
+        except (CorruptDataError, UnsupportedFormatError) as error:
+            problems.append(_problem(f"{name}@{version}", error))
+
+
+def _problem(where: str, error: DataError) -> Problem:
+    kind: Kind = "corrupt"
+    if isinstance(error, UnsupportedFormatError):
+        kind = "unsupported"
+    elif isinstance(error, MissingObjectError):
+        kind = "missing"
+    return Problem(kind, where, str(error.args[0]))
 
 
 def _users(manifests: Iterable[Manifest]) -> dict[str, str]:
@@ -184,14 +191,10 @@ class _Deep:
 
         def check(digest: str) -> Problem | None:
             try:
-                hasher = Blake3()
-                for start in range(0, self._objects[digest], _READ_BYTES):
-                    length = min(_READ_BYTES, self._objects[digest] - start)
-                    hasher.update(self._store.get_range(object_key(digest), start, length), threads=1)
-                    self._advance(length)
+                actual = digest_of_object(self._store, digest, self._objects[digest], self._advance)
             except CorruptDataError as error:
                 return Problem("corrupt", f"object {digest}", f"{error.args[0]}; needed by {users[digest]}")
-            if hasher.hexdigest() == digest:
+            if actual == digest:
                 return None
             return Problem("corrupt", f"object {digest}", f"its bytes changed; needed by {users[digest]}")
 
@@ -208,10 +211,7 @@ class _Deep:
             failures = decoder.run(steps, None, keep_going=True, done=self._advance)
             count += len(steps)
             for error in failures.values():
-                kind: Literal["missing", "corrupt"] = (
-                    "missing" if isinstance(error, MissingObjectError) else "corrupt"
-                )
-                problems.append(Problem(kind, f"{manifest.model}@{manifest.version}", str(error.args[0])))
+                problems.append(_problem(f"{manifest.model}@{manifest.version}", error))
         return problems, count
 
     def _advance(self, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Names and versions: which there are, which is meant, and the one conditional write that publishes a new one."""
+"""Names and versions: which there are, which is meant, and the one write that publishes a new one."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def now_utc() -> str:
 class VersionManager:
     """Reads and publishes manifests. Thread-safe.
 
-    Manifests never change, so each is read once; those of remote repositories are also kept below the user's cache
-    directory, where the digest in each of them guards against a cache that rotted.
+    Manifests never change, so each is read once; those of remote repositories are also kept below the
+    user's cache directory, where the digest in each of them guards against a cache that rotted.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -129,10 +129,13 @@ class VersionManager:
         remote = not store.url.startswith(("file:", "memory:", "/"))
         self._cache_root = _cache_directory() if remote else None
 
-    # --- the repository -------------------------------------------------------------------------------------------
+    # --- the repository -----------------------------------------------------------------------------------
 
     def info(self, *, create: bool = False, window_bytes: int | None = None) -> RepositoryInfo:
-        """What `repository.json` says. Makes the repository if `create`, else raises RepositoryNotFoundError."""
+        """What `repository.json` says.
+
+        Makes the repository if `create`, else raises RepositoryNotFoundError.
+        """
         if self._info is None:
             try:
                 data = self._store.get(REPOSITORY_KEY, limit_bytes=_REPOSITORY_LIMIT_BYTES)
@@ -160,7 +163,7 @@ class VersionManager:
             return self._store.get(REPOSITORY_KEY, limit_bytes=_REPOSITORY_LIMIT_BYTES)
         return data
 
-    # --- names ----------------------------------------------------------------------------------------------------
+    # --- names --------------------------------------------------------------------------------------------
 
     def models(self) -> dict[str, list[str]]:
         """Every model with its versions, oldest first."""
@@ -203,7 +206,7 @@ class VersionManager:
         wanted = semver.Version.parse(version)
         return next((other for other in reversed(versions) if semver.Version.parse(other) < wanted), None)
 
-    # --- manifests ------------------------------------------------------------------------------------------------
+    # --- manifests ----------------------------------------------------------------------------------------
 
     def find(self, name: str, version: str) -> Manifest | None:
         """The manifest of a version, None if there is none."""
@@ -240,7 +243,7 @@ class VersionManager:
                 yield name, version
 
     def publish(self, manifest: Manifest) -> None:
-        """Creates the manifest's object; from then on the version exists. Raises ObjectExistsError if it did."""
+        """Creates the manifest's object: the version exists. Raises ObjectExistsError if it did before."""
         self._store.create(manifest_key(manifest.model, manifest.version), serialize_manifest(manifest))
         with self._lock:
             self._manifests[manifest.model, manifest.version] = manifest

@@ -1,0 +1,68 @@
+"""Arguments that several verbs take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from textnlp_fast.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from textnlp_fast.storage import Repository
+
+__all__ = ["json_option", "named_version", "open_repository", "repository_option", "tuning_options"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def repository_option(command: Command) -> Command:
+    """`--repo`, or the environment's TEXTNLP_FAST_REPO."""
+    return click.option(
+        "--repo",
+        envvar="TEXTNLP_FAST_REPO",
+        show_envvar=True,
+        metavar="URL",
+        help="The repository: a folder, s3://bucket/prefix or memory://name.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
+
+
+def tuning_options(command: Command) -> Command:
+    """`--threads` and `--memory`."""
+    threads = click.option("--threads", type=click.IntRange(0), default=0, help="0 takes every processor.")
+    memory = click.option(
+        "--memory-mib", type=click.IntRange(64), default=384, show_default=True, help="Budget for buffers."
+    )
+    return threads(memory(command))
+
+
+def open_repository(
+    repo: str | None, *, create: bool = False, threads: int = 0, memory_mib: int = 384, **options: Any
+) -> Repository:
+    """Opens what `--repo` names. Raises InvalidInputError if it names nothing."""
+    from textnlp_fast.storage import Repository, TransferOptions  # noqa: PLC0415
+
+    if not repo:
+        raise InvalidInputError(
+            "no repository was given", hint="Pass --repo URL, or set TEXTNLP_FAST_REPO once for all commands."
+        )
+    transfer = TransferOptions(threads=threads, memory_budget_bytes=memory_mib << 20, **options)
+    return Repository.open(repo, create=create, options=transfer)
+
+
+def named_version(reference: str) -> tuple[str, str]:
+    """Name and version of `NAME@VERSION`, both of which must be given."""
+    from textnlp_fast.storage.version_manager import parse_reference  # noqa: PLC0415
+
+    parsed = parse_reference(reference)
+    if parsed.version is None:
+        raise InvalidInputError(
+            f"{reference!r} names no version", hint=f"Write {parsed.name}@1.0.0, for example."
+        )
+    return parsed.name, parsed.version

@@ -1,0 +1,26 @@
+"""`textnlp-fast ls`: the models of a repository."""
+
+from __future__ import annotations
+
+import click
+
+from textnlp_fast.cli.arguments import json_option, open_repository, repository_option
+from textnlp_fast.cli.output import print_json, print_table
+
+EPILOG = """\b
+Example:
+  textnlp-fast ls --repo s3://my-bucket/models
+"""
+
+
+@click.command("ls", epilog=EPILOG)
+@repository_option
+@json_option
+def command(repo: str | None, as_json: bool) -> None:
+    """List the models of a repository and their versions."""
+    models = open_repository(repo).models()
+    if as_json:
+        print_json([{"name": name, "versions": versions} for name, versions in models.items()])
+        return
+    rows = [[name, versions[-1], str(len(versions))] for name, versions in models.items()]
+    print_table("", ["model", "latest", "versions"], rows, left=2)

@@ -1,0 +1,59 @@
+"""`textnlp-fast pull`: make a directory with a version's files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from textnlp_fast.cli.arguments import json_option, open_repository, repository_option, tuning_options
+from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_size
+
+EPILOG = """\b
+Examples:
+  textnlp-fast pull my-model@1.0.0 out/ --repo s3://my-bucket/models
+  textnlp-fast pull policy new/ --have old/      (the latest version, using what old/ holds)
+"""
+
+
+@click.command("pull", epilog=EPILOG)
+@click.argument("reference", metavar="NAME[@VERSION]")
+@click.argument("dest", type=click.Path(file_okay=False))
+@repository_option
+@click.option(
+    "--have",
+    multiple=True,
+    type=click.Path(exists=True),
+    help="A model on this machine to start from; may repeat.",
+)
+@tuning_options
+@json_option
+def command(
+    *,
+    reference: str,
+    dest: str,
+    repo: str | None,
+    have: tuple[str, ...],
+    threads: int,
+    memory_mib: int,
+    as_json: bool,
+) -> None:
+    """Make DEST an ordinary model directory with the files of a version, every byte verified.
+
+    Reads only what DEST and the models given by --have do not hold. Each file is replaced in one step,
+    after all of them are complete.
+    """
+    from textnlp_fast.storage.version_manager import parse_reference  # noqa: PLC0415
+
+    parsed = parse_reference(reference)
+    repository = open_repository(repo, threads=threads, memory_mib=memory_mib)
+    with progress_bar() as progress:
+        report = repository.pull(parsed.name, parsed.version, dest, have=have, progress=progress)
+    if as_json:
+        print_json(asdict(report))
+        return
+    print_line(
+        f"pulled {report.model}@{report.version} into {report.path}: {show_size(report.raw_bytes)} in "
+        f"{report.files} files, {show_size(report.fetched_bytes)} fetched, every digest verified, "
+        f"{report.seconds:.2f} s, {report.gigabytes_per_s:.2f} GB/s"
+    )

@@ -1,0 +1,96 @@
+"""`textnlp-fast push`: publish a model's files as a version."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from textnlp_fast.cli.arguments import (
+    json_option,
+    named_version,
+    open_repository,
+    repository_option,
+    tuning_options,
+)
+from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_ratio, show_size
+from textnlp_fast.errors import InvalidInputError
+
+EPILOG = """\b
+Examples:
+  textnlp-fast push my-model/ my-model@1.0.0 --repo s3://my-bucket/models
+  textnlp-fast push step-200/ policy@0.2.0 --parent 0.1.0 --base step-100/ -m "200 steps"
+"""
+
+
+@click.command("push", epilog=EPILOG)
+@click.argument("path", type=click.Path(exists=True))
+@click.argument("reference", metavar="NAME@VERSION")
+@repository_option
+@click.option(
+    "--parent",
+    default="auto",
+    metavar="VERSION",
+    help="Version to code against, also NAME@VERSION; 'auto' is the highest below, 'none' stores by itself.",
+)
+@click.option(
+    "--base", "base_path", type=click.Path(exists=True), help="The parent's files, if they are here."
+)
+@click.option("-m", "--message", default="", help="A line for the log.")
+@click.option(
+    "--meta", "metadata", multiple=True, metavar="KEY=VALUE", help="A note in the manifest; may repeat."
+)
+@tuning_options
+@json_option
+def command(
+    *,
+    path: str,
+    reference: str,
+    repo: str | None,
+    parent: str,
+    base_path: str | None,
+    message: str,
+    metadata: tuple[str, ...],
+    threads: int,
+    memory_mib: int,
+    as_json: bool,
+) -> None:
+    """Publish PATH, a safetensors file or a Hugging Face directory, as NAME@VERSION.
+
+    Only tensors that the repository lacks are stored, each coded against the same tensor of the parent
+    version. Nobody sees the version before all of it is there; pushing the same files again changes
+    nothing.
+    """
+    name, version = named_version(reference)
+    notes = dict(_note(text) for text in metadata)
+    repository = open_repository(repo, create=True, threads=threads, memory_mib=memory_mib)
+    with progress_bar() as progress:
+        report = repository.push(
+            path,
+            name,
+            version,
+            parent=None if parent == "none" else parent,
+            base_path=base_path,
+            message=message,
+            metadata=notes,
+            progress=progress,
+        )
+    if as_json:
+        print_json({**asdict(report), "ratio": report.ratio if report.stored_bytes else None})
+        return
+    if report.already_there:
+        print_line(f"{name}@{version} is there already, with these files")
+        return
+    against = f" against {report.parent}" if report.parent else ""
+    print_line(
+        f"pushed {name}@{version}{against}: {show_size(report.raw_bytes)} in {report.files} files, "
+        f"{show_size(report.stored_bytes)} stored ({show_ratio(report.ratio)}), "
+        f"{report.seconds:.2f} s, {report.gigabytes_per_s:.2f} GB/s"
+    )
+
+
+def _note(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InvalidInputError(f"--meta {text!r} is not KEY=VALUE")
+    return key, value

@@ -1,0 +1,109 @@
+"""`textnlp-fast show`: one version in detail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from textnlp_fast.cli.arguments import json_option, open_repository, repository_option
+from textnlp_fast.cli.output import print_json, print_line, print_table, show_size
+from textnlp_fast.storage.manifest import Manifest, chain_of
+
+EPILOG = """\b
+Examples:
+  textnlp-fast show my-model --repo s3://my-bucket/models
+  textnlp-fast show my-model@1.0.0 --tensors
+"""
+
+
+@click.command("show", epilog=EPILOG)
+@click.argument("reference", metavar="NAME[@VERSION]")
+@repository_option
+@click.option("--tensors", is_flag=True, help="List every tensor and how it is stored.")
+@json_option
+def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> None:
+    """Show one version: its files, its tensors, and how they are stored."""
+    from textnlp_fast.storage.version_manager import parse_reference  # noqa: PLC0415
+
+    parsed = parse_reference(reference)
+    manifest = open_repository(repo).manifest(parsed.name, parsed.version)
+    if as_json:
+        print_json(_document(manifest))
+        return
+    print_line(f"{manifest.model}@{manifest.version}, {manifest.created_at}")
+    if manifest.parent:
+        print_line(f"parent    {'@'.join(manifest.parent)}")
+    if manifest.message:
+        print_line(f"message   {manifest.message}")
+    for key, value in manifest.metadata.items():
+        print_line(f"{key:9s} {value}")
+    coded = show_size(sum(content.coded_bytes for content in manifest.contents.values()))
+    added = show_size(manifest.stored_bytes)
+    print_line(
+        f"size      {show_size(manifest.raw_bytes)} raw, {added} new in the repository, "
+        f"{coded} in {len(manifest.objects)} objects in all"
+    )
+    if tensors:
+        print_table(
+            "",
+            ["tensor", "dtype", "raw", "stored", "bases"],
+            [_cells(row) for row in _tensors(manifest)],
+            left=2,
+        )
+        return
+    files = [
+        [entry.path, entry.kind, str(len(entry.names) or "-"), show_size(entry.size), entry.digest[:16]]
+        for entry in manifest.files
+    ]
+    print_table("", ["file", "kind", "tensors", "size", "digest"], files, left=2)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["name"],
+        row["dtype"],
+        show_size(row["size"]),
+        show_size(row["stored_bytes"]),
+        str(row["bases"]),
+    ]
+
+
+def _tensors(manifest: Manifest) -> list[dict[str, Any]]:
+    rows = []
+    for entry in manifest.files:
+        if entry.kind != "safetensors":
+            continue
+        for name, digest in zip(entry.names, entry.parts[1:], strict=True):
+            content = manifest.contents[digest]
+            rows.append(
+                {
+                    "name": name,
+                    "file": entry.path,
+                    "dtype": content.dtype,
+                    "size": content.size,
+                    "stored_bytes": content.coded_bytes,
+                    "bases": len(chain_of(manifest.contents, digest)) - 1,
+                    "digest": digest,
+                }
+            )
+    return rows
+
+
+def _document(manifest: Manifest) -> dict[str, object]:
+    return {
+        "model": manifest.model,
+        "version": manifest.version,
+        "parent": "@".join(manifest.parent) if manifest.parent else None,
+        "created_at": manifest.created_at,
+        "message": manifest.message,
+        "metadata": dict(manifest.metadata),
+        "raw_bytes": manifest.raw_bytes,
+        "stored_bytes": manifest.stored_bytes,
+        "objects": len(manifest.objects),
+        "files": [
+            {"path": entry.path, "kind": entry.kind, "size": entry.size, "digest": entry.digest}
+            for entry in manifest.files
+        ],
+        "tensors": _tensors(manifest),
+    }

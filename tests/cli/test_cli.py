@@ -1,0 +1,190 @@
+"""Every verb: what it prints, the JSON it prints, and the code it exits with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textnlp_fast.cli import VERBS
+
+Run = Any
+
+
+def test_push_says_what_it_did(tmp_path: Path, models: tuple[Path, Path], run: Run) -> None:
+    done = run("push", models[0], "org/m@1.0.0", "--repo", tmp_path / "r", "--meta", "step=7")
+    assert done.code == 0
+    assert "pushed org/m@1.0.0" in done.out
+    again = run("push", models[0], "org/m@1.0.0", "--repo", tmp_path / "r")
+    assert again.code == 0
+    assert "there already" in again.out
+    second = run("push", models[1], "org/m@1.1.0", "--repo", tmp_path / "r", "--base", models[0], "--json")
+    assert second.document["parent"] == "org/m@1.0.0"
+    assert 0 < second.document["stored_bytes"] < 1000
+    alone = run("push", models[1], "other@1.0.0", "--repo", tmp_path / "r", "--parent", "none", "--json")
+    assert alone.document["parent"] is None
+    assert alone.document["stored_bytes"] == 0
+    assert alone.document["ratio"] is None
+    shown = run("show", "org/m@1.0.0", "--repo", tmp_path / "r", "--json")
+    assert shown.document["metadata"] == {"step": "7"}
+
+
+def test_pull_makes_the_directory(tmp_path: Path, models: tuple[Path, Path], place: Path, run: Run) -> None:
+    done = run("pull", "m", tmp_path / "out", "--repo", place)
+    assert done.code == 0
+    assert "pulled m@1.1.0" in done.out
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (models[1] / name).read_bytes()
+    helped = run(
+        "pull", "m@1.1.0", tmp_path / "helped", "--repo", place, "--have", models[0], "--json", "--threads", 1
+    )
+    assert helped.document["fetched_bytes"] < 1000
+
+
+def test_log_lists_the_newest_first(place: Path, run: Run) -> None:
+    rows = run("log", "m", "--repo", place, "--json").document
+    assert [row["version"] for row in rows] == ["1.1.0", "1.0.0"]
+    assert rows[0]["parent"] == "1.0.0"
+    assert rows[1]["message"] == "first"
+    text = run("log", "m", "--repo", place).out
+    assert "1.1.0" in text
+    assert "first" in text
+
+
+def test_diff_counts_elements_and_bytes(place: Path, run: Run) -> None:
+    rows = {row["name"]: row for row in run("diff", "m@1.0.0", "1.1.0", "--repo", place, "--json").document}
+    assert rows["same"]["status"] == "same"
+    assert rows["weight"]["status"] == "changed"
+    assert (rows["weight"]["changed"], rows["weight"]["elements"], rows["weight"]["max_ulp"]) == (43, 4096, 1)
+    text = run("diff", "m@1.0.0", "1.1.0", "--repo", place).out
+    assert "1.050 %" in text
+    assert "2 tensors: 1 changed, 1 same" in text
+    assert "BF16" in run("diff", "m@1.0.0", "m@1.1.0", "--repo", place, "--all").out
+
+
+def test_ls_and_show(place: Path, run: Run) -> None:
+    assert run("ls", "--repo", place, "--json").document == [{"name": "m", "versions": ["1.0.0", "1.1.0"]}]
+    assert "1.1.0" in run("ls", "--repo", place).out
+    text = run("show", "m", "--repo", place).out
+    assert "m@1.1.0" in text
+    assert "model.safetensors" in text
+    tensors = run("show", "m", "--repo", place, "--tensors").out
+    assert "weight" in tensors
+    document = run("show", "m@1.1.0", "--repo", place, "--json").document
+    assert {tensor["name"]: tensor["bases"] for tensor in document["tensors"]} == {"same": 0, "weight": 1}
+
+
+def test_verify_exits_with_five_on_damage(place: Path, run: Run) -> None:
+    good = run("verify", "--repo", place)
+    assert good.code == 0
+    assert "all is well" in good.out
+    assert run("verify", "m@1.0.0", "--repo", place, "--json").document["ok"] is True
+    victim = max(
+        (place / "objects").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else -1
+    )
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(data)
+    assert run("verify", "--repo", place, "--shallow").code == 0
+    bad = run("verify", "--repo", place)
+    assert bad.code == 5
+    assert victim.name in bad.out
+    assert "m@1.0.0" in bad.out
+    document = run("verify", "--repo", place, "--json").document
+    assert document["ok"] is False
+    assert document["problems"]
+    victim.unlink()
+    missing = run("verify", "--repo", place, "--shallow")
+    assert missing.code == 5
+    assert "missing" in missing.out
+
+
+def test_info_names_the_kernels(run: Run) -> None:
+    facts = run("info", "--json").document
+    assert facts["isa"] in facts["available_isas"]
+    assert facts["threads"] >= 1
+    assert facts["cuda"]["device_count"] or facts["cuda"]["reason"]
+    assert facts["isa"] in run("info").out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (["log", "nothing"], 3, "no model 'nothing'"),
+        (["pull", "m@9.0.0", "out"], 3, "no version 9.0.0"),
+        (["show", "bad name"], 2, "not a model name"),
+        (["show", "m@one"], 2, "not a version"),
+        (["diff", "m", "1.1.0"], 2, "names no version"),
+        (["push", ".", "m"], 2, "names no version"),
+        (["push", "nowhere", "m@1.0.0"], 2, "does not exist"),
+        (["push", "{v2}", "m@1.0.0"], 4, "published already"),
+        (["push", "{v1}", "m@3.0.0", "--meta", "x"], 2, "KEY=VALUE"),
+        (["nonsense"], 2, "No such command"),
+        (["pull", "m"], 2, "Missing argument"),
+    ],
+)
+def test_errors_are_one_line_and_a_hint(
+    words: list[str], code: int, reason: str, place: Path, run: Run
+) -> None:
+    words = [word.format(v1=place.parent / "v1", v2=place.parent / "v2") for word in words]
+    done = run(*words, *([] if words[0] == "nonsense" else ["--repo", place]))
+    assert done.code == code
+    assert reason in done.err
+    assert "Traceback" not in done.err
+    assert not done.out
+    if code in (3, 4):
+        assert "hint:" in done.err
+
+
+def test_the_repository_comes_from_the_environment(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = run("ls")
+    assert lost.code == 2
+    assert "TEXTNLP_FAST_REPO" in lost.err
+    monkeypatch.setenv("TEXTNLP_FAST_REPO", str(place))
+    assert run("ls").code == 0
+
+
+def test_a_repository_is_not_made_by_asking(tmp_path: Path, run: Run) -> None:
+    done = run("ls", "--repo", tmp_path / "typo")
+    assert done.code == 3
+    assert "no repository" in done.err
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(verb: str, run: Run) -> None:
+    done = run(verb, "--help")
+    assert done.code == 0
+    assert f"textnlp-fast {verb}" in done.out
+    assert "Example" in done.out
+
+
+def test_help_names_every_verb_and_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, textnlp_fast.cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'obstore', 'rich', 'semver'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+    for verb in VERBS:
+        assert verb in done.stdout
+
+
+def test_a_reader_that_leaves_is_no_error(place: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m textnlp_fast.cli log m --json --repo '{place}' | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert "Traceback" not in done.stderr
