@@ -301,7 +301,7 @@ void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const De
 }
 
 // Unchanged lanes take token 0 of their context, found by permute; the changed ones are spread from `work`, where their
-// symbols lie packed.
+// symbols lie packed. No branch tells the two apart: it would be guessed wrong too often.
 void encode_sparse(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
                    const DeltaEncodeTables& tables, const SparseWork& work, SegmentOutput* segments,
                    unsigned segment_count) {
@@ -319,8 +319,9 @@ void encode_sparse(const std::uint8_t* target, const std::uint8_t* base, const D
     };
     encode_ways<1>(segments + s, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
       const __mmask32 changed = work.masks[at / kLanes];
+      const __m512i context = context_of(load16(base, at));
       packed -= static_cast<unsigned>(__builtin_popcount(changed));
-      if (work.has_raw && changed != 0) {
+      if (work.has_raw) {
         Tokens tokens;
         tokens.raw_bits = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.raw_bits + packed));
         if (_mm512_test_epi16_mask(tokens.raw_bits, tokens.raw_bits) != 0) {
@@ -328,8 +329,8 @@ void encode_sparse(const std::uint8_t* target, const std::uint8_t* base, const D
           put_raw(lanes, tokens, words);
         }
       }
-      const __m512i zeros = _mm512_permutexvar_epi16(context_of(load16(base, at)), zero_freq);
-      const __m512i freq = _mm512_mask_expand_epi16(zeros, changed, _mm512_loadu_si512(work.index + packed));
+      const __m512i freq = _mm512_mask_expand_epi16(_mm512_permutexvar_epi16(context, zero_freq), changed,
+                                                    _mm512_loadu_si512(work.index + packed));
       const __m512i start = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.field + packed));
       writer.put_symbols<false>(lanes, freq, start, words);
     });

@@ -167,9 +167,13 @@ constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
 // x -> (x / freq << log) + start + x % freq for 16 lanes. The reciprocal does not wait for the state. The quotient is
 // below 2^(32 - log), and three roundings down by at most 2^-23 each leave it short by less than 3 * 2^(9 - log): by
 // one at most from log 11 on, by two at log 10 (kCoarse).
+TEXTNLP_FAST_INLINE __m512 reciprocal_of(__m512i freq) {
+  return _mm512_div_round_ps(_mm512_set1_ps(1.0F), _mm512_cvtepi32_ps(freq), kDown);
+}
+
 template <bool kCoarse>
-TEXTNLP_FAST_INLINE __m512i put(__m512i state, __m512i freq, __m512i start, __m128i log, __m512i scale) {
-  const __m512 reciprocal = _mm512_div_round_ps(_mm512_set1_ps(1.0F), _mm512_cvtepi32_ps(freq), kDown);
+TEXTNLP_FAST_INLINE __m512i put(__m512i state, __m512i freq, __m512 reciprocal, __m512i start, __m128i log,
+                                __m512i scale) {
   const __m512 ratio = _mm512_mul_round_ps(_mm512_cvt_roundepu32_ps(state, kDown), reciprocal, kDown);
   const __m512i quotient = _mm512_cvttps_epi32(ratio);
   const __m512i rest = _mm512_sub_epi32(state, _mm512_mullo_epi32(quotient, freq));
@@ -203,8 +207,8 @@ struct Writer {
     if (need != 0) spill(lanes, high, need, words);
     const WideLanes freqs = widen(freq);
     const WideLanes starts = widen(start);
-    lanes.even = put<kCoarse>(lanes.even, freqs.even, starts.even, log, scale);
-    lanes.odd = put<kCoarse>(lanes.odd, freqs.odd, starts.odd, log, scale);
+    lanes.even = put<kCoarse>(lanes.even, freqs.even, reciprocal_of(freqs.even), starts.even, log, scale);
+    lanes.odd = put<kCoarse>(lanes.odd, freqs.odd, reciprocal_of(freqs.odd), starts.odd, log, scale);
   }
 };
 
