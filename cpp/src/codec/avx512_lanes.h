@@ -101,12 +101,17 @@ struct Stream {
   [[nodiscard]] bool overrun() const { return at > end; }
 };
 
+// A load that stays one: expanding from a register is quick, from memory it is not, and compilers join the two.
+TEXTNLP_FAST_INLINE __m512i load_apart(const void* from) {
+  __m512i loaded = _mm512_loadu_si512(from);
+  asm("" : "+v"(loaded));
+  return loaded;
+}
+
 // Refills the lanes whose state fell below the floor.
 TEXTNLP_FAST_INLINE void refill(Lanes& lanes, Stream& stream) {
   const __mmask32 need = _mm512_testn_epi16_mask(lanes.high, lanes.high);
-  __m512i words = _mm512_loadu_si512(stream.at);
-  // Expanding from a register is quick, from memory it is not: keep the compiler from joining the two.
-  asm("" : "+v"(words));
+  const __m512i words = load_apart(stream.at);
   lanes.high = _mm512_mask_mov_epi16(lanes.high, need, lanes.low);
   lanes.low = _mm512_mask_expand_epi16(lanes.low, need, words);
   stream.at += 2 * static_cast<unsigned>(__builtin_popcount(need));
