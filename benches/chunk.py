@@ -2,10 +2,16 @@
 
     python benches/chunk.py [--size-mb 64] [--rounds 7] [--threads 1] [--json out.json]
 
+<<<<<<< HEAD
+Peers that are not installed are left out. Rounds are interleaved; a row gives the median, and the ratio of medians
+to the row it is compared with. pyfastcdc and fastcdc cut by another hash, at the same target size (64 KiB); hf-xet
+hashes each chunk too, so it is compared with chunking + BLAKE3 of each chunk, and its file hash checks our boundaries.
+=======
 Peers that are not installed are left out. Rounds are interleaved; a row gives the median, and the ratio of
 medians to the row it is compared with. pyfastcdc and fastcdc cut by another hash, at the same target size
 (64 KiB); hf-xet hashes each chunk too, so it is compared with chunking + BLAKE3 of each chunk, and its file
 hash checks our boundaries.
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -186,12 +192,12 @@ def main() -> None:
                 {"data": name, "chunks": chunks, "checked": checked, "gb_per_s": speeds, "ratios": ratios}
             )
             mean = len(data) / chunks
-            print(f"{name}: {len(data) // MEGABYTE} MiB, {chunks} chunks, {mean:.0f} bytes each")  # noqa: T201
-            print(f"  checked: {', '.join(checked)}")  # noqa: T201
+            print(f"{name}: {len(data) // MEGABYTE} MiB, {chunks} chunks, {mean:.0f} bytes each")
+            print(f"  checked: {', '.join(checked)}")
             for who, speed in speeds.items():
-                print(f"  {who:24} {speed:6.2f} GB/s")  # noqa: T201
+                print(f"  {who:24} {speed:6.2f} GB/s")
             for what, ratio in ratios.items():
-                print(f"  {what:48} {ratio:5.2f}x")  # noqa: T201
+                print(f"  {what:48} {ratio:5.2f}x")
     result = {"isa": _native.isa_name(), "threads": options.threads, "rounds": options.rounds, "rows": rows}
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

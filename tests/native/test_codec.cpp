@@ -100,14 +100,14 @@ void damage_is_refused() {
   const Bytes target = step(base, Dtype::bf16, 20);
   const Bytes payload = encoded(Dtype::bf16, target, &base, 1);
   Bytes out(target.size());
-  const auto verdict = [&](const Bytes& bytes, std::size_t size) {
-    const Bytes exact = bytes;  // its own allocation: a sanitizer sees a read past the end
+  // By value: in an allocation of its own, a sanitizer sees a read past the end.
+  const auto verdict = [&](Bytes exact, std::size_t size) {  // NOLINT(performance-unnecessary-value-param)
     return decode(exact.data(), exact.size(), base.data(), out.data(), size, 1);
   };
   for (std::size_t cut = 0; cut < payload.size(); cut += 1 + cut / 16) {
     const Status status =
         verdict(Bytes(payload.begin(), payload.begin() + static_cast<std::ptrdiff_t>(cut)), out.size());
-    CHECK(status.code == Code::corrupt);
+    CHECK(status.code == Code::truncated || status.code == Code::corrupt);
     CHECK(status.position <= cut);
   }
   CHECK(verdict(payload, out.size() - 64).code == Code::corrupt);

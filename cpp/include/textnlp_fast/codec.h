@@ -41,8 +41,8 @@ std::size_t encode_bound(std::size_t size, std::size_t frame_size) noexcept;
 Status encode(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
               const EncodeOptions& options, std::uint8_t* out, std::size_t capacity, std::size_t* written) noexcept;
 
-// Reads the frame header at `payload`. `position` of a failure counts from `payload`. A header that goes on past the end
-// of `payload` fails with Code::truncated.
+// Reads the frame header at `payload`. `position` of a failure counts from `payload`. A header that goes on past the
+// end of `payload` fails with Code::truncated.
 Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInfo* info) noexcept;
 
 // Decodes whole frames that together make exactly `size` bytes. `base` is null or holds `size` bytes; `out` may be

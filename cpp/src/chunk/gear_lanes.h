@@ -42,7 +42,7 @@ constexpr std::uint64_t kSuspectBelow = std::uint64_t{1} << 51;
   std::uint64_t hash[kScalarLanes];
   std::memcpy(hash, lanes->state, sizeof hash);
   const std::uint8_t* at[kScalarLanes];
-  std::memcpy(at, lanes->at, sizeof at);
+  std::memcpy(at, lanes->at, sizeof at);  // NOLINT(bugprone-multi-level-implicit-pointer-conversion)
   std::memset(suspects, 0, blocks * kGearParts * sizeof *suspects);
   for (std::size_t four = 0; four < blocks * kGearBlock; four += 4) {
 #pragma GCC unroll 4

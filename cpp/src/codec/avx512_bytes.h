@@ -84,19 +84,19 @@ struct Entries {
   __m512i symbol;
 };
 
-// Fetches thirty-two slot entries by 16-bit index and unpacks them.
+// Fetches thirty-two slot entries by 16-bit index, even lanes and odd lanes apart, and unpacks them.
 TEXTNLP_FAST_INLINE Entries gather_entries(const std::uint32_t* slots, __m512i index) {
-  const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), slots, 4);
-  const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), slots, 4);
-  const __m512i lows =
-      _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1);
-  const __m512i highs = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
-                                           _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1);
+  const WideLanes wide = widen(index);
+  const WideLanes found = {_mm512_i32gather_epi32(wide.even, slots, 4), _mm512_i32gather_epi32(wide.odd, slots, 4)};
+  const __m512i lows = lower_halves(found);
+  const __m512i highs = upper_halves(found);
   const __m512i twelve = _mm512_set1_epi16(0xfff);
   Entries entries;
   entries.freq = _mm512_sub_epi16(_mm512_and_si512(lows, twelve), _mm512_set1_epi16(-1));
   entries.offset = _mm512_and_si512(highs, twelve);
-  entries.symbol = _mm512_or_si512(_mm512_srli_epi16(lows, 12), _mm512_slli_epi16(_mm512_srli_epi16(highs, 12), 4));
+  // (highs >> 8 & 0xf0) | lows >> 12
+  entries.symbol = _mm512_ternarylogic_epi64(_mm512_srli_epi16(highs, 8), _mm512_set1_epi16(0xf0),
+                                             _mm512_srli_epi16(lows, 12), 0xea);
   return entries;
 }
 
@@ -217,11 +217,9 @@ struct Symbols {
 };
 
 TEXTNLP_FAST_INLINE Symbols gather_symbols(const EncodeSymbol* symbols, __m512i index) {
-  const __m512i a = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(index)), symbols, 4);
-  const __m512i b = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(index, 1)), symbols, 4);
-  return {_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1),
-          _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
-                             _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1)};
+  const WideLanes wide = widen(index);
+  const WideLanes found = {_mm512_i32gather_epi32(wide.even, symbols, 4), _mm512_i32gather_epi32(wide.odd, symbols, 4)};
+  return {lower_halves(found), upper_halves(found)};
 }
 
 // A window of 64 symbols answers by permute.
@@ -270,12 +268,12 @@ void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigne
   if (window.holds_all()) {
     encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
       const Symbols coded = window.find(load_bytes(data + at));
-      writer.put_symbols(lanes, coded.freq, coded.start, words);
+      writer.put_symbols<true>(lanes, coded.freq, coded.start, words);
     });
   } else {
     encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
       const Symbols coded = gather_symbols(symbols, load_bytes(data + at));
-      writer.put_symbols(lanes, coded.freq, coded.start, words);
+      writer.put_symbols<true>(lanes, coded.freq, coded.start, words);
     });
   }
 }

@@ -35,7 +35,8 @@ struct ContextOf {
 template <bool kFloat>
 TEXTNLP_FAST_INLINE __m512i ordered(__m512i bits) {
   if (!kFloat) return bits;
-  return _mm512_xor_si512(bits, _mm512_or_si512(_mm512_srai_epi16(bits, 15), set16(0x8000)));
+  // bits ^ (sign | top)
+  return _mm512_ternarylogic_epi64(bits, _mm512_srai_epi16(bits, 15), set16(0x8000), 0x1e);
 }
 
 template <bool kFloat>
@@ -295,7 +296,7 @@ void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const De
     const Symbols coded =
         gather_symbols(tables.symbols[0], _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
     put_raw(lanes, tokens, words);
-    writer.put_symbols(lanes, coded.freq, coded.start, words);
+    writer.put_symbols<true>(lanes, coded.freq, coded.start, words);
   });
 }
 
@@ -330,7 +331,7 @@ void encode_sparse(const std::uint8_t* target, const std::uint8_t* base, const D
       const __m512i zeros = _mm512_permutexvar_epi16(context_of(load16(base, at)), zero_freq);
       const __m512i freq = _mm512_mask_expand_epi16(zeros, changed, _mm512_loadu_si512(work.index + packed));
       const __m512i start = _mm512_maskz_expand_epi16(changed, _mm512_loadu_si512(work.field + packed));
-      writer.put_symbols(lanes, freq, start, words);
+      writer.put_symbols<false>(lanes, freq, start, words);
     });
   }
 }

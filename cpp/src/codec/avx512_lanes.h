@@ -104,7 +104,9 @@ struct Stream {
 // Refills the lanes whose state fell below the floor.
 TEXTNLP_FAST_INLINE void refill(Lanes& lanes, Stream& stream) {
   const __mmask32 need = _mm512_testn_epi16_mask(lanes.high, lanes.high);
-  const __m512i words = _mm512_loadu_si512(stream.at);
+  __m512i words = _mm512_loadu_si512(stream.at);
+  // Expanding from a register is quick, from memory it is not: keep the compiler from joining the two.
+  asm("" : "+v"(words));
   lanes.high = _mm512_mask_mov_epi16(lanes.high, need, lanes.low);
   lanes.low = _mm512_mask_expand_epi16(lanes.low, need, words);
   stream.at += 2 * static_cast<unsigned>(__builtin_popcount(need));
@@ -162,19 +164,25 @@ TEXTNLP_FAST_INLINE void spill(WideLanes& lanes, __m512i high, __mmask32 need, s
 // Rounded down, so that a quotient is never too large.
 constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
 
-// x -> (x / freq << log) + start + x % freq for 16 lanes. The quotient is below 2^(32 - log), so for log >= 11 a float
-// product rounded down is at most one short. The reciprocal does not wait for the state.
+// x -> (x / freq << log) + start + x % freq for 16 lanes. The reciprocal does not wait for the state. The quotient is
+// below 2^(32 - log), and three roundings down by at most 2^-23 each leave it short by less than 3 * 2^(9 - log): by
+// one at most from log 11 on, by two at log 10 (kCoarse).
+template <bool kCoarse>
 TEXTNLP_FAST_INLINE __m512i put(__m512i state, __m512i freq, __m512i start, __m128i log, __m512i scale) {
   const __m512 reciprocal = _mm512_div_round_ps(_mm512_set1_ps(1.0F), _mm512_cvtepi32_ps(freq), kDown);
   const __m512 ratio = _mm512_mul_round_ps(_mm512_cvt_roundepu32_ps(state, kDown), reciprocal, kDown);
   const __m512i quotient = _mm512_cvttps_epi32(ratio);
   const __m512i rest = _mm512_sub_epi32(state, _mm512_mullo_epi32(quotient, freq));
   const __m512i coded = _mm512_add_epi32(_mm512_add_epi32(_mm512_sll_epi32(quotient, log), start), rest);
+  const __m512i correction = _mm512_sub_epi32(scale, freq);
   const __mmask16 short_by_one = _mm512_cmpge_epu32_mask(rest, freq);
-  return _mm512_mask_add_epi32(coded, short_by_one, coded, _mm512_sub_epi32(scale, freq));
+  const __m512i once = _mm512_mask_add_epi32(coded, short_by_one, coded, correction);
+  if (!kCoarse) return once;
+  const __mmask16 short_by_two = _mm512_cmpge_epu32_mask(rest, _mm512_add_epi32(freq, freq));
+  return _mm512_mask_add_epi32(once, short_by_two, once, correction);
 }
 
-constexpr unsigned kMinVectorLog = 11;
+constexpr unsigned kMinVectorLog = 10;
 
 // What coding under tables of one precision needs.
 struct Writer {
@@ -187,15 +195,16 @@ struct Writer {
         log(_mm_cvtsi32_si128(static_cast<int>(table_log))),
         scale(_mm512_set1_epi32(1 << table_log)) {}
 
-  // One symbol a lane: freq and start in 16-bit lanes.
+  // One symbol a lane: freq and start in 16-bit lanes. kCoarse where the tables' log may be 10.
+  template <bool kCoarse>
   TEXTNLP_FAST_INLINE void put_symbols(WideLanes& lanes, __m512i freq, __m512i start, std::uint16_t*& words) const {
     const __m512i high = upper_halves(lanes);
     const __mmask32 need = _mm512_cmpge_epu16_mask(_mm512_srl_epi16(high, down), freq);
     if (need != 0) spill(lanes, high, need, words);
     const WideLanes freqs = widen(freq);
     const WideLanes starts = widen(start);
-    lanes.even = put(lanes.even, freqs.even, starts.even, log, scale);
-    lanes.odd = put(lanes.odd, freqs.odd, starts.odd, log, scale);
+    lanes.even = put<kCoarse>(lanes.even, freqs.even, starts.even, log, scale);
+    lanes.odd = put<kCoarse>(lanes.odd, freqs.odd, starts.odd, log, scale);
   }
 };
 

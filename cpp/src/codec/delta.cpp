@@ -13,7 +13,7 @@ namespace {
 // Below this share of changed elements a frame is sparse: finer shares, one segment.
 constexpr double kSparseShare = 0.2;
 constexpr unsigned kSparseTableLog = 15;
-constexpr unsigned kDenseTableLog = 11;
+constexpr unsigned kDenseTableLog = 10;
 // Vector kernels keep up to 64 tokens in registers.
 constexpr unsigned kVectorTokens = 64;
 
@@ -36,7 +36,7 @@ TokenScheme dense_scheme(std::size_t element_bytes) {
 }
 
 TokenScheme sparse_scheme(std::size_t element_bytes) {
-  return element_bytes == 2 ? TokenScheme{12, 2} : dense_scheme(element_bytes);
+  return element_bytes == 2 ? TokenScheme{2, 1} : dense_scheme(element_bytes);
 }
 
 // The tables of a frame while they are made: counts by context, then shares, neighbours with like shares sharing one.
@@ -263,7 +263,8 @@ bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* b
   choose_tables(model);
   const double body = (model.bits + raw) / 8;
   const unsigned segments = choose_segments(count, body);
-  if (body + segments * (sizeof(std::uint32_t) * kLanes + 4) + 8 >= static_cast<double>(limit)) return false;
+  if (body + static_cast<double>(segments * (sizeof(std::uint32_t) * kLanes + 4)) + 8 >= static_cast<double>(limit))
+    return false;
 
   write_model(out, model);
   for (unsigned c = 0; c < rule.contexts; ++c) {

@@ -98,7 +98,8 @@ unsigned choose_segments(std::size_t count, double body_bytes) noexcept {
   constexpr double kBytesPerSegment = 128 / 0.005;
   constexpr std::size_t kElementsPerSegment = std::size_t{1} << 15;
   const double by_cost = body_bytes / kBytesPerSegment;
-  const auto by_length = static_cast<double>(count / kElementsPerSegment);
+  const std::size_t whole = count / kElementsPerSegment;
+  const auto by_length = static_cast<double>(whole);
   const double wanted = by_cost < by_length ? by_cost : by_length;
   return wanted < 2 ? 1 : wanted < 4 ? 2 : 4;
 }

@@ -74,7 +74,7 @@ void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size
                        table_bits(plan.freq, plan.symbols, kPlaneTableLog)) /
                       8;
   plan.segments = choose_segments(count, body);
-  const double bytes = body + plan.segments * (sizeof(std::uint32_t) * kLanes + 3) + 2;
+  const double bytes = body + static_cast<double>(plan.segments * (sizeof(std::uint32_t) * kLanes + 3)) + 2;
   if (bytes > kWorthCoding * static_cast<double>(count)) return;
   plan.kind = kCodedPlane;
   plan.bytes = bytes;

@@ -78,7 +78,9 @@ void hash_lanes(const HashNode& node, const std::uint8_t* inputs, std::size_t bl
     // The next group's bytes, in memory order: the processor's own prefetching loses track of sixteen streams a
     // kilobyte apart. Past the end of the input this asks for memory that is not ours, which a prefetch may.
     const std::uintptr_t next = reinterpret_cast<std::uintptr_t>(inputs) + (stride + block * kBlockBytes) * lanes;
-    for (std::size_t i = 0; i < lanes; ++i) V::prefetch(reinterpret_cast<const void*>(next + i * kBlockBytes));
+    for (std::size_t i = 0; i < lanes; ++i) {
+      V::prefetch(reinterpret_cast<const void*>(next + i * kBlockBytes));
+    }
     const std::uint32_t flags =
         node.flags | (block == 0 ? node.first_flags : 0) | (block + 1 == blocks ? node.last_flags : 0);
     v[8] = V::splat(kInitial[0]), v[9] = V::splat(kInitial[1]);

@@ -83,7 +83,7 @@ XetHasher::Entry XetHasher::parent(const Entry* children, std::size_t count) {
     char hex[64];
     xet_hex(children[i].hash, hex);
     std::memcpy(at, hex, sizeof hex);
-    std::memcpy(at + sizeof hex, " : ", 3);
+    std::memcpy(at + sizeof hex, " : ", 3);  // NOLINT(bugprone-not-null-terminated-result): no string yet
     at = std::to_chars(at + sizeof hex + 3, text + sizeof text, children[i].size_bytes).ptr;
     *at++ = '\n';
     total += children[i].size_bytes;

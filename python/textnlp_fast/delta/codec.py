@@ -135,7 +135,9 @@ def encode(
     Each frame takes the smallest of: same as base, delta, standalone, raw. ``threads=0`` uses every processor. Raises
     :class:`InvalidInputError` if sizes do not match or the dtype is unknown.
     """
-    size = memoryview(target).nbytes if isinstance(target, bytes | bytearray | memoryview) else _nbytes(target)
+    size = (
+        memoryview(target).nbytes if isinstance(target, bytes | bytearray | memoryview) else _nbytes(target)
+    )
     out = bytearray(encode_bound(size, frame_size_bytes=frame_size_bytes))
     written = encode_into(target, out, base, dtype=dtype, frame_size_bytes=frame_size_bytes, threads=threads)
     return bytes(memoryview(out)[:written])
