@@ -114,6 +114,19 @@ def test_a_manifest_in_anothers_place_is_found(tmp_path: Path, history: Reposito
         reopened(history).pull("m", "1.1.0", tmp_path / "out")
 
 
+def test_a_damaged_manifest_does_not_stop_other_models(
+    tmp_path: Path, history: Repository, makers: Makers
+) -> None:
+    versions = tmp_path / "repository" / "models" / "m" / "versions"
+    for manifest in versions.iterdir():
+        flip(manifest, 100, 1)
+    source = makers.write(tmp_path / "other.safetensors", makers.tensors(4))
+    reopened(history).push(source, "other", "1.0.0")
+    assert reopened(history).verify("other").ok
+    with pytest.raises(CorruptDataError):
+        reopened(history).push(source, "m", "1.3.0")
+
+
 def test_a_flipped_bit_in_the_repository_document_is_found(tmp_path: Path, history: Repository) -> None:
     document = tmp_path / "repository" / "repository.json"
     for position in range(document.stat().st_size):

@@ -101,12 +101,17 @@ struct Stream {
   [[nodiscard]] bool overrun() const { return at > end; }
 };
 
+// A load that stays one: expanding from a register is quick, from memory it is not, and compilers join the two.
+TEXTNLP_FAST_INLINE __m512i load_apart(const void* from) {
+  __m512i loaded = _mm512_loadu_si512(from);
+  asm("" : "+v"(loaded));
+  return loaded;
+}
+
 // Refills the lanes whose state fell below the floor.
 TEXTNLP_FAST_INLINE void refill(Lanes& lanes, Stream& stream) {
   const __mmask32 need = _mm512_testn_epi16_mask(lanes.high, lanes.high);
-  __m512i words = _mm512_loadu_si512(stream.at);
-  // Expanding from a register is quick, from memory it is not: keep the compiler from joining the two.
-  asm("" : "+v"(words));
+  const __m512i words = load_apart(stream.at);
   lanes.high = _mm512_mask_mov_epi16(lanes.high, need, lanes.low);
   lanes.low = _mm512_mask_expand_epi16(lanes.low, need, words);
   stream.at += 2 * static_cast<unsigned>(__builtin_popcount(need));
@@ -167,9 +172,13 @@ constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
 // x -> (x / freq << log) + start + x % freq for 16 lanes. The reciprocal does not wait for the state. The quotient is
 // below 2^(32 - log), and three roundings down by at most 2^-23 each leave it short by less than 3 * 2^(9 - log): by
 // one at most from log 11 on, by two at log 10 (kCoarse).
+TEXTNLP_FAST_INLINE __m512 reciprocal_of(__m512i freq) {
+  return _mm512_div_round_ps(_mm512_set1_ps(1.0F), _mm512_cvtepi32_ps(freq), kDown);
+}
+
 template <bool kCoarse>
-TEXTNLP_FAST_INLINE __m512i put(__m512i state, __m512i freq, __m512i start, __m128i log, __m512i scale) {
-  const __m512 reciprocal = _mm512_div_round_ps(_mm512_set1_ps(1.0F), _mm512_cvtepi32_ps(freq), kDown);
+TEXTNLP_FAST_INLINE __m512i put(__m512i state, __m512i freq, __m512 reciprocal, __m512i start, __m128i log,
+                                __m512i scale) {
   const __m512 ratio = _mm512_mul_round_ps(_mm512_cvt_roundepu32_ps(state, kDown), reciprocal, kDown);
   const __m512i quotient = _mm512_cvttps_epi32(ratio);
   const __m512i rest = _mm512_sub_epi32(state, _mm512_mullo_epi32(quotient, freq));
@@ -203,8 +212,8 @@ struct Writer {
     if (need != 0) spill(lanes, high, need, words);
     const WideLanes freqs = widen(freq);
     const WideLanes starts = widen(start);
-    lanes.even = put<kCoarse>(lanes.even, freqs.even, starts.even, log, scale);
-    lanes.odd = put<kCoarse>(lanes.odd, freqs.odd, starts.odd, log, scale);
+    lanes.even = put<kCoarse>(lanes.even, freqs.even, reciprocal_of(freqs.even), starts.even, log, scale);
+    lanes.odd = put<kCoarse>(lanes.odd, freqs.odd, reciprocal_of(freqs.odd), starts.odd, log, scale);
   }
 };
 

@@ -1,5 +1,7 @@
 #include "codec/avx512_bytes.h"
-#include "codec/avx512_delta.h"
+#include "codec/avx512_decode.h"
+#include "codec/avx512_encode.h"
+#include "codec/avx512_survey.h"
 #include "codec/codec_kernels.h"
 
 namespace textnlp_fast {

@@ -31,7 +31,7 @@ struct DeltaRule {
 constexpr unsigned kMaxContextField = 2047;
 
 struct DeltaSurvey {
-  std::uint64_t changed;
+  std::uint64_t changed;  // at least: a kernel may stop counting where `work` is full
   unsigned max_context;
   std::uint32_t unchanged[kMaxContextField + 1];  // by context field, sampled (kSampleSteps)
 };
@@ -62,10 +62,11 @@ struct SparseWork {
   std::uint16_t* field;     // context field; later the start of the symbol
   std::uint16_t* index;     // context << 7 | token; later the share of the symbol
   std::uint16_t* raw_bits;
-  std::uint32_t* masks;  // changed lanes of each step
+  std::uint32_t* masks;      // changed lanes of each step
+  std::uint32_t* raw_lanes;  // a bit for each packed element: whether its token has raw bits
   std::size_t capacity;
   std::size_t packed;  // elements; above capacity: too many, the arrays hold nothing
-  bool has_raw;        // any raw bits at all
+  bool has_raw;        // whether any bit of raw_lanes is set
 };
 
 struct DeltaEncodeTables {

@@ -86,6 +86,14 @@ void choose_tables(Model& model) {
   };
   for (unsigned c = 1; c < contexts; ++c) {
     const double alone = own_cost(model.counts[c], log, model.freq[c], &model.symbols[c]);
+    const bool quiet = model.symbols[c] == 1;
+    if (quiet != (model.symbols[group] == 1)) {
+      // One where nothing changes costs nothing by itself.
+      close(c);
+      group = c;
+      group_cost = alone;
+      continue;
+    }
     TokenCounts joined;
     for (unsigned t = 0; t < kMaxTokens; ++t) joined[t] = model.counts[group][t] + model.counts[c][t];
     std::uint16_t freq[kMaxTokens];
@@ -106,14 +114,14 @@ void choose_tables(Model& model) {
   model.bits = total + 2.0 * contexts;
 }
 
-double raw_bits(const Model& model) {
-  double bits = 0;
-  for (unsigned c = 0; c < model.rule.contexts; ++c) {
-    for (unsigned t = 0; t < kMaxTokens; ++t) {
-      bits += static_cast<double>(model.counts[c][t]) * raw_bits_of(t, model.rule.scheme);
-    }
+double raw_bits(const Model& model, unsigned tokens) {
+  std::uint64_t bits = 0;
+  for (unsigned t = 2 * model.rule.scheme.direct + 1; t < tokens; ++t) {
+    std::uint64_t count = 0;
+    for (unsigned c = 0; c < model.rule.contexts; ++c) count += model.counts[c][t];
+    bits += count * raw_bits_of(t, model.rule.scheme);
   }
-  return bits;
+  return static_cast<double>(bits);
 }
 
 // Room for the changed elements of a sparse frame, kept between calls of a thread.
@@ -126,9 +134,11 @@ struct SparseScratch {
     const auto capacity = static_cast<std::size_t>(kSparseShare * static_cast<double>(count)) + kLanes;
     const std::size_t stride = capacity + kSlack;
     if (numbers.size() < 4 * stride) numbers.resize(4 * stride);
-    if (masks.size() < count / kLanes) masks.resize(count / kLanes);
+    const std::size_t steps = count / kLanes;
+    const std::size_t lane_words = stride / kLanes + 2;
+    if (masks.size() < steps + lane_words) masks.resize(steps + lane_words);
     std::uint16_t* const at = numbers.data();
-    return {at, at + stride, at + 2 * stride, at + 3 * stride, masks.data(), capacity, 0, false};
+    return {at, at + stride, at + 2 * stride, at + 3 * stride, masks.data(), masks.data() + steps, capacity, 0, false};
   }
 };
 
@@ -255,11 +265,13 @@ bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* b
   rule.table_log = sparse ? kSparseTableLog : kDenseTableLog;
   rule.scheme = sparse ? sparse_scheme(element_bytes) : dense_scheme(element_bytes);
   count_tokens(kernel, element_bytes, target, base, count, survey, work, model);
-  if (element_bytes <= 2 && most_tokens(model) > kVectorTokens) {
+  unsigned tokens = most_tokens(model);
+  if (element_bytes <= 2 && tokens > kVectorTokens) {
     rule.scheme = dense_scheme(element_bytes);
     count_tokens(kernel, element_bytes, target, base, count, survey, work, model);
+    tokens = most_tokens(model);
   }
-  const double raw = raw_bits(model);
+  const double raw = raw_bits(model, tokens);
   choose_tables(model);
   const double body = (model.bits + raw) / 8;
   const unsigned segments = choose_segments(count, body);
@@ -268,7 +280,7 @@ bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* b
 
   write_model(out, model);
   for (unsigned c = 0; c < rule.contexts; ++c) {
-    build_encode_symbols(model.freq[c], kMaxTokens, scratch->tables.symbols[c]);
+    build_encode_symbols(model.freq[c], tokens, scratch->tables.symbols[c]);
   }
   const std::size_t words_an_element = 1 + (element_bytes * 8 + 15) / 16;
   SegmentOutput* const outputs = scratch->writer.prepare(count, segments, words_an_element);

@@ -37,7 +37,7 @@ def tuning_options(command: Command) -> Command:
     """`--threads` and `--memory`."""
     threads = click.option("--threads", type=click.IntRange(0), default=0, help="0 takes every processor.")
     memory = click.option(
-        "--memory-mib", type=click.IntRange(64), default=384, show_default=True, help="Budget for buffers."
+        "--memory-mib", type=click.IntRange(176), default=384, show_default=True, help="Budget for buffers."
     )
     return threads(memory(command))
 

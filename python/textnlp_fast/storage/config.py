@@ -15,6 +15,7 @@ Provider = Literal["local", "memory", "aws", "gcp", "azure"]
 
 DEFAULT_WINDOW_BYTES: Final = 16 << 20
 DEFAULT_SHARD_BYTES: Final = 64 << 20
+_FOR_WINDOWS_BYTES: Final = 48 << 20
 _SCHEMES: Final = {"memory": "memory", "aws": "s3", "gcp": "gs", "azure": "az"}
 
 
@@ -44,9 +45,11 @@ class TransferOptions:
             raise InvalidInputError(
                 f"shard_bytes is {self.shard_bytes}; shards have at least {1 << 16} bytes"
             )
-        if self.memory_budget_bytes < 64 << 20:
+        least = 2 * self.shard_bytes + _FOR_WINDOWS_BYTES
+        if self.memory_budget_bytes < least:
             raise InvalidInputError(
-                "memory_budget_bytes is under 64 MiB, too little for one window and one shard"
+                f"memory_budget_bytes is {self.memory_budget_bytes}; two shards and a window take {least}",
+                hint="Raise it, or lower shard_bytes.",
             )
         if self.threads < 0:
             raise InvalidInputError(f"threads is {self.threads}; 0 means every processor")

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from textnlp_fast.errors import (
@@ -21,7 +22,7 @@ from textnlp_fast.errors import (
     VersionExistsError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import ProgressCallback, object_key
+from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, ProgressCallback, object_key
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.inventory import check_unchanged, take_inventory
@@ -154,11 +155,12 @@ def _parent_of(versions: VersionManager, request: PushRequest, existing: Manifes
 def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator[Manifest]:
     """Manifests whose contents need not be stored again: this model's, and the newest of the others."""
     models = versions.models()
-    for version in reversed(models.pop(request.name, [])[-_KNOWN_VERSIONS:]):
-        if version != request.version:
-            yield versions.manifest(request.name, version)
-    for name in list(models)[:_KNOWN_MODELS]:
-        yield versions.manifest(name, models[name][-1])
+    own = reversed(models.pop(request.name, [])[-_KNOWN_VERSIONS:])
+    wanted = [(request.name, version) for version in own if version != request.version]
+    wanted += [(name, models[name][-1]) for name in list(models)[:_KNOWN_MODELS]]
+    for name, version in wanted:
+        with suppress(*DATA_ERRORS):  # knowing it would only save space, and `verify` names it
+            yield versions.manifest(name, version)
 
 
 def _found_by(existing: Manifest) -> Manifest:

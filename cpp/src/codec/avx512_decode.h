@@ -1,0 +1,211 @@
+// Decoding deltas of two-byte elements on AVX-512. Other sizes take the portable kernels.
+#pragma once
+#include "codec/avx512_residuals.h"
+
+namespace textnlp_fast {
+namespace {
+namespace avx512 {
+
+// Tokens back to residuals: origin and raw bits of up to 64 tokens by permute.
+struct ResidualOf {
+  __m512i origin[2];
+  __m512i raw_bits;  // bytes
+
+  ResidualOf(TokenScheme scheme, unsigned tokens) {
+    alignas(64) std::uint16_t origins[64] = {};
+    alignas(64) std::uint8_t bits[64] = {};
+    for (unsigned t = 0; t < tokens && t < 64; ++t) {
+      origins[t] = static_cast<std::uint16_t>(token_origin(t, scheme));
+      bits[t] = static_cast<std::uint8_t>(raw_bits_of(t, scheme));
+    }
+    origin[0] = _mm512_load_si512(origins);
+    origin[1] = _mm512_load_si512(origins + 32);
+    raw_bits = _mm512_load_si512(bits);
+  }
+
+  // Takes the raw bits of a step out of the states and returns the residuals.
+  template <bool kMaySkip>
+  TEXTNLP_FAST_INLINE __m512i take(__m512i token, Lanes& lanes, Stream& stream) const {
+    const __m512i base = _mm512_permutex2var_epi16(origin[0], token, origin[1]);
+    // Byte permute: the upper byte of a token is 0, and token 0 has no raw bits.
+    const __m512i bits = _mm512_permutexvar_epi8(token, raw_bits);
+    if (kMaySkip && _mm512_test_epi16_mask(bits, bits) == 0) return base;
+    const __m512i raw = _mm512_andnot_si512(_mm512_sllv_epi16(set16(0xffff), bits), lanes.low);
+    lanes.low = _mm512_shrdv_epi16(lanes.low, lanes.high, bits);
+    lanes.high = _mm512_srlv_epi16(lanes.high, bits);
+    refill(lanes, stream);
+    const __m512i size = _mm512_add_epi16(base, _mm512_srli_epi16(raw, 1));
+    return _mm512_mask_sub_epi16(size, _mm512_test_epi16_mask(raw, set16(1)), _mm512_setzero_si512(), size);
+  }
+};
+
+template <bool kFloat>
+TEXTNLP_FAST_INLINE void emit(std::uint8_t* out, std::size_t element, __m512i base, __m512i residual) {
+  _mm512_storeu_si512(out + 2 * element, unordered<kFloat>(_mm512_add_epi16(ordered<kFloat>(base), residual)));
+}
+
+struct DenseReader {
+  const std::uint32_t* slots;
+  __m128i log;
+  __m512i slot_mask;
+  Shifts shifts;
+  ContextOf context_of;
+  ResidualOf residual;
+
+  DenseReader(const DeltaRule& rule, const DeltaDecodeTables& tables)
+      : slots(tables.slots),
+        log(_mm_cvtsi32_si128(static_cast<int>(rule.table_log))),
+        slot_mask(set16((1u << rule.table_log) - 1)),
+        shifts(make_shifts(rule.table_log)),
+        context_of(rule),
+        residual(rule.scheme, tables.tokens) {}
+
+  template <bool kFloat>
+  TEXTNLP_FAST_INLINE void step(Lanes& lanes, Stream& stream, const std::uint8_t* base, std::uint8_t* out,
+                                std::size_t at) const {
+    const __m512i from = load16(base, at);
+    const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
+    const Entries entries = gather_entries(slots, _mm512_or_si512(_mm512_sll_epi16(context_of(from), log), slot));
+    lanes = advance(lanes, entries.freq, entries.offset, shifts);
+    refill(lanes, stream);
+    emit<kFloat>(out, at, from, residual.take<false>(entries.symbol, lanes, stream));
+  }
+};
+
+struct SparseReader {
+  static constexpr unsigned kStarts = 64;
+  alignas(64) std::uint16_t starts[kStarts + 4][kMaxContexts];  // by token
+  __m512i zero_freq;
+  __m512i slot_mask;
+  Shifts shifts;
+  ContextOf context_of;
+  ResidualOf residual;
+
+  SparseReader(const DeltaRule& rule, const DeltaDecodeTables& tables)
+      : slot_mask(set16((1u << rule.table_log) - 1)),
+        shifts(make_shifts(rule.table_log)),
+        context_of(rule),
+        residual(rule.scheme, tables.tokens) {
+    alignas(64) std::uint16_t zeros[kMaxContexts] = {};
+    for (unsigned c = 0; c < rule.contexts; ++c) {
+      zeros[c] = tables.zero_freq[c];
+      for (unsigned t = 0; t < kStarts + 4; ++t) starts[t][c] = tables.cumulative[c][t];
+    }
+    zero_freq = _mm512_load_si512(zeros);
+  }
+
+  template <bool kFloat>
+  TEXTNLP_FAST_INLINE void step(Lanes& lanes, Stream& stream, const std::uint8_t* base, std::uint8_t* out,
+                                std::size_t at) const {
+    const __m512i from = load16(base, at);
+    const __m512i context = context_of(from);
+    const __m512i zero = _mm512_permutexvar_epi16(context, zero_freq);
+    const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
+    const __mmask32 changed = _mm512_cmpge_epu16_mask(slot, zero);
+    if (__builtin_expect(changed == 0, 1)) {
+      lanes = advance(lanes, zero, slot, shifts);
+      if (_mm512_testn_epi16_mask(lanes.high, lanes.high) != 0) refill(lanes, stream);
+      _mm512_storeu_si512(out + 2 * at, from);
+      return;
+    }
+    const __m512i token = changed_tokens(context, slot, zero, lanes);
+    refill(lanes, stream);
+    emit<kFloat>(out, at, from, residual.take<true>(token, lanes, stream));
+  }
+
+ private:
+  // Compares with the starts of the tokens in order, four at a time: the likely ones come first, and a branch a token
+  // would be guessed wrong more often than not.
+  TEXTNLP_FAST_INLINE __m512i changed_tokens(__m512i context, __m512i slot, __m512i zero, Lanes& lanes) const {
+    __m512i start = _mm512_setzero_si512();
+    __m512i end = zero;
+    __m512i token = _mm512_setzero_si512();
+    __m512i next = zero;  // start of token t
+    for (unsigned t = 1; t < kStarts; t += 4) {
+#pragma GCC unroll 4
+      for (unsigned k = 0; k < 4; ++k) {
+        const __mmask32 reached = _mm512_cmpge_epu16_mask(slot, next);
+        const __m512i after = _mm512_permutexvar_epi16(context, _mm512_load_si512(starts[t + k + 1]));
+        start = _mm512_mask_mov_epi16(start, reached, next);
+        end = _mm512_mask_mov_epi16(end, reached, after);
+        token = _mm512_mask_mov_epi16(token, reached, set16(t + k));
+        next = after;
+      }
+      if (_mm512_cmpge_epu16_mask(slot, next) == 0) break;
+    }
+    lanes = advance(lanes, _mm512_sub_epi16(end, start), _mm512_sub_epi16(slot, start), shifts);
+    return token;
+  }
+};
+
+template <bool kFloat, unsigned kWays, class Reader>
+bool decode_delta_ways(SegmentInput* segments, const DeltaRule& rule, const DeltaDecodeTables& tables,
+                       const Reader& reader, const std::uint8_t* base, std::uint8_t* out) {
+  Stream streams[kWays];
+  Lanes lanes[kWays];
+  std::size_t shared = segments[0].count / kLanes;
+  for (unsigned w = 0; w < kWays; ++w) {
+    streams[w].open(segments[w].words, segments[w].end);
+    lanes[w] = load_lanes(segments[w].states);
+    const std::size_t steps = segments[w].count / kLanes;
+    shared = steps < shared ? steps : shared;
+  }
+  for (std::size_t step = 0; step < shared; ++step) {
+#pragma GCC unroll 4
+    for (unsigned w = 0; w < kWays; ++w) {
+      if (!streams[w].ready()) return false;
+      reader.template step<kFloat>(lanes[w], streams[w], base, out, segments[w].begin + step * kLanes);
+    }
+  }
+  for (unsigned w = 0; w < kWays; ++w) {
+    SegmentInput& segment = segments[w];
+    std::size_t step = shared;
+    for (; step < segment.count / kLanes; ++step) {
+      if (!streams[w].ready()) return false;
+      reader.template step<kFloat>(lanes[w], streams[w], base, out, segment.begin + step * kLanes);
+    }
+    store_lanes(segment.states, lanes[w]);
+    if (streams[w].overrun()) return false;
+    WordReader words{streams[w].at, streams[w].end, false};
+    scalar::delta_get<std::uint16_t>(base + 2 * segment.begin, out + 2 * segment.begin, step * kLanes, segment.count,
+                                     rule, tables, segment.states, words);
+    if (!scalar::finished(segment.states, words)) return false;
+  }
+  return true;
+}
+
+template <bool kFloat, class Reader>
+bool decode_delta(SegmentInput* segments, unsigned count, const DeltaRule& rule, const DeltaDecodeTables& tables,
+                  const std::uint8_t* base, std::uint8_t* out) {
+  const Reader reader(rule, tables);
+  unsigned at = 0;
+  for (; count - at >= 4; at += 4) {
+    if (!decode_delta_ways<kFloat, 4>(segments + at, rule, tables, reader, base, out)) return false;
+  }
+  for (; count - at >= 2; at += 2) {
+    if (!decode_delta_ways<kFloat, 2>(segments + at, rule, tables, reader, base, out)) return false;
+  }
+  return at == count || decode_delta_ways<kFloat, 1>(segments + at, rule, tables, reader, base, out);
+}
+
+bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned count, const DeltaRule* rule,
+                  const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out) {
+  // More tokens than a register holds, or a bucket of sixteen raw bits, which a 16-bit shift takes for none: valid, but
+  // nothing that our encoder writes.
+  const unsigned most_bits = raw_bits_of(tables->tokens - 1, rule->scheme);
+  if (element_size != 2 || tables->tokens > 64 || most_bits > 15) {
+    return portable::delta_decode(element_size, segments, count, rule, tables, base, out);
+  }
+  // A slot is found by a 16-bit index.
+  const bool dense = tables->slots != nullptr && rule->contexts << rule->table_log <= 65536;
+  if (rule->element.is_float) {
+    return dense ? decode_delta<true, DenseReader>(segments, count, *rule, *tables, base, out)
+                 : decode_delta<true, SparseReader>(segments, count, *rule, *tables, base, out);
+  }
+  return dense ? decode_delta<false, DenseReader>(segments, count, *rule, *tables, base, out)
+               : decode_delta<false, SparseReader>(segments, count, *rule, *tables, base, out);
+}
+
+}  // namespace avx512
+}  // namespace
+}  // namespace textnlp_fast

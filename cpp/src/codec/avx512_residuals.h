@@ -1,0 +1,108 @@
+// Two-byte elements to contexts, residuals and tokens, thirty-two at a time.
+#pragma once
+#include "codec/avx512_bytes.h"
+
+namespace textnlp_fast {
+namespace {
+namespace avx512 {
+
+TEXTNLP_FAST_INLINE __m512i load16(const std::uint8_t* data, std::size_t element) {
+  return _mm512_loadu_si512(data + 2 * element);
+}
+
+TEXTNLP_FAST_INLINE __m512i set16(unsigned value) { return _mm512_set1_epi16(static_cast<short>(value)); }
+
+// Base elements to table numbers.
+struct ContextOf {
+  __m128i shift;
+  __m512i mask;
+  __m512i first;
+  __m512i last;
+
+  explicit ContextOf(const DeltaRule& rule)
+      : shift(_mm_cvtsi32_si128(static_cast<int>(rule.element.context_shift))),
+        mask(set16(rule.element.context_mask)),
+        first(set16(rule.context_base)),
+        last(set16(rule.contexts - 1)) {}
+
+  TEXTNLP_FAST_INLINE __m512i operator()(__m512i base) const {
+    const __m512i field = _mm512_and_si512(_mm512_srl_epi16(base, shift), mask);
+    return _mm512_min_epu16(_mm512_subs_epu16(field, first), last);
+  }
+};
+
+// Sign-magnitude to ordered integers and back. With kFloat false both leave the bits alone.
+template <bool kFloat>
+TEXTNLP_FAST_INLINE __m512i ordered(__m512i bits) {
+  if (!kFloat) return bits;
+  // bits ^ (sign | top)
+  return _mm512_ternarylogic_epi64(bits, _mm512_srai_epi16(bits, 15), set16(0x8000), 0x1e);
+}
+
+template <bool kFloat>
+TEXTNLP_FAST_INLINE __m512i unordered(__m512i value) {
+  if (!kFloat) return value;
+  // Top bit set: flip it. Else flip all.
+  return _mm512_ternarylogic_epi64(value, _mm512_srai_epi16(value, 15), set16(0x8000), 0x4b);
+}
+
+// floor(log2) of every lane that is not zero.
+TEXTNLP_FAST_INLINE __m512i log2_16(__m512i value) {
+  const __m512i even = _mm512_lzcnt_epi32(_mm512_and_si512(value, _mm512_set1_epi32(0xffff)));
+  const __m512i odd = _mm512_lzcnt_epi32(_mm512_srli_epi32(value, 16));
+  return _mm512_sub_epi16(set16(31), _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+}
+
+struct Tokens {
+  __m512i token;
+  __m512i raw;       // value of the raw bits
+  __m512i raw_bits;  // how many, 0 for direct tokens
+};
+
+struct Tokenizer {
+  __m512i direct;
+  __m512i twice_direct_1;  // first bucket token
+  __m512i shift_origin;    // 2^mantissa - direct - 1
+  __m512i mantissa;
+  __m128i mantissa_count;
+  __m512i lead_mask;
+
+  explicit Tokenizer(TokenScheme scheme)
+      : direct(set16(scheme.direct)),
+        twice_direct_1(set16(2 * scheme.direct + 1)),
+        shift_origin(set16((1u << scheme.mantissa) - scheme.direct - 1)),
+        mantissa(set16(scheme.mantissa)),
+        mantissa_count(_mm_cvtsi32_si128(static_cast<int>(scheme.mantissa))),
+        lead_mask(set16((1u << scheme.mantissa) - 1)) {}
+
+  template <bool kRaw>
+  TEXTNLP_FAST_INLINE Tokens operator()(__m512i residual) const {
+    const __m512i size = _mm512_abs_epi16(residual);
+    const __m512i negative = _mm512_srli_epi16(residual, 15);
+    const __mmask32 bucket = _mm512_cmpgt_epu16_mask(size, direct);
+    // 0, +1, -1, +2, -2, ...: twice the size, less one for the positive.
+    Tokens tokens;
+    const __m512i doubled = _mm512_add_epi16(size, size);
+    tokens.token =
+        _mm512_mask_sub_epi16(doubled, _mm512_cmpgt_epi16_mask(residual, _mm512_setzero_si512()), doubled, set16(1));
+    tokens.raw = _mm512_setzero_si512();
+    tokens.raw_bits = _mm512_setzero_si512();
+    if (bucket == 0) return tokens;
+    const __m512i shifted = _mm512_add_epi16(size, shift_origin);
+    const __m512i low = _mm512_sub_epi16(log2_16(shifted), mantissa);
+    const __m512i lead = _mm512_and_si512(_mm512_srlv_epi16(shifted, low), lead_mask);
+    const __m512i number =
+        _mm512_add_epi16(_mm512_add_epi16(twice_direct_1, _mm512_sll_epi16(low, mantissa_count)), lead);
+    tokens.token = _mm512_mask_mov_epi16(tokens.token, bucket, number);
+    if (kRaw) {
+      const __m512i place = _mm512_andnot_si512(_mm512_sllv_epi16(set16(0xffff), low), shifted);
+      tokens.raw = _mm512_maskz_mov_epi16(bucket, _mm512_or_si512(_mm512_add_epi16(place, place), negative));
+      tokens.raw_bits = _mm512_maskz_add_epi16(bucket, low, set16(1));
+    }
+    return tokens;
+  }
+};
+
+}  // namespace avx512
+}  // namespace
+}  // namespace textnlp_fast
