@@ -1,7 +1,20 @@
+#include "codec/avx2_delta_encode.h"
 #include "codec/codec_kernels.h"
 
 namespace textnlp_fast {
 
-const CodecKernels& codec_kernels_avx2 = codec_kernels_portable;
+const CodecKernels codec_kernels_avx2 = {
+    "avx2",
+    avx2::delta_survey,
+    avx2::delta_histogram,
+    avx2::delta_encode,
+    avx2::delta_decode,
+    avx2::split_planes,
+    avx2::merge_planes,
+    avx2::byte_histogram,
+    avx2::bytes_encode,
+    avx2::bytes_decode,
+    avx2::bytes_decode_merge2,
+};
 
 }  // namespace textnlp_fast

@@ -1,0 +1,319 @@
+// Deltas of two-byte elements on AVX2: the survey, the counts, and the writer.
+#pragma once
+#include "codec/avx2_delta_decode.h"
+
+namespace textnlp_fast {
+namespace {
+namespace avx2 {
+
+TEXTNLP_FAST_INLINE Pair unchanged_mask(const Pair& to, const Pair& from) {
+  return {_mm256_cmpeq_epi16(to.a, from.a), _mm256_cmpeq_epi16(to.b, from.b)};
+}
+
+template <bool kFloat>
+TEXTNLP_FAST_INLINE Pair residuals(const Pair& to, const Pair& from) {
+  return {_mm256_sub_epi16(ordered<kFloat>(to.a), ordered<kFloat>(from.a)),
+          _mm256_sub_epi16(ordered<kFloat>(to.b), ordered<kFloat>(from.b))};
+}
+
+// Raw bits, 32 bits a lane: values and how many.
+struct Raw {
+  Wide value;
+  Wide bits;
+};
+
+struct Tokenizer {
+  __m256i direct;
+  __m256i shift_origin;  // 2^mantissa - direct - 1
+  __m128i float_shift;   // 23 - mantissa
+  __m256i float_origin;  // what exponent and leading bits of 2^mantissa are to its token
+  __m256i low_origin;    // 127 + mantissa
+
+  explicit Tokenizer(TokenScheme scheme)
+      : direct(set16(scheme.direct)),
+        shift_origin(set16((1u << scheme.mantissa) - scheme.direct - 1)),
+        float_shift(count_of(23 - scheme.mantissa)),
+        float_origin(set32(((127 + scheme.mantissa) << scheme.mantissa) - (2 * scheme.direct + 1))),
+        low_origin(set32(127 + scheme.mantissa)) {}
+
+  // Tokens; with kRaw and if there are any, raw bits (`raw` is left alone if not). True if there are.
+  template <bool kRaw>
+  TEXTNLP_FAST_INLINE bool operator()(const Pair& residual, Pair& token, Raw& raw) const {
+    const Pair size = {_mm256_abs_epi16(residual.a), _mm256_abs_epi16(residual.b)};
+    token = {direct_token(residual.a, size.a), direct_token(residual.b, size.b)};
+    const __m256i zero = _mm256_setzero_si256();
+    const Pair is_direct = {_mm256_cmpeq_epi16(_mm256_subs_epu16(size.a, direct), zero),
+                            _mm256_cmpeq_epi16(_mm256_subs_epu16(size.b, direct), zero)};
+    if (_mm256_movemask_epi8(_mm256_and_si256(is_direct.a, is_direct.b)) == -1) return false;
+    const Wide shifted = widen(Pair{_mm256_add_epi16(size.a, shift_origin), _mm256_add_epi16(size.b, shift_origin)});
+    // A float's exponent and leading bits are the bucket.
+    const Wide floats = {float_bits(shifted.even_a), float_bits(shifted.odd_a), float_bits(shifted.even_b),
+                         float_bits(shifted.odd_b)};
+    const Pair bucket =
+        lower_halves({number(floats.even_a), number(floats.odd_a), number(floats.even_b), number(floats.odd_b)});
+    token = {_mm256_blendv_epi8(bucket.a, token.a, is_direct.a), _mm256_blendv_epi8(bucket.b, token.b, is_direct.b)};
+    if (kRaw) {
+      // Sign extension makes masks of 32 bits; a negative residual is one all over.
+      raw_of(shifted.even_a, floats.even_a, even_mask(is_direct.a), even_sign(residual.a), raw.value.even_a,
+             raw.bits.even_a);
+      raw_of(shifted.odd_a, floats.odd_a, odd_mask(is_direct.a), odd_sign(residual.a), raw.value.odd_a, raw.bits.odd_a);
+      raw_of(shifted.even_b, floats.even_b, even_mask(is_direct.b), even_sign(residual.b), raw.value.even_b,
+             raw.bits.even_b);
+      raw_of(shifted.odd_b, floats.odd_b, odd_mask(is_direct.b), odd_sign(residual.b), raw.value.odd_b, raw.bits.odd_b);
+    }
+    return true;
+  }
+
+ private:
+  // 0, +1, -1, +2, -2, ...: twice the size, less one for the positive.
+  static TEXTNLP_FAST_INLINE __m256i direct_token(__m256i residual, __m256i size) {
+    return _mm256_add_epi16(_mm256_add_epi16(size, size), _mm256_cmpgt_epi16(residual, _mm256_setzero_si256()));
+  }
+
+  static TEXTNLP_FAST_INLINE __m256i float_bits(__m256i value) {
+    return _mm256_castps_si256(_mm256_cvtepi32_ps(value));
+  }
+
+  TEXTNLP_FAST_INLINE __m256i number(__m256i floats) const {
+    return _mm256_and_si256(_mm256_sub_epi32(_mm256_srl_epi32(floats, float_shift), float_origin), set32(0xffff));
+  }
+
+  static TEXTNLP_FAST_INLINE __m256i even_mask(__m256i mask) {
+    return _mm256_srai_epi32(_mm256_slli_epi32(mask, 16), 16);
+  }
+  static TEXTNLP_FAST_INLINE __m256i odd_mask(__m256i mask) { return _mm256_srai_epi32(mask, 16); }
+  static TEXTNLP_FAST_INLINE __m256i even_sign(__m256i residual) {
+    return _mm256_srli_epi32(_mm256_slli_epi32(residual, 16), 31);
+  }
+  static TEXTNLP_FAST_INLINE __m256i odd_sign(__m256i residual) { return _mm256_srli_epi32(residual, 31); }
+
+  TEXTNLP_FAST_INLINE void raw_of(__m256i shifted, __m256i floats, __m256i is_direct, __m256i negative, __m256i& value,
+                                  __m256i& bits) const {
+    const __m256i low = _mm256_sub_epi32(_mm256_srli_epi32(floats, 23), low_origin);
+    const __m256i place = _mm256_andnot_si256(_mm256_sllv_epi32(set32(0xffffffff), low), shifted);
+    value = _mm256_andnot_si256(is_direct, _mm256_or_si256(_mm256_add_epi32(place, place), negative));
+    bits = _mm256_andnot_si256(is_direct, _mm256_add_epi32(low, set32(1)));
+  }
+};
+
+TEXTNLP_FAST_INLINE void count_sample(const Pair& field, const Pair& unchanged, DeltaSurvey& survey) {
+  // Changed lanes go where nobody looks: no branch depends on them.
+  alignas(32) std::uint16_t sample[kLanes];
+  const __m256i nowhere = set16(kMaxContextField);
+  store256(sample, _mm256_blendv_epi8(nowhere, field.a, unchanged.a));
+  store256(sample + 16, _mm256_blendv_epi8(nowhere, field.b, unchanged.b));
+  for (const std::uint16_t one : sample) survey.unchanged[one] += kSampleSteps;
+}
+
+// Notes for each step which lanes changed, in the order of bits_of(): the only part of SparseWork that this instruction
+// set uses.
+void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                  ElementRule rule, SparseWork* work, DeltaSurvey* survey) {
+  if (element_size != 2) {
+    portable::delta_survey(element_size, target, base, count, rule, work, survey);
+    return;
+  }
+  __builtin_memset(survey, 0, sizeof *survey);
+  const __m128i shift = count_of(rule.context_shift);
+  const __m256i mask = set16(rule.context_mask);
+  const std::size_t steps = count / kLanes;
+  __m256i most = _mm256_setzero_si256();
+  std::uint64_t changed = 0;
+  for (std::size_t step = 0; step < steps; ++step) {
+    const Pair from = load_pair(base, step * kLanes);
+    const Pair unchanged = unchanged_mask(load_pair(target, step * kLanes), from);
+    const Pair field = {_mm256_and_si256(_mm256_srl_epi16(from.a, shift), mask),
+                        _mm256_and_si256(_mm256_srl_epi16(from.b, shift), mask)};
+    most = _mm256_max_epu16(most, _mm256_max_epu16(field.a, field.b));
+    const std::uint32_t bits = ~bits_of(unchanged);
+    work->masks[step] = bits;
+    changed += static_cast<unsigned>(__builtin_popcount(bits));
+    if (step % kSampleSteps == 0) count_sample(field, unchanged, *survey);
+  }
+  survey->changed = changed;
+  alignas(32) std::uint16_t lanes[16];
+  store256(lanes, most);
+  for (const std::uint16_t lane : lanes) survey->max_context = lane > survey->max_context ? lane : survey->max_context;
+  scalar::delta_survey<std::uint16_t>(target, base, steps * kLanes, count, rule, *survey);
+}
+
+// context << kTokenBits | token, 16 bits a lane.
+template <unsigned kTokenBits>
+TEXTNLP_FAST_INLINE Pair table_index(__m256i context, const Pair& token) {
+  const Pair wide = unpack(context, _mm256_setzero_si256());
+  return {_mm256_or_si256(_mm256_slli_epi16(wide.a, kTokenBits), token.a),
+          _mm256_or_si256(_mm256_slli_epi16(wide.b, kTokenBits), token.b)};
+}
+
+// Counts of context << kTokenBits | token. Four tables in turn, for an increment waits for the one before it to the
+// same address; small counters keep them all in the first-level cache and are emptied before they can wrap.
+struct Cells {
+  static constexpr unsigned kTokenBits = 6;
+  static constexpr unsigned kCount = kMaxContexts << kTokenBits;
+  static constexpr unsigned kTables = 4;
+  static constexpr unsigned kStepsToFull = 65535 / (kLanes / kTables);
+  std::uint16_t cells[kTables][kCount] = {};
+  unsigned steps = 0;
+
+  void flush(TokenCounts* counts) {
+    for (unsigned cell = 0; cell < kCount; ++cell) {
+      std::uint32_t sum = 0;
+      for (unsigned table = 0; table < kTables; ++table) {
+        sum += cells[table][cell];
+        cells[table][cell] = 0;
+      }
+      counts[cell >> kTokenBits][cell & ((1u << kTokenBits) - 1)] += sum;
+    }
+    steps = 0;
+  }
+
+  TEXTNLP_FAST_INLINE void add(const Pair& index, TokenCounts* counts) {
+    alignas(32) std::uint64_t packed[8];
+    store256(packed, index.a);
+    store256(packed + 4, index.b);
+#pragma GCC unroll 8
+    for (unsigned word = 0; word < 8; ++word) {
+      const std::uint64_t four = packed[word];
+      ++cells[0][four & 0xffff];
+      ++cells[1][(four >> 16) & 0xffff];
+      ++cells[2][(four >> 32) & 0xffff];
+      ++cells[3][four >> 48];
+    }
+    if (++steps == kStepsToFull) flush(counts);
+  }
+};
+
+template <bool kFloat>
+void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
+                     TokenCounts* counts) {
+  const ContextOf context_of(rule);
+  const Tokenizer tokenize(rule.scheme);
+  Cells cells;
+  for (std::size_t step = 0; step < steps; ++step) {
+    const Pair from = load_pair(base, step * kLanes);
+    Pair token;
+    Raw raw;
+    tokenize.template operator()<false>(residuals<kFloat>(load_pair(target, step * kLanes), from), token, raw);
+    cells.add(table_index<Cells::kTokenBits>(context_of(from), token), counts);
+  }
+  cells.flush(counts);
+}
+
+// Counts the changed elements only.
+template <bool kFloat>
+void histogram_sparse(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
+                      const std::uint32_t* masks, TokenCounts* counts) {
+  const ContextOf context_of(rule);
+  const Tokenizer tokenize(rule.scheme);
+  for (std::size_t step = 0; step < steps; ++step) {
+    if (masks[step] == 0) continue;
+    const Pair from = load_pair(base, step * kLanes);
+    Pair token;
+    Raw raw;
+    tokenize.template operator()<false>(residuals<kFloat>(load_pair(target, step * kLanes), from), token, raw);
+    const Pair index = table_index<7>(context_of(from), token);
+    alignas(32) std::uint16_t numbers[kLanes];
+    store256(numbers, index.a);
+    store256(numbers + 16, index.b);
+    for (std::uint32_t left = in_lane_order(masks[step]); left != 0; left &= left - 1) {
+      const unsigned number = numbers[__builtin_ctz(left)];
+      ++counts[number >> 7][number & 127];
+    }
+  }
+}
+
+bool fits(unsigned element_size, const DeltaRule& rule) {
+  return element_size == 2 && rule.element.context_mask <= kMostContextMask && rule.scheme.mantissa >= 1 &&
+         token_limit(rule.scheme, 16) <= 1u << Cells::kTokenBits;
+}
+
+void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts) {
+  if (!fits(element_size, *rule)) {
+    portable::delta_histogram(element_size, target, base, count, rule, work, counts);
+    return;
+  }
+  const std::size_t steps = count / kLanes;
+  if (work == nullptr) {
+    rule->element.is_float ? histogram_dense<true>(target, base, steps, *rule, counts)
+                           : histogram_dense<false>(target, base, steps, *rule, counts);
+  } else {
+    rule->element.is_float ? histogram_sparse<true>(target, base, steps, *rule, work->masks, counts)
+                           : histogram_sparse<false>(target, base, steps, *rule, work->masks, counts);
+  }
+  scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, work != nullptr, counts);
+}
+
+// Where n bits more do not fit: the upper n are not all zero.
+TEXTNLP_FAST_INLINE __m256i lacks_room(__m256i state, __m256i bits) {
+  const __m256i upper = _mm256_srlv_epi32(state, _mm256_sub_epi32(set32(32), bits));
+  return _mm256_cmpgt_epi32(upper, _mm256_setzero_si256());
+}
+
+TEXTNLP_FAST_INLINE __m256i push_bits(__m256i state, __m256i bits, __m256i value) {
+  return _mm256_or_si256(_mm256_sllv_epi32(state, bits), value);
+}
+
+// Raw bits of a step, into the states.
+TEXTNLP_FAST_INLINE void put_raw(Wide& lanes, const Raw& raw, WordSink& sink) {
+  const Wide& bits = raw.bits;
+  spill(lanes,
+        {lacks_room(lanes.even_a, bits.even_a), lacks_room(lanes.odd_a, bits.odd_a),
+         lacks_room(lanes.even_b, bits.even_b), lacks_room(lanes.odd_b, bits.odd_b)},
+        sink);
+  lanes = {push_bits(lanes.even_a, bits.even_a, raw.value.even_a), push_bits(lanes.odd_a, bits.odd_a, raw.value.odd_a),
+           push_bits(lanes.even_b, bits.even_b, raw.value.even_b), push_bits(lanes.odd_b, bits.odd_b, raw.value.odd_b)};
+}
+
+// With kSparse, steps without a change take token 0 of their contexts by shuffle.
+template <bool kFloat, bool kSparse>
+void encode_delta(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
+                  const DeltaEncodeTables& tables, const std::uint32_t* masks, SegmentOutput* segments,
+                  unsigned segment_count) {
+  const ContextOf context_of(rule);
+  const Tokenizer tokenize(rule.scheme);
+  const Writer writer(rule.table_log);
+  ContextNumbers zero_freq = {};
+  for (unsigned c = 0; c < rule.contexts; ++c) zero_freq.set(c, tables.symbols[c][0].freq);
+  encode_segments(
+      segments, segment_count,
+      [&](SegmentOutput& segment) {
+        scalar::delta_put<std::uint16_t>(target + 2 * segment.begin, base + 2 * segment.begin,
+                                         segment.count / kLanes * kLanes, segment.count, rule, tables, segment.states,
+                                         segment.words);
+      },
+      [&](std::size_t at, Wide & lanes, WordSink & sink) __attribute__((always_inline)) {
+        const Pair from = load_pair(base, at);
+        const __m256i context = context_of(from);
+        if (kSparse && masks[at / kLanes] == 0) {
+          const __m256i start = _mm256_setzero_si256();
+          writer.put_symbols(lanes, widen(ContextIndex(context).find(zero_freq)), {start, start, start, start}, sink);
+          return;
+        }
+        Pair token;
+        Raw raw;
+        const bool has_raw =
+            tokenize.template operator()<true>(residuals<kFloat>(load_pair(target, at), from), token, raw);
+        const Wide symbols = gather(tables.symbols[0], table_index<7>(context, token));
+        if (has_raw) put_raw(lanes, raw, sink);
+        writer.put_symbols(lanes, symbols, sink);
+      });
+}
+
+void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
+                  const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* segments, unsigned segment_count) {
+  if (!fits(element_size, *rule) || rule->table_log < kMinVectorLog) {
+    portable::delta_encode(element_size, target, base, rule, tables, work, segments, segment_count);
+  } else if (work != nullptr) {
+    rule->element.is_float
+        ? encode_delta<true, true>(target, base, *rule, *tables, work->masks, segments, segment_count)
+        : encode_delta<false, true>(target, base, *rule, *tables, work->masks, segments, segment_count);
+  } else {
+    rule->element.is_float ? encode_delta<true, false>(target, base, *rule, *tables, nullptr, segments, segment_count)
+                           : encode_delta<false, false>(target, base, *rule, *tables, nullptr, segments, segment_count);
+  }
+}
+
+}  // namespace avx2
+}  // namespace
+}  // namespace textnlp_fast
