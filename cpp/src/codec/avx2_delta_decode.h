@@ -120,9 +120,8 @@ struct ResidualOf {
   template <bool kMaySkip>
   TEXTNLP_FAST_INLINE Pair take(const Pair& token, Lanes& lanes, SegmentStream& stream) const {
     if (kMaySkip) {
-      const __m256i bucket =
-          _mm256_or_si256(_mm256_cmpgt_epi16(token.a, last_direct), _mm256_cmpgt_epi16(token.b, last_direct));
-      if (_mm256_testz_si256(bucket, bucket) != 0) return {direct(token.a), direct(token.b)};
+      const Pair bucket = {_mm256_cmpgt_epi16(token.a, last_direct), _mm256_cmpgt_epi16(token.b, last_direct)};
+      if (!any(bucket)) return {direct(token.a), direct(token.b)};
     }
     const __m256i packed = _mm256_packus_epi16(token.a, token.b);
     __m256i low = _mm256_setzero_si256();
@@ -211,7 +210,8 @@ struct DenseReader {
 // Tables too fine for that: nearly all lanes take token 0, and the rest is found by comparing with the starts of the
 // tokens. Starts are kept less one, so that 2^15 compares as a signed number, like every slot.
 struct SparseReader {
-  ContextNumbers before[ResidualOf::kMostTokens + 1];  // start - 1, by token; the end of the last
+  static constexpr unsigned kAlways = 6;
+  ContextNumbers before[ResidualOf::kMostTokens + 1];  // start - 1, by token; from the last one on its end
   __m256i slot_mask;
   Shifts shifts;
   ContextOf context_of;
@@ -222,7 +222,7 @@ struct SparseReader {
         shifts(rule.table_log),
         context_of(rule),
         residual(rule.scheme, tables.tokens) {
-    for (unsigned t = 0; t <= tables.tokens; ++t) {
+    for (unsigned t = 0; t <= tables.tokens || t < kAlways; ++t) {
       for (unsigned c = 0; c < rule.contexts; ++c) before[t].set(c, tables.cumulative[c][t] - 1u);
       for (unsigned c = rule.contexts; c < kMaxContexts; ++c) before[t].set(c, 0);
     }
@@ -236,8 +236,7 @@ struct SparseReader {
     const Pair last_zero = context.find(before[1]);
     const Pair slot = {_mm256_and_si256(lanes.low.a, slot_mask), _mm256_and_si256(lanes.low.b, slot_mask)};
     const Pair changed = {_mm256_cmpgt_epi16(slot.a, last_zero.a), _mm256_cmpgt_epi16(slot.b, last_zero.b)};
-    const __m256i any = _mm256_or_si256(changed.a, changed.b);
-    if (__builtin_expect(_mm256_testz_si256(any, any) != 0, 1)) {
+    if (__builtin_expect(!any(changed), 1)) {
       const __m256i minus_one = set16(0xffff);
       advance(lanes, {_mm256_sub_epi16(last_zero.a, minus_one), _mm256_sub_epi16(last_zero.b, minus_one)}, slot,
               shifts);
@@ -271,16 +270,19 @@ struct SparseReader {
     Search b = {_mm256_setzero_si256(), minus_one, last_zero.b};
     Pair reached = changed;
     Pair next = last_zero;
-    // The likely tokens come first. A slot lies below the end of the last token.
-    for (unsigned t = 2;; ++t) {
-      const Pair after = context.find(before[t]);
+    unsigned t = 2;
+    const auto pass = [&]() __attribute__((always_inline)) {
+      const Pair after = context.find(before[t++]);
       a.pass(reached.a, next.a, after.a);
       b.pass(reached.b, next.b, after.b);
       next = after;
       reached = {_mm256_cmpgt_epi16(slot.a, after.a), _mm256_cmpgt_epi16(slot.b, after.b)};
-      const __m256i any = _mm256_or_si256(reached.a, reached.b);
-      if (_mm256_testz_si256(any, any) != 0) break;
-    }
+    };
+      // The likely tokens come first: a branch at each would be guessed wrong more often than not.
+#pragma GCC unroll 4
+    while (t < kAlways) pass();
+    // A slot lies below the end of the last token.
+    while (any(reached)) pass();
     const Pair freq = {_mm256_sub_epi16(a.end, a.start), _mm256_sub_epi16(b.end, b.start)};
     const Pair offset = {_mm256_add_epi16(_mm256_sub_epi16(slot.a, a.start), minus_one),
                          _mm256_add_epi16(_mm256_sub_epi16(slot.b, b.start), minus_one)};

@@ -57,6 +57,11 @@ TEXTNLP_FAST_INLINE std::uint32_t bits_of(const Pair& mask) {
   return static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(mask.a, mask.b)));
 }
 
+TEXTNLP_FAST_INLINE bool any(const Pair& mask) {
+  const __m256i either = _mm256_or_si256(mask.a, mask.b);
+  return _mm256_testz_si256(either, either) == 0;
+}
+
 TEXTNLP_FAST_INLINE std::uint32_t in_lane_order(std::uint32_t bits) {
   return (bits & 0xff0000ff) | (bits >> 8 & 0xff00) | (bits & 0xff00) << 8;
 }
@@ -256,14 +261,29 @@ TEXTNLP_FAST_INLINE Pair narrow_mask(const Wide& mask) {
   return {_mm256_blend_epi16(mask.even_a, mask.odd_a, 0xaa), _mm256_blend_epi16(mask.even_b, mask.odd_b, 0xaa)};
 }
 
-TEXTNLP_FAST_INLINE __m256i gather(const void* table, __m256i index) {
-  return _mm256_i32gather_epi32(static_cast<const int*>(table), index, 4);
+TEXTNLP_FAST_INLINE int entry_at(const void* table, std::uint64_t index) {
+  int entry;
+  __builtin_memcpy(&entry, static_cast<const char*>(table) + index * sizeof entry, sizeof entry);
+  return entry;
 }
 
-// Thirty-two numbers of 32 bits by 16-bit index.
+// Entries by the 16-bit numbers that lie at bits `shift` and `shift` + 32 of each index.
+TEXTNLP_FAST_INLINE __m256i gather_every_other(const void* table, const std::uint64_t* index, unsigned shift) {
+  const auto at = [&](unsigned word, unsigned more) __attribute__((always_inline)) {
+    return entry_at(table, index[word] >> (shift + more) & 0xffff);
+  };
+  return join128(_mm_setr_epi32(at(0, 0), at(0, 32), at(1, 0), at(1, 32)),
+                 _mm_setr_epi32(at(2, 0), at(2, 32), at(3, 0), at(3, 32)));
+}
+
+// Thirty-two entries of 32 bits by 16-bit index. With single loads: the gather instruction is microcode on some
+// processors, and slower.
 TEXTNLP_FAST_INLINE Wide gather(const void* table, const Pair& index) {
-  const Wide wide = widen(index);
-  return {gather(table, wide.even_a), gather(table, wide.odd_a), gather(table, wide.even_b), gather(table, wide.odd_b)};
+  alignas(32) std::uint64_t numbers[8];
+  store256(numbers, index.a);
+  store256(numbers + 4, index.b);
+  return {gather_every_other(table, numbers, 0), gather_every_other(table, numbers, 16),
+          gather_every_other(table, numbers + 4, 0), gather_every_other(table, numbers + 4, 16)};
 }
 
 }  // namespace avx2
