@@ -114,25 +114,36 @@ struct SparseReader {
   }
 
  private:
-  // Compares with the starts of the tokens in order, four at a time: the likely ones come first, and a branch a token
-  // would be guessed wrong more often than not.
-  TEXTNLP_FAST_INLINE __m512i changed_tokens(__m512i context, __m512i slot, __m512i zero, Lanes& lanes) const {
-    __m512i start = _mm512_setzero_si512();
-    __m512i end = zero;
-    __m512i token = _mm512_setzero_si512();
-    __m512i next = zero;  // start of token t
-    for (unsigned t = 1; t < kStarts; t += 4) {
+  struct Found {
+    __m512i start;
+    __m512i end;
+    __m512i token;
+    __m512i next;  // start of the token to be tried next
+  };
+
+  TEXTNLP_FAST_INLINE void compare(Found& found, __m512i context, __m512i slot, unsigned first) const {
 #pragma GCC unroll 4
-      for (unsigned k = 0; k < 4; ++k) {
-        const __mmask32 reached = _mm512_cmpge_epu16_mask(slot, next);
-        const __m512i after = _mm512_permutexvar_epi16(context, _mm512_load_si512(starts[t + k + 1]));
-        start = _mm512_mask_mov_epi16(start, reached, next);
-        end = _mm512_mask_mov_epi16(end, reached, after);
-        token = _mm512_mask_mov_epi16(token, reached, set16(t + k));
-        next = after;
-      }
-      if (_mm512_cmpge_epu16_mask(slot, next) == 0) break;
+    for (unsigned k = 0; k < 4; ++k) {
+      const __mmask32 reached = _mm512_cmpge_epu16_mask(slot, found.next);
+      const __m512i after = _mm512_permutexvar_epi16(context, _mm512_load_si512(starts[first + k + 1]));
+      found.start = _mm512_mask_mov_epi16(found.start, reached, found.next);
+      found.end = _mm512_mask_mov_epi16(found.end, reached, after);
+      found.token = _mm512_mask_mov_epi16(found.token, reached, set16(first + k));
+      found.next = after;
     }
+  }
+
+  // Compares with the starts of the tokens in order, four at a time: a branch a token would be guessed wrong more often
+  // than not.
+  TEXTNLP_FAST_INLINE __m512i changed_tokens(__m512i context, __m512i slot, __m512i zero, Lanes& lanes) const {
+    Found found = {_mm512_setzero_si512(), zero, _mm512_setzero_si512(), zero};
+    compare(found, context, slot, 1);
+    for (unsigned t = 5; _mm512_cmpge_epu16_mask(slot, found.next) != 0 && t < kStarts; t += 4) {
+      compare(found, context, slot, t);
+    }
+    const __m512i start = found.start;
+    const __m512i end = found.end;
+    const __m512i token = found.token;
     lanes = advance(lanes, _mm512_sub_epi16(end, start), _mm512_sub_epi16(slot, start), shifts);
     return token;
   }
