@@ -79,7 +79,8 @@ def command(
         print_json({**asdict(report), "ratio": report.ratio if report.stored_bytes else None})
         return
     if report.already_there:
-        print_line(f"{name}@{version} is there already, with these files")
+        healed = f"; {show_size(report.uploaded_bytes)} of it put back" if report.uploaded_bytes else ""
+        print_line(f"{name}@{version} is there already, with these files{healed}")
         return
     against = f" against {report.parent}" if report.parent else ""
     print_line(

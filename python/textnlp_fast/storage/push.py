@@ -22,7 +22,7 @@ from textnlp_fast.errors import (
     VersionExistsError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, ProgressCallback, object_key
+from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, ProgressCallback, is_whole
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.inventory import check_unchanged, take_inventory
@@ -174,15 +174,18 @@ def _found_by(existing: Manifest) -> Manifest:
 
 
 def _missing_objects(store: ObjectStore, manifests: Sequence[Manifest | None], threads: int) -> set[str]:
-    """Objects that manifests name and the repository lacks. Nothing new may be built on those."""
-    named = {digest for manifest in manifests if manifest is not None for digest in manifest.objects}
+    """Objects that the repository lacks, or has in another size than manifests say.
+
+    Nothing new may be built on those.
+    """
+    named = {pair for manifest in manifests if manifest is not None for pair in manifest.objects.items()}
     if len(named) > 4096:  # one listing is cheaper than so many questions
-        present = {meta.key.rpartition("/")[2] for meta in store.list("objects")}
-        return named - present
+        present = {(meta.key.rpartition("/")[2], meta.size) for meta in store.list("objects")}
+        return {digest for digest, _ in named - present}
     with ThreadPoolExecutor(min(32, 4 * threads)) as pool:
         ordered = sorted(named)
-        found = pool.map(lambda digest: store.exists(object_key(digest)), ordered)
-        return {digest for digest, exists in zip(ordered, found, strict=True) if not exists}
+        found = pool.map(lambda pair: is_whole(store, *pair), ordered)
+        return {digest for (digest, _), whole in zip(ordered, found, strict=True) if not whole}
 
 
 def _intact(manifest: Manifest, missing: set[str]) -> Manifest:
@@ -213,9 +216,8 @@ def _refuse_other_files(existing: Manifest, files: Sequence[FileEntry]) -> None:
 
 
 def _check_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -> None:
-    lost = [
-        digest for digest in sorted(missing & existing.objects.keys()) if not store.exists(object_key(digest))
-    ]
+    suspects = sorted(missing & existing.objects.keys())
+    lost = [digest for digest in suspects if not is_whole(store, digest, existing.objects[digest])]
     if lost:
         raise MissingObjectError(
             f"the repository lost {len(lost)} objects of {existing.model}@{existing.version}, "
