@@ -18,6 +18,7 @@ from textnlp_fast.errors import (
     InvalidInputError,
     ModelNotFoundError,
     RepositoryNotFoundError,
+    SafetensorsError,
     UnsafeFileError,
     VersionExistsError,
     VersionNotFoundError,
@@ -515,3 +516,24 @@ def test_functions_without_a_class(tmp_path: Path, makers: Makers) -> None:
     assert [row.version for row in textnlp_fast.log(url, name="m")] == ["1.0.0"]
     assert textnlp_fast.verify(url).ok
     assert {row.status for row in textnlp_fast.diff(url, "1.0.0", "1.0.0", name="m")} == {"same"}
+
+
+@pytest.mark.parametrize("parent", ["auto", "0.1.0", "other@1.0.0"])
+def test_a_push_that_fails_makes_no_repository(tmp_path: Path, makers: Makers, parent: str) -> None:
+    bad = tmp_path / "bad" / "model.safetensors"
+    bad.parent.mkdir()
+    bad.write_bytes(b"\xff" * 64)
+    good = makers.write(tmp_path / "good" / "model.safetensors", makers.tensors())
+    source, error = (bad, SafetensorsError) if parent == "auto" else (good, ModelNotFoundError)
+    with pytest.raises(error):
+        textnlp_fast.push(source, tmp_path / "new", name="m", version="1.0.0", parent=parent)
+    assert not (tmp_path / "new" / "repository.json").exists()
+    textnlp_fast.push(good, tmp_path / "new", name="m", version="1.0.0")
+    assert Repository.open(tmp_path / "new").models() == {"m": ["1.0.0"]}
+
+
+def test_the_first_push_makes_the_windows_asked_for(tmp_path: Path, makers: Makers) -> None:
+    source = makers.write(tmp_path / "model.safetensors", makers.tensors())
+    repository = Repository.open(tmp_path / "new", create="at push", window_bytes=1 << 12)
+    repository.push(source, "m", "1.0.0")
+    assert repository.manifest("m", "1.0.0").window_bytes == 1 << 12

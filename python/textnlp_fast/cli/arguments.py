@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -43,7 +43,12 @@ def tuning_options(command: Command) -> Command:
 
 
 def open_repository(
-    repo: str | None, *, create: bool = False, threads: int = 0, memory_mib: int = 384, **options: Any
+    repo: str | None,
+    *,
+    create: bool | Literal["at push"] = False,
+    threads: int = 0,
+    memory_mib: int = 384,
+    **options: Any,
 ) -> Repository:
     """Opens what `--repo` names. Raises InvalidInputError if it names nothing."""
     from textnlp_fast.storage import Repository, TransferOptions  # noqa: PLC0415

@@ -63,7 +63,7 @@ def command(
     """
     name, version = named_version(reference)
     notes = dict(_note(text) for text in metadata)
-    repository = open_repository(repo, create=True, threads=threads, memory_mib=memory_mib)
+    repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
     with progress_bar() as progress:
         report = repository.push(
             path,

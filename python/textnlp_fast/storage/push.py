@@ -19,6 +19,7 @@ from textnlp_fast.errors import (
     InvalidInputError,
     MissingObjectError,
     ObjectExistsError,
+    RepositoryNotFoundError,
     VersionExistsError,
 )
 from textnlp_fast.objectstore import ObjectStore
@@ -35,7 +36,13 @@ from textnlp_fast.storage.manifest import (
     closure,
 )
 from textnlp_fast.storage.planning import Held, LocalFile, PushPlan, plan_push
-from textnlp_fast.storage.version_manager import VersionManager, check_name, check_version, now_utc
+from textnlp_fast.storage.version_manager import (
+    RepositoryInfo,
+    VersionManager,
+    check_name,
+    check_version,
+    now_utc,
+)
 
 __all__ = ["PushReport", "PushRequest", "push_model"]
 
@@ -100,8 +107,8 @@ def push_model(
     check_version(request.version)
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in request.metadata.items()):
         raise InvalidInputError("metadata maps text to text")
-    window_bytes = versions.info(create=True).window_bytes
     files = take_inventory(request.path, threads=options.thread_count, progress=progress)
+    window_bytes = _repository_for(versions, request).window_bytes
     existing = versions.find(request.name, request.version)
     parent = _parent_of(versions, request, existing)
     known = [_found_by(existing)] if existing is not None else list(_known_manifests(versions, request))
@@ -137,17 +144,35 @@ def push_model(
 # --- what the repository has ------------------------------------------------------------------------------
 
 
+def _repository_for(versions: VersionManager, request: PushRequest) -> RepositoryInfo:
+    """What the repository says of itself. The first push makes it, but not one that cannot succeed."""
+    try:
+        return versions.info()
+    except RepositoryNotFoundError:
+        parent = _named_parent(request)
+        if parent is not None:
+            versions.require(*parent)
+        return versions.info(create=True)
+
+
+def _named_parent(request: PushRequest) -> tuple[str, str] | None:
+    """The parent that the caller named, if one was."""
+    if isinstance(request.parent, tuple):
+        return request.parent
+    if request.parent is None or request.parent == "auto":
+        return None
+    return request.name, check_version(request.parent)
+
+
 def _parent_of(versions: VersionManager, request: PushRequest, existing: Manifest | None) -> Manifest | None:
     """The manifest to code against: an existing version's own parent, so that a repeated push repeats it."""
     if existing is not None:
         return versions.find(*existing.parent) if existing.parent else None
-    parent = request.parent
-    if parent is None:
+    if request.parent is None:
         return None
-    if isinstance(parent, tuple):
-        return versions.manifest(*parent)
-    if parent != "auto":
-        return versions.manifest(request.name, check_version(parent))
+    named = _named_parent(request)
+    if named is not None:
+        return versions.manifest(*named)
     found = versions.parent_for(request.name, request.version)
     return versions.manifest(request.name, found) if found is not None else None
 

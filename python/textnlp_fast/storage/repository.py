@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from textnlp_fast.errors import RepositoryNotFoundError
@@ -63,7 +64,7 @@ class Repository:
         cls,
         url: str | os.PathLike[str],
         *,
-        create: bool = False,
+        create: bool | Literal["at push"] = False,
         options: TransferOptions | None = None,
         region: str | None = None,
         endpoint_url: str | None = None,
@@ -71,8 +72,9 @@ class Repository:
     ) -> Repository:
         """Opens the repository at a path or URL (`s3://bucket/prefix`, `memory://name`).
 
-        Makes it if `create`, with windows of `window_bytes`; else raises RepositoryNotFoundError if there
-        is none.
+        Makes it if `create`, with windows of `window_bytes`; "at push" leaves that to the first push, which
+        makes it once it knows that its files can be read. Else raises RepositoryNotFoundError if there is
+        none.
         """
         place = _local_place(os.fspath(url))
         if place is not None and not create and not place.is_dir():
@@ -80,12 +82,15 @@ class Repository:
                 f"there is no repository at {place}"
             )  # opening would make the folder
         repository = cls(open_store(url, region=region, endpoint_url=endpoint_url), options)
-        repository._versions.info(create=create, window_bytes=window_bytes)
+        if window_bytes is not None:
+            repository._versions.new_window_bytes = window_bytes
+        if create != "at push":
+            repository._versions.info(create=create)
         return repository
 
     @classmethod
-    def from_config(cls, config: StorageConfig, *, create: bool = False) -> Repository:
-        """Opens the repository that a configuration names."""
+    def from_config(cls, config: StorageConfig, *, create: bool | Literal["at push"] = False) -> Repository:
+        """Opens the repository that a configuration names; `create` as in `open`."""
         return cls.open(
             config.url,
             create=create,

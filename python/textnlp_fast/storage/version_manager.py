@@ -119,9 +119,11 @@ class VersionManager:
 
     Manifests never change, so each is read once; those of remote repositories are also kept below the
     user's cache directory, where the digest in each of them guards against a cache that rotted.
+    `new_window_bytes` are the windows of a repository that has yet to be made.
     """
 
     def __init__(self, store: ObjectStore) -> None:
+        self.new_window_bytes = DEFAULT_WINDOW_BYTES
         self._store = store
         self._info: RepositoryInfo | None = None
         self._manifests: dict[tuple[str, str], Manifest] = {}
@@ -131,7 +133,7 @@ class VersionManager:
 
     # --- the repository -----------------------------------------------------------------------------------
 
-    def info(self, *, create: bool = False, window_bytes: int | None = None) -> RepositoryInfo:
+    def info(self, *, create: bool = False) -> RepositoryInfo:
         """What `repository.json` says.
 
         Makes the repository if `create`, else raises RepositoryNotFoundError.
@@ -142,18 +144,18 @@ class VersionManager:
             except MissingObjectError:
                 if not create:
                     raise RepositoryNotFoundError(f"there is no repository at {self._store.url}") from None
-                data = self._create(window_bytes or DEFAULT_WINDOW_BYTES)
+                data = self._create()
             self._info = _parse_info(data)
         return self._info
 
-    def _create(self, window_bytes: int) -> bytes:
+    def _create(self) -> bytes:
         identity = secrets.token_hex(16)
         data = seal_document(
             {
                 "created_at": now_utc(),
                 "format": FORMAT,
                 "id": identity,
-                "window_bytes": window_bytes,
+                "window_bytes": self.new_window_bytes,
                 "write_id": identity,
             }
         )
@@ -226,9 +228,17 @@ class VersionManager:
         """The manifest of a version. Raises ModelNotFoundError or VersionNotFoundError."""
         found = self.find(name, version)
         if found is None:
-            versions = ", ".join(self.versions(name)[-10:])
-            raise VersionNotFoundError(f"{name} has no version {version}", hint=f"It has: {versions}.")
+            raise self._unknown(name, version)
         return found
+
+    def require(self, name: str, version: str) -> None:
+        """Raises ModelNotFoundError or VersionNotFoundError unless the version is there."""
+        if version not in self.versions(name):
+            raise self._unknown(name, version)
+
+    def _unknown(self, name: str, version: str) -> VersionNotFoundError:
+        versions = ", ".join(self.versions(name)[-10:])
+        return VersionNotFoundError(f"{name} has no version {version}", hint=f"It has: {versions}.")
 
     def load_fresh(self, name: str, version: str) -> Manifest:
         """The manifest as the repository has it now, past every cache. Raises MissingObjectError."""
