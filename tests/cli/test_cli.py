@@ -78,6 +78,18 @@ def test_ls_and_show(place: Path, run: Run) -> None:
     assert {tensor["name"]: tensor["bases"] for tensor in document["tensors"]} == {"same": 0, "weight": 1}
 
 
+def test_show_takes_dtypes_from_the_files(tmp_path: Path, run: Run) -> None:
+    header = b'{"a":{"dtype":"F16","shape":[4],"data_offsets":[0,8]},'
+    header += b'"b":{"dtype":"BF16","shape":[4],"data_offsets":[8,16]},'
+    header += b'"c":{"dtype":"I64","shape":[1],"data_offsets":[16,24]}}'
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+    assert run("push", model, "m@1.0.0", "--repo", tmp_path / "r").code == 0
+    tensors = run("show", "m", "--repo", tmp_path / "r", "--json").document["tensors"]
+    assert [tensor["dtype"] for tensor in tensors] == ["F16", "BF16", "I64"]
+    assert "I64" in run("show", "m", "--repo", tmp_path / "r", "--tensors").out
+
+
 def test_verify_exits_with_five_on_damage(place: Path, run: Run) -> None:
     good = run("verify", "--repo", place)
     assert good.code == 0

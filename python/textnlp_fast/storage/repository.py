@@ -14,6 +14,7 @@ from textnlp_fast.objectstore import ObjectStore, open_store
 from textnlp_fast.storage.chunked_transfer import ProgressCallback
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.headers import read_dtypes
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.pull import PullReport, pull_model
 from textnlp_fast.storage.push import PushReport, PushRequest, push_model
@@ -172,6 +173,10 @@ class Repository:
         if version is not None:
             check_version(version)
         return self._versions.manifest(*self._versions.resolve(ModelReference(name, version)))
+
+    def dtypes(self, manifest: Manifest) -> dict[str, dict[str, str]]:
+        """The dtypes of a version's tensors as its files' headers give them, by file path and tensor name."""
+        return read_dtypes(self._store, manifest, self._options)
 
     def log(self, name: str) -> list[LogRow]:
         """The versions of a model, in the order of semantic versioning."""
