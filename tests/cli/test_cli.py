@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from textnlp_fast.cli import VERBS
+from textnlp_fast.cli import VERBS, main
 
 Run = Any
 
@@ -200,3 +200,23 @@ def test_a_reader_that_leaves_is_no_error(place: Path) -> None:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [["ls"], ["log", "m", "--json"], ["--help"], ["--version"]])
+def test_an_output_that_is_full_is_one_line(
+    words: list[str],
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TEXTNLP_FAST_REPO", str(place))
+    capsys.readouterr()
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+    assert ended.value.code == 10
+    complaint = capsys.readouterr().err
+    assert "the output cannot be written: No space left" in complaint
+    assert len(complaint.splitlines()) == 1
