@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -220,3 +221,62 @@ def test_an_output_that_is_full_is_one_line(
     complaint = capsys.readouterr().err
     assert "the output cannot be written: No space left" in complaint
     assert len(complaint.splitlines()) == 1
+
+
+def test_control_characters_are_spelled_out(tmp_path: Path, run: Run) -> None:
+    name = "[bold]a\x1b[31m\u202eb\n"
+    entries = {name: {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}
+    header = json.dumps(entries).encode()
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert run("push", model, "m@1.0.0", "--repo", tmp_path / "r", "-m", "one\n\x1b]0;two\x07").code == 0
+    shown = run("show", "m", "--repo", tmp_path / "r", "--tensors")
+    logged = run("log", "m", "--repo", tmp_path / "r")
+    refused = run("log", "no\x1b[31m", "--repo", tmp_path / "r")
+    for text in (shown.out, logged.out, refused.err):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert "[bold]a\\x1b[31m\\u202eb\\n" in shown.out
+    assert "one\\n\\x1b]0;two\\x07" in logged.out
+    document = run("show", "m", "--repo", tmp_path / "r", "--json").document
+    assert document["tensors"][0]["name"] == name
+
+
+def test_ls_and_pull_mean_the_same_latest(
+    tmp_path: Path, place: Path, models: tuple[Path, Path], run: Run
+) -> None:
+    assert run("push", models[0], "m@2.0.0-rc.1", "--repo", place).code == 0
+    assert run("ls", "--repo", place).out.split()[-3:] == ["m", "1.1.0", "3"]
+    assert run("pull", "m", tmp_path / "out", "--repo", place, "--json").document["version"] == "1.1.0"
+    assert run("push", models[0], "only@1.0.0-rc.1", "--repo", place).code == 0
+    assert run("ls", "--repo", place).out.split()[-3:] == ["only", "1.0.0-rc.1", "1"]
+
+
+@pytest.mark.parametrize("words", [["push", "{v1}", "m@1.0.0"], ["ls"]])
+def test_a_repository_in_memory_is_refused(words: list[str], models: tuple[Path, Path], run: Run) -> None:
+    done = run(*(word.format(v1=models[0]) for word in words), "--repo", "memory://x")
+    assert done.code == 2
+    assert "gone when this command ends" in done.err
+    assert "hint:" in done.err
+
+
+def test_pull_refuses_an_empty_destination(
+    tmp_path: Path, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    done = run("pull", "m", "", "--repo", place)
+    assert done.code == 2
+    assert "destination is empty" in done.err
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_pull_names_the_damaged_object(tmp_path: Path, place: Path, run: Run) -> None:
+    shards = [path for path in (place / "objects").rglob("*") if path.is_file()]
+    victim = max(shards, key=lambda path: path.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    done = run("pull", "m@1.0.0", tmp_path / "out", "--repo", place)
+    assert done.code == 5
+    assert victim.name in done.err
+    assert "textnlp-fast verify" in done.err

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import click
 
-__all__ = ["main"]
+__all__ = ["main", "printable"]
 
 # One line each, here and not in the verbs' files, so that `--help` loads none of them.
 VERBS = {
@@ -115,6 +115,11 @@ def _forget_output() -> None:
 
 
 def _complain(message: str, hint: str) -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(message)}", err=True)
     if hint:
-        click.echo(f"{click.style('hint:', fg='cyan')}  {hint}", err=True)
+        click.echo(f"{click.style('hint:', fg='cyan')}  {printable(hint)}", err=True)
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelled out: names and messages come from whoever pushed them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -43,6 +43,7 @@ __all__ = [
     "VersionManager",
     "check_name",
     "check_version",
+    "latest_of",
     "manifest_key",
     "now_utc",
     "parse_reference",
@@ -96,6 +97,12 @@ def check_version(version: str) -> str:
 def _is_version(version: str) -> bool:
     short = len(version) <= 128 and version.isascii() and "+" not in version
     return short and semver.Version.is_valid(version)
+
+
+def latest_of(versions: Sequence[str]) -> str:
+    """The latest of versions in their order: the highest that is no pre-release, if there is one."""
+    stable = [version for version in versions if not semver.Version.parse(version).prerelease]
+    return (stable or versions)[-1]
 
 
 def parse_reference(text: str) -> ModelReference:
@@ -195,9 +202,7 @@ class VersionManager:
         """Name and version that a reference means; the latest version where it names none."""
         if reference.version is not None:
             return reference.name, reference.version
-        versions = self.versions(reference.name)
-        stable = [version for version in versions if not semver.Version.parse(version).prerelease]
-        return reference.name, (stable or versions)[-1]
+        return reference.name, latest_of(self.versions(reference.name))
 
     def parent_for(self, name: str, version: str) -> str | None:
         """The highest version below `version`: what a push is coded against unless it is told otherwise."""
