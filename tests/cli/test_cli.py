@@ -280,3 +280,17 @@ def test_pull_names_the_damaged_object(tmp_path: Path, place: Path, run: Run) ->
     assert done.code == 5
     assert victim.name in done.err
     assert "textnlp-fast verify" in done.err
+
+
+def test_a_bad_manifest_stops_neither_log_nor_push(place: Path, models: tuple[Path, Path], run: Run) -> None:
+    manifest = place / "models" / "m" / "versions" / "1.1.0.json"
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    logged = run("log", "m", "--repo", place)
+    assert logged.code == 5
+    assert "1.0.0" in logged.out
+    assert "1.1.0 cannot be read" in logged.err
+    assert [row["version"] for row in json.loads(run("log", "m", "--repo", place, "--json").out)] == ["1.0.0"]
+    pushed = run("push", models[1], "m@1.2.0", "--repo", place)
+    assert pushed.code == 0
+    assert "passed over 1.1.0" in pushed.out
+    assert "against m@1.0.0" in pushed.out

@@ -78,6 +78,10 @@ def command(
     if as_json:
         print_json({**asdict(report), "ratio": report.ratio if report.stored_bytes else None})
         return
+    if report.passed_over:
+        print_line(
+            f"passed over {', '.join(report.passed_over)}: unreadable, see `textnlp-fast verify {name}`"
+        )
     if report.already_there:
         healed = f"; {show_size(report.uploaded_bytes)} of it put back" if report.uploaded_bytes else ""
         print_line(f"{name}@{version} is there already, with these files{healed}")

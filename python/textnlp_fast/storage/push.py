@@ -83,6 +83,8 @@ class PushReport:
     reused_contents: int
     seconds: float
     already_there: bool = False
+    passed_over: tuple[str, ...] = ()
+    """Higher versions that would have been the parent, had their manifests been readable."""
 
     @property
     def ratio(self) -> float:
@@ -110,7 +112,8 @@ def push_model(
     files = take_inventory(request.path, threads=options.thread_count, progress=progress)
     window_bytes = _repository_for(versions, request).window_bytes
     existing = versions.find(request.name, request.version)
-    parent = _parent_of(versions, request, existing)
+    passed_over: list[str] = []
+    parent = _parent_of(versions, request, existing, passed_over)
     known = [_found_by(existing)] if existing is not None else list(_known_manifests(versions, request))
     missing = _missing_objects(store, [*known, parent, existing], options.thread_count)
     plan = plan_push(
@@ -138,7 +141,8 @@ def push_model(
         other = versions.load_fresh(request.name, request.version)
         _refuse_other_files(other, plan.files)
         return _report(other, plan, started, uploaded_bytes=uploaded, already_there=True)
-    return _report(manifest, plan, started, uploaded_bytes=uploaded)
+    report = _report(manifest, plan, started, uploaded_bytes=uploaded)
+    return replace(report, passed_over=tuple(passed_over))
 
 
 # --- what the repository has ------------------------------------------------------------------------------
@@ -164,8 +168,13 @@ def _named_parent(request: PushRequest) -> tuple[str, str] | None:
     return request.name, check_version(request.parent)
 
 
-def _parent_of(versions: VersionManager, request: PushRequest, existing: Manifest | None) -> Manifest | None:
-    """The manifest to code against: an existing version's own parent, so that a repeated push repeats it."""
+def _parent_of(
+    versions: VersionManager, request: PushRequest, existing: Manifest | None, passed_over: list[str]
+) -> Manifest | None:
+    """The manifest to code against: an existing version's own parent, so that a repeated push repeats it.
+
+    Versions that "auto" could not read are added to `passed_over`.
+    """
     if existing is not None:
         return versions.find(*existing.parent) if existing.parent else None
     if request.parent is None:
@@ -173,8 +182,12 @@ def _parent_of(versions: VersionManager, request: PushRequest, existing: Manifes
     named = _named_parent(request)
     if named is not None:
         return versions.manifest(*named)
-    found = versions.parent_for(request.name, request.version)
-    return versions.manifest(request.name, found) if found is not None else None
+    for version in versions.parents_for(request.name, request.version):
+        try:
+            return versions.manifest(request.name, version)
+        except DATA_ERRORS:
+            passed_over.append(version)  # the caller hears of it, and `verify` says what is wrong
+    return None
 
 
 def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator[Manifest]:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from textnlp_fast.errors import RepositoryNotFoundError
 from textnlp_fast.objectstore import ObjectStore, open_store
-from textnlp_fast.storage.chunked_transfer import ProgressCallback
+from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.headers import read_dtypes
@@ -178,9 +178,21 @@ class Repository:
         """The dtypes of a version's tensors as its files' headers give them, by file path and tensor name."""
         return read_dtypes(self._store, manifest, self._options)
 
-    def log(self, name: str) -> list[LogRow]:
-        """The versions of a model, in the order of semantic versioning."""
-        return [_log_row(self._versions.manifest(name, version)) for version in self._versions.versions(name)]
+    def log(self, name: str, *, problems: dict[str, DataError] | None = None) -> list[LogRow]:
+        """The versions of a model, in the order of semantic versioning.
+
+        A version whose manifest cannot be read is left out and noted in `problems`; without `problems` its
+        error is raised.
+        """
+        rows: list[LogRow] = []
+        for version in self._versions.versions(name):
+            try:
+                rows.append(_log_row(self._versions.manifest(name, version)))
+            except DATA_ERRORS as error:
+                if problems is None:
+                    raise
+                problems[version] = error
+        return rows
 
     def diff(
         self, name: str, old: str, new: str, *, progress: ProgressCallback | None = None

@@ -204,14 +204,14 @@ class VersionManager:
             return reference.name, reference.version
         return reference.name, latest_of(self.versions(reference.name))
 
-    def parent_for(self, name: str, version: str) -> str | None:
-        """The highest version below `version`: what a push is coded against unless it is told otherwise."""
+    def parents_for(self, name: str, version: str) -> list[str]:
+        """The versions below `version`, the highest first: a push is coded against the first it can read."""
         try:
             versions = self.versions(name)
         except ModelNotFoundError:
-            return None
+            return []
         wanted = semver.Version.parse(version)
-        return next((other for other in reversed(versions) if semver.Version.parse(other) < wanted), None)
+        return [other for other in reversed(versions) if semver.Version.parse(other) < wanted]
 
     # --- manifests ----------------------------------------------------------------------------------------
 
