@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from textnlp_fast.cli import VERBS
+from textnlp_fast.cli import VERBS, main
 
 Run = Any
 
@@ -76,6 +77,18 @@ def test_ls_and_show(place: Path, run: Run) -> None:
     assert "weight" in tensors
     document = run("show", "m@1.1.0", "--repo", place, "--json").document
     assert {tensor["name"]: tensor["bases"] for tensor in document["tensors"]} == {"same": 0, "weight": 1}
+
+
+def test_show_takes_dtypes_from_the_files(tmp_path: Path, run: Run) -> None:
+    header = b'{"a":{"dtype":"F16","shape":[4],"data_offsets":[0,8]},'
+    header += b'"b":{"dtype":"BF16","shape":[4],"data_offsets":[8,16]},'
+    header += b'"c":{"dtype":"I64","shape":[1],"data_offsets":[16,24]}}'
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+    assert run("push", model, "m@1.0.0", "--repo", tmp_path / "r").code == 0
+    tensors = run("show", "m", "--repo", tmp_path / "r", "--json").document["tensors"]
+    assert [tensor["dtype"] for tensor in tensors] == ["F16", "BF16", "I64"]
+    assert "I64" in run("show", "m", "--repo", tmp_path / "r", "--tensors").out
 
 
 def test_verify_exits_with_five_on_damage(place: Path, run: Run) -> None:
@@ -188,3 +201,96 @@ def test_a_reader_that_leaves_is_no_error(place: Path) -> None:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [["ls"], ["log", "m", "--json"], ["--help"], ["--version"]])
+def test_an_output_that_is_full_is_one_line(
+    words: list[str],
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TEXTNLP_FAST_REPO", str(place))
+    capsys.readouterr()
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+    assert ended.value.code == 10
+    complaint = capsys.readouterr().err
+    assert "the output cannot be written: No space left" in complaint
+    assert len(complaint.splitlines()) == 1
+
+
+def test_control_characters_are_spelled_out(tmp_path: Path, run: Run) -> None:
+    name = "[bold]a\x1b[31m\u202eb\n"
+    entries = {name: {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}
+    header = json.dumps(entries).encode()
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert run("push", model, "m@1.0.0", "--repo", tmp_path / "r", "-m", "one\n\x1b]0;two\x07").code == 0
+    shown = run("show", "m", "--repo", tmp_path / "r", "--tensors")
+    logged = run("log", "m", "--repo", tmp_path / "r")
+    refused = run("log", "no\x1b[31m", "--repo", tmp_path / "r")
+    for text in (shown.out, logged.out, refused.err):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert "[bold]a\\x1b[31m\\u202eb\\n" in shown.out
+    assert "one\\n\\x1b]0;two\\x07" in logged.out
+    document = run("show", "m", "--repo", tmp_path / "r", "--json").document
+    assert document["tensors"][0]["name"] == name
+
+
+def test_ls_and_pull_mean_the_same_latest(
+    tmp_path: Path, place: Path, models: tuple[Path, Path], run: Run
+) -> None:
+    assert run("push", models[0], "m@2.0.0-rc.1", "--repo", place).code == 0
+    assert run("ls", "--repo", place).out.split()[-3:] == ["m", "1.1.0", "3"]
+    assert run("pull", "m", tmp_path / "out", "--repo", place, "--json").document["version"] == "1.1.0"
+    assert run("push", models[0], "only@1.0.0-rc.1", "--repo", place).code == 0
+    assert run("ls", "--repo", place).out.split()[-3:] == ["only", "1.0.0-rc.1", "1"]
+
+
+@pytest.mark.parametrize("words", [["push", "{v1}", "m@1.0.0"], ["ls"]])
+def test_a_repository_in_memory_is_refused(words: list[str], models: tuple[Path, Path], run: Run) -> None:
+    done = run(*(word.format(v1=models[0]) for word in words), "--repo", "memory://x")
+    assert done.code == 2
+    assert "gone when this command ends" in done.err
+    assert "hint:" in done.err
+
+
+def test_pull_refuses_an_empty_destination(
+    tmp_path: Path, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    done = run("pull", "m", "", "--repo", place)
+    assert done.code == 2
+    assert "destination is empty" in done.err
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_pull_names_the_damaged_object(tmp_path: Path, place: Path, run: Run) -> None:
+    shards = [path for path in (place / "objects").rglob("*") if path.is_file()]
+    victim = max(shards, key=lambda path: path.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    done = run("pull", "m@1.0.0", tmp_path / "out", "--repo", place)
+    assert done.code == 5
+    assert victim.name in done.err
+    assert "textnlp-fast verify" in done.err
+
+
+def test_a_bad_manifest_stops_neither_log_nor_push(place: Path, models: tuple[Path, Path], run: Run) -> None:
+    manifest = place / "models" / "m" / "versions" / "1.1.0.json"
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    logged = run("log", "m", "--repo", place)
+    assert logged.code == 5
+    assert "1.0.0" in logged.out
+    assert "1.1.0 cannot be read" in logged.err
+    assert [row["version"] for row in json.loads(run("log", "m", "--repo", place, "--json").out)] == ["1.0.0"]
+    pushed = run("push", models[1], "m@1.2.0", "--repo", place)
+    assert pushed.code == 0
+    assert "passed over 1.1.0" in pushed.out
+    assert "against m@1.0.0" in pushed.out

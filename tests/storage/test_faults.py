@@ -168,6 +168,30 @@ def test_nothing_new_is_built_on_a_missing_object(
     assert makers.tree(tmp_path / "out") == makers.tree(tmp_path / "in2")
 
 
+@pytest.mark.parametrize("size", [0, 100, None], ids=["emptied", "cut short", "with more at its end"])
+def test_an_object_of_the_wrong_size_counts_as_missing(
+    tmp_path: Path, history: Repository, makers: Makers, size: int | None
+) -> None:
+    for shard in files_of(tmp_path / "repository", "objects"):
+        content = shard.read_bytes()
+        shard.write_bytes(content + b"more" if size is None else content[:size])
+    again = reopened(history).push(tmp_path / "in1", "m", "2.0.0")
+    assert again.stored_bytes > 0
+    reopened(history).pull("m", "2.0.0", tmp_path / "out")
+    assert makers.tree(tmp_path / "out") == makers.tree(tmp_path / "in1")
+
+
+def test_pushing_again_heals_objects_that_were_cut_short(tmp_path: Path, history: Repository) -> None:
+    for shard in files_of(tmp_path / "repository", "objects"):
+        content = shard.read_bytes()
+        shard.write_bytes(content[: len(content) // 2])
+        for number in range(3):
+            report = reopened(history).push(tmp_path / f"in{number}", "m", f"1.{number}.0")
+            assert report.already_there
+        assert shard.read_bytes() == content
+    assert reopened(history).verify().ok
+
+
 def test_a_damaged_base_in_the_repository_stops_a_push(
     tmp_path: Path, history: Repository, makers: Makers
 ) -> None:

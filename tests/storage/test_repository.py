@@ -15,9 +15,11 @@ import pytest
 import textnlp_fast
 from textnlp_fast.errors import (
     ConflictError,
+    CorruptDataError,
     InvalidInputError,
     ModelNotFoundError,
     RepositoryNotFoundError,
+    SafetensorsError,
     UnsafeFileError,
     VersionExistsError,
     VersionNotFoundError,
@@ -515,3 +517,57 @@ def test_functions_without_a_class(tmp_path: Path, makers: Makers) -> None:
     assert [row.version for row in textnlp_fast.log(url, name="m")] == ["1.0.0"]
     assert textnlp_fast.verify(url).ok
     assert {row.status for row in textnlp_fast.diff(url, "1.0.0", "1.0.0", name="m")} == {"same"}
+
+
+@pytest.mark.parametrize("parent", ["auto", "0.1.0", "other@1.0.0"])
+def test_a_push_that_fails_makes_no_repository(tmp_path: Path, makers: Makers, parent: str) -> None:
+    bad = tmp_path / "bad" / "model.safetensors"
+    bad.parent.mkdir()
+    bad.write_bytes(b"\xff" * 64)
+    good = makers.write(tmp_path / "good" / "model.safetensors", makers.tensors())
+    source, error = (bad, SafetensorsError) if parent == "auto" else (good, ModelNotFoundError)
+    with pytest.raises(error):
+        textnlp_fast.push(source, tmp_path / "new", name="m", version="1.0.0", parent=parent)
+    assert not (tmp_path / "new" / "repository.json").exists()
+    textnlp_fast.push(good, tmp_path / "new", name="m", version="1.0.0")
+    assert Repository.open(tmp_path / "new").models() == {"m": ["1.0.0"]}
+
+
+def test_the_first_push_makes_the_windows_asked_for(tmp_path: Path, makers: Makers) -> None:
+    source = makers.write(tmp_path / "model.safetensors", makers.tensors())
+    repository = Repository.open(tmp_path / "new", create="at push", window_bytes=1 << 12)
+    repository.push(source, "m", "1.0.0")
+    assert repository.manifest("m", "1.0.0").window_bytes == 1 << 12
+
+
+def test_tensors_that_share_bytes_keep_their_own_dtypes(
+    tmp_path: Path, repository: Repository, makers: Makers
+) -> None:
+    zeros = {
+        "half": np.zeros(64, np.float16),
+        "brain": np.zeros(64, np.uint16),
+        "bytes": np.zeros(128, np.uint8),
+    }
+    makers.write(tmp_path / "a" / "model.safetensors", zeros)
+    ones = {name: np.ones_like(array) for name, array in zeros.items()} | {"half": np.zeros(64, np.uint16)}
+    makers.write(tmp_path / "b" / "model.safetensors", ones)
+    repository.push(tmp_path / "a", "m", "1.0.0")
+    repository.push(tmp_path / "b", "m", "1.1.0")
+    wanted = {"half": "F16", "brain": "BF16", "bytes": "U8"}
+    assert repository.dtypes(repository.manifest("m", "1.0.0")) == {"model.safetensors": wanted}
+    rows = {row.name: row for row in repository.diff("m", "1.0.0", "1.1.0")}
+    assert {name: row.dtype for name, row in rows.items()} == wanted | {"half": "BF16"}
+    assert rows["half"].status == "changed"  # the same bytes mean something else now
+    assert (rows["brain"].elements, rows["brain"].changed) == (64, 64)
+    assert (rows["bytes"].elements, rows["bytes"].changed) == (128, 128)
+
+
+def test_a_damaged_header_is_found_by_who_reads_dtypes(
+    tmp_path: Path, repository: Repository, makers: Makers
+) -> None:
+    repository.push(makers.write(tmp_path / "model.safetensors", makers.tensors()), "m", "1.0.0")
+    for shard in (tmp_path / "repository" / "objects").rglob("*"):
+        if shard.is_file():
+            shard.write_bytes(bytes(byte ^ 0x40 for byte in shard.read_bytes()))
+    with pytest.raises(CorruptDataError, match="the header of 'model"):
+        repository.dtypes(repository.manifest("m", "1.0.0"))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
 
-__all__ = ["main"]
+__all__ = ["main", "printable"]
 
 # One line each, here and not in the verbs' files, so that `--help` loads none of them.
 VERBS = {
@@ -77,10 +80,11 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits the process with the code of what happened."""
-    from textnlp_fast.errors import TextnlpFastError  # noqa: PLC0415
+    from textnlp_fast.errors import OutOfSpaceError, TextnlpFastError  # noqa: PLC0415
 
     try:
         result = group.main(arguments, prog_name="textnlp-fast", standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else 0)
     except TextnlpFastError as error:
         _complain(str(error.args[0]), error.hint)
@@ -95,9 +99,27 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader of our output went away; say nothing, and keep Python from trying again at exit.
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        _forget_output()
+        what = "the output cannot be written" if error.filename is None else str(error.filename)
+        _complain(f"{what}: {error.strerror or error}", "")
+        sys.exit(OutOfSpaceError.exit_code if error.errno == errno.ENOSPC else 1)
+
+
+def _forget_output() -> None:
+    """Sends what is still buffered nowhere: Python would try to write it again at exit."""
+    with suppress(OSError, ValueError):  # a stdout that is no file has nothing to redirect
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _complain(message: str, hint: str) -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(message)}", err=True)
     if hint:
-        click.echo(f"{click.style('hint:', fg='cyan')}  {hint}", err=True)
+        click.echo(f"{click.style('hint:', fg='cyan')}  {printable(hint)}", err=True)
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelled out: names and messages come from whoever pushed them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -24,7 +24,7 @@ def repository_option(command: Command) -> Command:
         envvar="TEXTNLP_FAST_REPO",
         show_envvar=True,
         metavar="URL",
-        help="The repository: a folder, s3://bucket/prefix or memory://name.",
+        help="The repository: a folder or s3://bucket/prefix.",
     )(command)
 
 
@@ -43,14 +43,24 @@ def tuning_options(command: Command) -> Command:
 
 
 def open_repository(
-    repo: str | None, *, create: bool = False, threads: int = 0, memory_mib: int = 384, **options: Any
+    repo: str | None,
+    *,
+    create: bool | Literal["at push"] = False,
+    threads: int = 0,
+    memory_mib: int = 384,
+    **options: Any,
 ) -> Repository:
-    """Opens what `--repo` names. Raises InvalidInputError if it names nothing."""
+    """Opens what `--repo` names. Raises InvalidInputError if it names nothing that lasts."""
     from textnlp_fast.storage import Repository, TransferOptions  # noqa: PLC0415
 
     if not repo:
         raise InvalidInputError(
             "no repository was given", hint="Pass --repo URL, or set TEXTNLP_FAST_REPO once for all commands."
+        )
+    if repo.startswith("memory:"):
+        raise InvalidInputError(
+            f"{repo} is gone when this command ends",
+            hint="Name a folder or s3://bucket/prefix; memory:// is for use from Python.",
         )
     transfer = TransferOptions(threads=threads, memory_budget_bytes=memory_mib << 20, **options)
     return Repository.open(repo, create=create, options=transfer)

@@ -18,9 +18,11 @@ Example:
 @json_option
 def command(repo: str | None, as_json: bool) -> None:
     """List the models of a repository and their versions."""
+    from textnlp_fast.storage.version_manager import latest_of  # noqa: PLC0415
+
     models = open_repository(repo).models()
     if as_json:
         print_json([{"name": name, "versions": versions} for name, versions in models.items()])
         return
-    rows = [[name, versions[-1], str(len(versions))] for name, versions in models.items()]
+    rows = [[name, latest_of(versions), str(len(versions))] for name, versions in models.items()]
     print_table("", ["model", "latest", "versions"], rows, left=2)

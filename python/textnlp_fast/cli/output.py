@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from textnlp_fast.cli import printable
 
 if TYPE_CHECKING:
     from textnlp_fast.storage import Progress
@@ -52,8 +55,8 @@ def print_json(document: Any) -> None:
 
 
 def print_line(text: str) -> None:
-    """Prints a line of plain text."""
-    click.echo(text)
+    """Prints a line of plain text, control characters spelled out."""
+    click.echo(printable(text))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
@@ -62,7 +65,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))  # a Text has no markup that a name could use
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     if not sys.stdout.isatty():
         console.width = 200

@@ -63,7 +63,7 @@ def command(
     """
     name, version = named_version(reference)
     notes = dict(_note(text) for text in metadata)
-    repository = open_repository(repo, create=True, threads=threads, memory_mib=memory_mib)
+    repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
     with progress_bar() as progress:
         report = repository.push(
             path,
@@ -78,8 +78,13 @@ def command(
     if as_json:
         print_json({**asdict(report), "ratio": report.ratio if report.stored_bytes else None})
         return
+    if report.passed_over:
+        print_line(
+            f"passed over {', '.join(report.passed_over)}: unreadable, see `textnlp-fast verify {name}`"
+        )
     if report.already_there:
-        print_line(f"{name}@{version} is there already, with these files")
+        healed = f"; {show_size(report.uploaded_bytes)} of it put back" if report.uploaded_bytes else ""
+        print_line(f"{name}@{version} is there already, with these files{healed}")
         return
     against = f" against {report.parent}" if report.parent else ""
     print_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -27,9 +28,11 @@ def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> N
     from textnlp_fast.storage.version_manager import parse_reference  # noqa: PLC0415
 
     parsed = parse_reference(reference)
-    manifest = open_repository(repo).manifest(parsed.name, parsed.version)
+    repository = open_repository(repo)
+    manifest = repository.manifest(parsed.name, parsed.version)
+    dtypes = repository.dtypes(manifest) if tensors or as_json else {}
     if as_json:
-        print_json(_document(manifest))
+        print_json(_document(manifest, dtypes))
         return
     print_line(f"{manifest.model}@{manifest.version}, {manifest.created_at}")
     if manifest.parent:
@@ -48,7 +51,7 @@ def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> N
         print_table(
             "",
             ["tensor", "dtype", "raw", "stored", "bases"],
-            [_cells(row) for row in _tensors(manifest)],
+            [_cells(row) for row in _tensors(manifest, dtypes)],
             left=2,
         )
         return
@@ -69,7 +72,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _tensors(manifest: Manifest) -> list[dict[str, Any]]:
+def _tensors(manifest: Manifest, dtypes: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
     rows = []
     for entry in manifest.files:
         if entry.kind != "safetensors":
@@ -80,7 +83,7 @@ def _tensors(manifest: Manifest) -> list[dict[str, Any]]:
                 {
                     "name": name,
                     "file": entry.path,
-                    "dtype": content.dtype,
+                    "dtype": dtypes[entry.path][name],
                     "size": content.size,
                     "stored_bytes": content.coded_bytes,
                     "bases": len(chain_of(manifest.contents, digest)) - 1,
@@ -90,7 +93,7 @@ def _tensors(manifest: Manifest) -> list[dict[str, Any]]:
     return rows
 
 
-def _document(manifest: Manifest) -> dict[str, object]:
+def _document(manifest: Manifest, dtypes: Mapping[str, Mapping[str, str]]) -> dict[str, object]:
     return {
         "model": manifest.model,
         "version": manifest.version,
@@ -105,5 +108,5 @@ def _document(manifest: Manifest) -> dict[str, object]:
             {"path": entry.path, "kind": entry.kind, "size": entry.size, "digest": entry.digest}
             for entry in manifest.files
         ],
-        "tensors": _tensors(manifest),
+        "tensors": _tensors(manifest, dtypes),
     }

@@ -11,17 +11,18 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from textnlp_fast.delta import codec
 from textnlp_fast.errors import (
     CorruptDataError,
     DigestMismatchError,
     InvalidInputError,
+    MissingObjectError,
     UnsupportedFormatError,
 )
 from textnlp_fast.hashing import Blake3, blake3_hex
-from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.objectstore import ObjectMeta, ObjectStore
 from textnlp_fast.storage.manifest import Content, Extent
 from textnlp_fast.tensors import read_into
 
@@ -37,6 +38,7 @@ __all__ = [
     "decode_window",
     "digest_of_object",
     "fetch_extents",
+    "is_whole",
     "object_key",
     "run_in_order",
     "with_context",
@@ -74,6 +76,20 @@ class Cancelled(Exception):
 def object_key(digest: str) -> str:
     """Key of an immutable object."""
     return f"objects/{digest[:2]}/{digest}"
+
+
+class Heads(Protocol):
+    """The part of an object store that tells sizes."""
+
+    def head(self, key: str) -> ObjectMeta: ...
+
+
+def is_whole(store: Heads, digest: str, size_bytes: int) -> bool:
+    """Whether an immutable object is there in its full size: one that was cut short is as good as lost."""
+    try:
+        return store.head(object_key(digest)).size == size_bytes
+    except MissingObjectError:
+        return False
 
 
 def write_exactly(descriptor: int, view: memoryview, offset: int) -> None:

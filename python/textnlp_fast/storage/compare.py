@@ -20,6 +20,8 @@ from textnlp_fast.storage.chunked_transfer import (
     with_context,
 )
 from textnlp_fast.storage.config import TransferOptions
+from textnlp_fast.storage.headers import read_dtypes
+from textnlp_fast.storage.inventory import coding_dtype
 from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of
 from textnlp_fast.storage.planning import Piece, plan_units
 
@@ -59,8 +61,17 @@ class DiffRow:
 
 
 @dataclass(frozen=True, slots=True)
+class _Tensor:
+    """A tensor's content, and the dtype that its file's header gives it."""
+
+    content: Content
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Pair:
     name: str
+    dtype: str
     old: Content
     new: Content
 
@@ -76,30 +87,31 @@ def diff_versions(
 
     Tensors that changed are decoded and compared element by element, within the memory budget of `options`.
     """
-    before, after = _tensors(old), _tensors(new)
+    before, after = (_tensors(each, read_dtypes(store, each, options)) for each in (old, new))
     homeless: dict[str, list[str]] = {}
-    for name, content in before.items():
+    for name, tensor in before.items():
         if name not in after:
-            homeless.setdefault(content.digest, []).append(name)
+            homeless.setdefault(tensor.content.digest, []).append(name)
     pairs: list[_Pair] = []
     rows: dict[str, DiffRow] = {}
-    for name, content in after.items():
+    for name, tensor in after.items():
+        content = tensor.content
         previous = before.get(name)
         old_name = None
         if previous is None:
             names = homeless.get(content.digest)
             old_name = names.pop(0) if names else None
             status: Status = "renamed" if old_name is not None else "added"
-        elif previous.digest == content.digest:
+        elif previous == tensor:
             status = "same"
         else:
             status = "changed"
-            if (previous.dtype, previous.size) == (content.dtype, content.size):
-                pairs.append(_Pair(name, previous, content))
+            if (previous.dtype, previous.content.size) == (tensor.dtype, content.size):
+                pairs.append(_Pair(name, coding_dtype(tensor.dtype), previous.content, content))
         stored = content.coded_bytes if status in ("changed", "added") else 0
-        rows[name] = DiffRow(name, status, content.dtype, content.size, stored, old_name=old_name)
+        rows[name] = DiffRow(name, status, tensor.dtype, content.size, stored, old_name=old_name)
     for name in (name for names in homeless.values() for name in names):
-        rows[name] = DiffRow(name, "removed", before[name].dtype, before[name].size, 0)
+        rows[name] = DiffRow(name, "removed", before[name].dtype, before[name].content.size, 0)
     for name, stats in _Comparer(store, old, new, pairs, options).run(progress).items():
         row = rows[name]
         rows[name] = DiffRow(
@@ -116,14 +128,15 @@ def diff_versions(
     return list(rows.values())
 
 
-def _tensors(manifest: Manifest) -> dict[str, Content]:
-    """Contents by tensor name; where two files have the same name, the file's path tells them apart."""
-    tensors: dict[str, Content] = {}
+def _tensors(manifest: Manifest, dtypes: Mapping[str, Mapping[str, str]]) -> dict[str, _Tensor]:
+    """Tensors by name; where two files have the same name, the file's path tells them apart."""
+    tensors: dict[str, _Tensor] = {}
     for entry in manifest.files:
         if entry.kind != "safetensors":
             continue
         for name, digest in zip(entry.names, entry.parts[1:], strict=True):
-            tensors[name if name not in tensors else f"{entry.path}: {name}"] = manifest.contents[digest]
+            tensor = _Tensor(manifest.contents[digest], dtypes[entry.path][name])
+            tensors[name if name not in tensors else f"{entry.path}: {name}"] = tensor
     return tensors
 
 
@@ -210,7 +223,7 @@ class _Comparer:
                 self._check.update((piece.step, side), chain[-1], piece.window, out)
         except DATA_ERRORS as error:
             raise with_context(error, f"tensor {pair.name!r}") from error
-        return codec.diff(old, new, dtype=pair.new.dtype, threads=self._threads_each)
+        return codec.diff(old, new, dtype=pair.dtype, threads=self._threads_each)
 
 
 def _add(first: codec.DiffStats, second: codec.DiffStats) -> codec.DiffStats:

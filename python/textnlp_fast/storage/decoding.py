@@ -171,6 +171,20 @@ class _Run:
         digest = step.content.digest
         what = self._decoder._names.get(digest, f"content {digest}")
         if step.start is None and not self._keep_going:
-            raise with_context(error, what) from error
+            raise _with_objects(with_context(error, what), step) from error
         with self._lock:
             self.failures.setdefault(digest, with_context(error, what))
+
+
+def _with_objects(error: DataError, step: PullStep) -> DataError:
+    """The same error, naming the objects that the content was made of, unless it names one already."""
+    objects = sorted({extent.object for link in step.chain for extent in link.extents})
+    if not isinstance(error, CorruptDataError) or any(name in error.args[0] for name in objects):
+        return error
+    more = f" or {len(objects) - 4} more" if len(objects) > 4 else ""
+    renewed = type(error)(
+        f"{error.args[0]}; it was read from object {' or '.join(objects[:4])}{more}",
+        hint="Run `textnlp-fast verify`: it names the damaged objects. Restore them from a copy.",
+    )
+    renewed.position = error.position
+    return renewed

@@ -35,7 +35,7 @@ def push(
 
     `repository` is a path or a URL (`s3://bucket/prefix`). More under `textnlp_fast.storage.Repository.push`.
     """
-    return Repository.open(repository, create=True, options=options).push(
+    return Repository.open(repository, create="at push", options=options).push(
         model_path,
         name,
         version,

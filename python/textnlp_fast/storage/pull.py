@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from textnlp_fast.errors import OutOfSpaceError, TextnlpFastError
+from textnlp_fast.errors import InvalidInputError, OutOfSpaceError, TextnlpFastError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import (
     BufferPool,
@@ -69,6 +69,8 @@ def pull_model(
     Nothing in the destination changes before everything is there and verified.
     """
     started = time.monotonic()
+    if not os.fspath(destination):
+        raise InvalidInputError("the destination is empty", hint="Write '.' for the current directory.")
     final = Path(destination).expanduser().resolve()
     with disk_errors(final):
         check_destination(final, manifest)

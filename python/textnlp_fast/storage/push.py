@@ -19,10 +19,11 @@ from textnlp_fast.errors import (
     InvalidInputError,
     MissingObjectError,
     ObjectExistsError,
+    RepositoryNotFoundError,
     VersionExistsError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, ProgressCallback, object_key
+from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, ProgressCallback, is_whole
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.inventory import check_unchanged, take_inventory
@@ -35,7 +36,13 @@ from textnlp_fast.storage.manifest import (
     closure,
 )
 from textnlp_fast.storage.planning import Held, LocalFile, PushPlan, plan_push
-from textnlp_fast.storage.version_manager import VersionManager, check_name, check_version, now_utc
+from textnlp_fast.storage.version_manager import (
+    RepositoryInfo,
+    VersionManager,
+    check_name,
+    check_version,
+    now_utc,
+)
 
 __all__ = ["PushReport", "PushRequest", "push_model"]
 
@@ -76,6 +83,8 @@ class PushReport:
     reused_contents: int
     seconds: float
     already_there: bool = False
+    passed_over: tuple[str, ...] = ()
+    """Higher versions that would have been the parent, had their manifests been readable."""
 
     @property
     def ratio(self) -> float:
@@ -100,10 +109,11 @@ def push_model(
     check_version(request.version)
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in request.metadata.items()):
         raise InvalidInputError("metadata maps text to text")
-    window_bytes = versions.info(create=True).window_bytes
     files = take_inventory(request.path, threads=options.thread_count, progress=progress)
+    window_bytes = _repository_for(versions, request).window_bytes
     existing = versions.find(request.name, request.version)
-    parent = _parent_of(versions, request, existing)
+    passed_over: list[str] = []
+    parent = _parent_of(versions, request, existing, passed_over)
     known = [_found_by(existing)] if existing is not None else list(_known_manifests(versions, request))
     missing = _missing_objects(store, [*known, parent, existing], options.thread_count)
     plan = plan_push(
@@ -131,25 +141,53 @@ def push_model(
         other = versions.load_fresh(request.name, request.version)
         _refuse_other_files(other, plan.files)
         return _report(other, plan, started, uploaded_bytes=uploaded, already_there=True)
-    return _report(manifest, plan, started, uploaded_bytes=uploaded)
+    report = _report(manifest, plan, started, uploaded_bytes=uploaded)
+    return replace(report, passed_over=tuple(passed_over))
 
 
 # --- what the repository has ------------------------------------------------------------------------------
 
 
-def _parent_of(versions: VersionManager, request: PushRequest, existing: Manifest | None) -> Manifest | None:
-    """The manifest to code against: an existing version's own parent, so that a repeated push repeats it."""
+def _repository_for(versions: VersionManager, request: PushRequest) -> RepositoryInfo:
+    """What the repository says of itself. The first push makes it, but not one that cannot succeed."""
+    try:
+        return versions.info()
+    except RepositoryNotFoundError:
+        parent = _named_parent(request)
+        if parent is not None:
+            versions.require(*parent)
+        return versions.info(create=True)
+
+
+def _named_parent(request: PushRequest) -> tuple[str, str] | None:
+    """The parent that the caller named, if one was."""
+    if isinstance(request.parent, tuple):
+        return request.parent
+    if request.parent is None or request.parent == "auto":
+        return None
+    return request.name, check_version(request.parent)
+
+
+def _parent_of(
+    versions: VersionManager, request: PushRequest, existing: Manifest | None, passed_over: list[str]
+) -> Manifest | None:
+    """The manifest to code against: an existing version's own parent, so that a repeated push repeats it.
+
+    Versions that "auto" could not read are added to `passed_over`.
+    """
     if existing is not None:
         return versions.find(*existing.parent) if existing.parent else None
-    parent = request.parent
-    if parent is None:
+    if request.parent is None:
         return None
-    if isinstance(parent, tuple):
-        return versions.manifest(*parent)
-    if parent != "auto":
-        return versions.manifest(request.name, check_version(parent))
-    found = versions.parent_for(request.name, request.version)
-    return versions.manifest(request.name, found) if found is not None else None
+    named = _named_parent(request)
+    if named is not None:
+        return versions.manifest(*named)
+    for version in versions.parents_for(request.name, request.version):
+        try:
+            return versions.manifest(request.name, version)
+        except DATA_ERRORS:
+            passed_over.append(version)  # the caller hears of it, and `verify` says what is wrong
+    return None
 
 
 def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator[Manifest]:
@@ -174,15 +212,18 @@ def _found_by(existing: Manifest) -> Manifest:
 
 
 def _missing_objects(store: ObjectStore, manifests: Sequence[Manifest | None], threads: int) -> set[str]:
-    """Objects that manifests name and the repository lacks. Nothing new may be built on those."""
-    named = {digest for manifest in manifests if manifest is not None for digest in manifest.objects}
+    """Objects that the repository lacks, or has in another size than manifests say.
+
+    Nothing new may be built on those.
+    """
+    named = {pair for manifest in manifests if manifest is not None for pair in manifest.objects.items()}
     if len(named) > 4096:  # one listing is cheaper than so many questions
-        present = {meta.key.rpartition("/")[2] for meta in store.list("objects")}
-        return named - present
+        present = {(meta.key.rpartition("/")[2], meta.size) for meta in store.list("objects")}
+        return {digest for digest, _ in named - present}
     with ThreadPoolExecutor(min(32, 4 * threads)) as pool:
         ordered = sorted(named)
-        found = pool.map(lambda digest: store.exists(object_key(digest)), ordered)
-        return {digest for digest, exists in zip(ordered, found, strict=True) if not exists}
+        found = pool.map(lambda pair: is_whole(store, *pair), ordered)
+        return {digest for (digest, _), whole in zip(ordered, found, strict=True) if not whole}
 
 
 def _intact(manifest: Manifest, missing: set[str]) -> Manifest:
@@ -213,9 +254,8 @@ def _refuse_other_files(existing: Manifest, files: Sequence[FileEntry]) -> None:
 
 
 def _check_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -> None:
-    lost = [
-        digest for digest in sorted(missing & existing.objects.keys()) if not store.exists(object_key(digest))
-    ]
+    suspects = sorted(missing & existing.objects.keys())
+    lost = [digest for digest in suspects if not is_whole(store, digest, existing.objects[digest])]
     if lost:
         raise MissingObjectError(
             f"the repository lost {len(lost)} objects of {existing.model}@{existing.version}, "

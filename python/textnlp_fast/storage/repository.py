@@ -6,13 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from textnlp_fast.errors import RepositoryNotFoundError
 from textnlp_fast.objectstore import ObjectStore, open_store
-from textnlp_fast.storage.chunked_transfer import ProgressCallback
+from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.headers import read_dtypes
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.pull import PullReport, pull_model
 from textnlp_fast.storage.push import PushReport, PushRequest, push_model
@@ -63,7 +65,7 @@ class Repository:
         cls,
         url: str | os.PathLike[str],
         *,
-        create: bool = False,
+        create: bool | Literal["at push"] = False,
         options: TransferOptions | None = None,
         region: str | None = None,
         endpoint_url: str | None = None,
@@ -71,8 +73,9 @@ class Repository:
     ) -> Repository:
         """Opens the repository at a path or URL (`s3://bucket/prefix`, `memory://name`).
 
-        Makes it if `create`, with windows of `window_bytes`; else raises RepositoryNotFoundError if there
-        is none.
+        Makes it if `create`, with windows of `window_bytes`; "at push" leaves that to the first push, which
+        makes it once it knows that its files can be read. Else raises RepositoryNotFoundError if there is
+        none.
         """
         place = _local_place(os.fspath(url))
         if place is not None and not create and not place.is_dir():
@@ -80,12 +83,15 @@ class Repository:
                 f"there is no repository at {place}"
             )  # opening would make the folder
         repository = cls(open_store(url, region=region, endpoint_url=endpoint_url), options)
-        repository._versions.info(create=create, window_bytes=window_bytes)
+        if window_bytes is not None:
+            repository._versions.new_window_bytes = window_bytes
+        if create != "at push":
+            repository._versions.info(create=create)
         return repository
 
     @classmethod
-    def from_config(cls, config: StorageConfig, *, create: bool = False) -> Repository:
-        """Opens the repository that a configuration names."""
+    def from_config(cls, config: StorageConfig, *, create: bool | Literal["at push"] = False) -> Repository:
+        """Opens the repository that a configuration names; `create` as in `open`."""
         return cls.open(
             config.url,
             create=create,
@@ -168,9 +174,25 @@ class Repository:
             check_version(version)
         return self._versions.manifest(*self._versions.resolve(ModelReference(name, version)))
 
-    def log(self, name: str) -> list[LogRow]:
-        """The versions of a model, in the order of semantic versioning."""
-        return [_log_row(self._versions.manifest(name, version)) for version in self._versions.versions(name)]
+    def dtypes(self, manifest: Manifest) -> dict[str, dict[str, str]]:
+        """The dtypes of a version's tensors as its files' headers give them, by file path and tensor name."""
+        return read_dtypes(self._store, manifest, self._options)
+
+    def log(self, name: str, *, problems: dict[str, DataError] | None = None) -> list[LogRow]:
+        """The versions of a model, in the order of semantic versioning.
+
+        A version whose manifest cannot be read is left out and noted in `problems`; without `problems` its
+        error is raised.
+        """
+        rows: list[LogRow] = []
+        for version in self._versions.versions(name):
+            try:
+                rows.append(_log_row(self._versions.manifest(name, version)))
+            except DATA_ERRORS as error:
+                if problems is None:
+                    raise
+                problems[version] = error
+        return rows
 
     def diff(
         self, name: str, old: str, new: str, *, progress: ProgressCallback | None = None

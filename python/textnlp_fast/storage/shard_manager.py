@@ -9,15 +9,13 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from textnlp_fast.hashing import blake3_hex
-from textnlp_fast.storage.chunked_transfer import object_key
+from textnlp_fast.storage.chunked_transfer import Heads, is_whole, object_key
 
 __all__ = ["ShardObject", "ShardStore", "ShardWriter", "Slot"]
 
 
-class ShardStore(Protocol):
+class ShardStore(Heads, Protocol):
     """The part of an object store that shards need."""
-
-    def exists(self, key: str) -> bool: ...
 
     def put_object(self, key: str, data: memoryview) -> None: ...
 
@@ -33,7 +31,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class ShardObject:
-    """A finished shard. `uploaded` is False if the repository had it already."""
+    """A finished shard. `uploaded` is False if the repository had it already, in this size."""
 
     digest: str
     size: int
@@ -105,10 +103,9 @@ class ShardWriter:
         try:
             with memoryview(buffer)[:size] as view:
                 digest = blake3_hex(view, threads=self._threads)
-                key = object_key(digest)
-                uploaded = not self._failed.is_set() and not self._store.exists(key)
+                uploaded = not self._failed.is_set() and not is_whole(self._store, digest, size)
                 if uploaded:
-                    self._store.put_object(key, view)
+                    self._store.put_object(object_key(digest), view)
             return ShardObject(digest, size, uploaded)
         except BaseException:
             self._failed.set()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from textnlp_fast.storage.chunked_transfer import ProgressCallback
 from textnlp_fast.storage.compare import DiffRow
@@ -51,7 +52,7 @@ class UnifiedModelStorage:
 
         def upload() -> PushReport:
             lineage = parent if self._config.enable_versioning else None
-            return self._open(create=True).push(
+            return self._open(create="at push").push(
                 model_path,
                 model_name,
                 version,
@@ -96,7 +97,7 @@ class UnifiedModelStorage:
         """Checks a version, a model or everything."""
         return await asyncio.to_thread(lambda: self._open().verify(model_name, version, deep=deep))
 
-    def _open(self, *, create: bool = False) -> Repository:
+    def _open(self, *, create: Literal["at push", False] = False) -> Repository:
         with self._lock:
             if self._repository is None:
                 self._repository = Repository.from_config(self._config, create=create)

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -43,6 +43,7 @@ __all__ = [
     "VersionManager",
     "check_name",
     "check_version",
+    "latest_of",
     "manifest_key",
     "now_utc",
     "parse_reference",
@@ -98,6 +99,12 @@ def _is_version(version: str) -> bool:
     return short and semver.Version.is_valid(version)
 
 
+def latest_of(versions: Sequence[str]) -> str:
+    """The latest of versions in their order: the highest that is no pre-release, if there is one."""
+    stable = [version for version in versions if not semver.Version.parse(version).prerelease]
+    return (stable or versions)[-1]
+
+
 def parse_reference(text: str) -> ModelReference:
     """Reads `NAME@VERSION` or `NAME`."""
     name, at, version = text.partition("@")
@@ -119,9 +126,11 @@ class VersionManager:
 
     Manifests never change, so each is read once; those of remote repositories are also kept below the
     user's cache directory, where the digest in each of them guards against a cache that rotted.
+    `new_window_bytes` are the windows of a repository that has yet to be made.
     """
 
     def __init__(self, store: ObjectStore) -> None:
+        self.new_window_bytes = DEFAULT_WINDOW_BYTES
         self._store = store
         self._info: RepositoryInfo | None = None
         self._manifests: dict[tuple[str, str], Manifest] = {}
@@ -131,7 +140,7 @@ class VersionManager:
 
     # --- the repository -----------------------------------------------------------------------------------
 
-    def info(self, *, create: bool = False, window_bytes: int | None = None) -> RepositoryInfo:
+    def info(self, *, create: bool = False) -> RepositoryInfo:
         """What `repository.json` says.
 
         Makes the repository if `create`, else raises RepositoryNotFoundError.
@@ -142,18 +151,18 @@ class VersionManager:
             except MissingObjectError:
                 if not create:
                     raise RepositoryNotFoundError(f"there is no repository at {self._store.url}") from None
-                data = self._create(window_bytes or DEFAULT_WINDOW_BYTES)
+                data = self._create()
             self._info = _parse_info(data)
         return self._info
 
-    def _create(self, window_bytes: int) -> bytes:
+    def _create(self) -> bytes:
         identity = secrets.token_hex(16)
         data = seal_document(
             {
                 "created_at": now_utc(),
                 "format": FORMAT,
                 "id": identity,
-                "window_bytes": window_bytes,
+                "window_bytes": self.new_window_bytes,
                 "write_id": identity,
             }
         )
@@ -193,18 +202,16 @@ class VersionManager:
         """Name and version that a reference means; the latest version where it names none."""
         if reference.version is not None:
             return reference.name, reference.version
-        versions = self.versions(reference.name)
-        stable = [version for version in versions if not semver.Version.parse(version).prerelease]
-        return reference.name, (stable or versions)[-1]
+        return reference.name, latest_of(self.versions(reference.name))
 
-    def parent_for(self, name: str, version: str) -> str | None:
-        """The highest version below `version`: what a push is coded against unless it is told otherwise."""
+    def parents_for(self, name: str, version: str) -> list[str]:
+        """The versions below `version`, the highest first: a push is coded against the first it can read."""
         try:
             versions = self.versions(name)
         except ModelNotFoundError:
-            return None
+            return []
         wanted = semver.Version.parse(version)
-        return next((other for other in reversed(versions) if semver.Version.parse(other) < wanted), None)
+        return [other for other in reversed(versions) if semver.Version.parse(other) < wanted]
 
     # --- manifests ----------------------------------------------------------------------------------------
 
@@ -226,9 +233,17 @@ class VersionManager:
         """The manifest of a version. Raises ModelNotFoundError or VersionNotFoundError."""
         found = self.find(name, version)
         if found is None:
-            versions = ", ".join(self.versions(name)[-10:])
-            raise VersionNotFoundError(f"{name} has no version {version}", hint=f"It has: {versions}.")
+            raise self._unknown(name, version)
         return found
+
+    def require(self, name: str, version: str) -> None:
+        """Raises ModelNotFoundError or VersionNotFoundError unless the version is there."""
+        if version not in self.versions(name):
+            raise self._unknown(name, version)
+
+    def _unknown(self, name: str, version: str) -> VersionNotFoundError:
+        versions = ", ".join(self.versions(name)[-10:])
+        return VersionNotFoundError(f"{name} has no version {version}", hint=f"It has: {versions}.")
 
     def load_fresh(self, name: str, version: str) -> Manifest:
         """The manifest as the repository has it now, past every cache. Raises MissingObjectError."""
