@@ -110,7 +110,7 @@ void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigne
 namespace {
 
 template <class Emit>
-bool decode_bytes(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable& given, const Emit& emit) {
+bool decode_bytes(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable& given, Emit emit) {
   // Copies, for stores of bytes may alias anything that has an address elsewhere.
   const ByteDecodeTable table = given;
   for (unsigned s = 0; s < segment_count; ++s) {
@@ -135,12 +135,12 @@ bool decode_bytes(SegmentInput* segments, unsigned segment_count, const ByteDeco
 
 bool bytes_decode(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out) {
   return decode_bytes(segments, segment_count, *table,
-                      [&](std::size_t i, unsigned symbol) { out[i] = static_cast<std::uint8_t>(symbol); });
+                      [=](std::size_t i, unsigned symbol) { out[i] = static_cast<std::uint8_t>(symbol); });
 }
 
 bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
                          const std::uint8_t* lower, std::uint8_t* out) {
-  return decode_bytes(segments, segment_count, *table, [&](std::size_t i, unsigned symbol) {
+  return decode_bytes(segments, segment_count, *table, [=](std::size_t i, unsigned symbol) {
     scalar::store<std::uint16_t>(out, i, scalar::join(symbol, lower[i], rotate));
   });
 }
