@@ -18,7 +18,7 @@ CLANGXX := $(firstword $(shell command -v clang++-14 clang++-16 clang++-19 clang
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz neon cuda wheel wheel-test bench clean
+.PHONY: help install demo test test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz fuzz-python neon cuda wheel wheel-test bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -116,7 +116,8 @@ sanitize: build/sanitize/.built  ## The C++ tests under ASan and UBSan, then a s
 # and `sanitize` has it.) The editable finder is taken out, else it would answer the import with the ordinary module.
 # libstdc++ is loaded early, for ASan to see its throws.
 SITE := $(CURDIR)/build/sanitize-python/site
-sanitize-python: $(VENV)/.installed  ## The Python suite, without slow tests, on a sanitized module (gcc)
+SANITIZED_TESTS := tests/codec tests/hash tests/chunk tests/test_cpu.py
+sanitize-python: $(VENV)/.installed  ## The tests of the module's own functions on a sanitized module (gcc)
 	cmake -S . -B build/sanitize-python -G Ninja -DCMAKE_CXX_COMPILER=g++ -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=-O1 \
 	  -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_INSTALL_CPP=OFF -DTEXTNLP_FAST_SANITIZE=address \
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
@@ -127,7 +128,7 @@ sanitize-python: $(VENV)/.installed  ## The Python suite, without slow tests, on
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 PYTHONPATH=$(SITE) \
 	  $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
 	  import textnlp_fast; assert textnlp_fast.__file__.startswith("$(SITE)"), textnlp_fast.__file__; \
-	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m 'not slow' --ignore=tests/packaging $(PYTEST_ARGS)
+	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m 'not slow' $(SANITIZED_TESTS) $(PYTEST_ARGS)
 
 # Inputs that a run finds go to build/, so that fuzz/corpus stays small and chosen.
 fuzz: build/sanitize/.built  ## Each libFuzzer harness for FUZZ_SECONDS (20); needs clang
@@ -145,6 +146,17 @@ ifneq ($(CLANGXX),)
 else
 	@echo "skipped: libFuzzer needs clang (apt-get install clang-14 libclang-rt-14-dev)"
 endif
+
+$(VENV)/.fuzz-tools: $(VENV)/.installed pyproject.toml
+	$(PIP) install --no-build-isolation -e '.[fuzz]'
+	@touch $@
+
+fuzz-python: $(VENV)/.fuzz-tools  ## The safetensors reader for FUZZ_SECONDS (20), with atheris
+	@mkdir -p build/fuzz/safetensors_header
+	$(BIN)/python fuzz/safetensors_header.py -max_total_time=$(FUZZ_SECONDS) -dict=fuzz/safetensors_header.dict \
+	  -artifact_prefix=build/fuzz/safetensors_header- build/fuzz/safetensors_header >build/fuzz/safetensors_header.log 2>&1 \
+	  || { tail -n 40 build/fuzz/safetensors_header.log; exit 1; }
+	@tail -n 1 build/fuzz/safetensors_header.log
 
 neon: $(VENV)/.build-tools  ## Cross-compile for 64-bit Arm and run the C++ tests under qemu
 	cmake -S . -B build/neon -G Ninja -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_TESTS=ON

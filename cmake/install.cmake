@@ -4,7 +4,8 @@ include(CMakePackageConfigHelpers)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/textnlp_fast)
 
-install(TARGETS textnlp_fast_core EXPORT textnlp_fast-targets
+# textnlp_fast::cuda answers cuda.h. Built with nvcc, it asks the program that links it to enable the CUDA language too.
+install(TARGETS textnlp_fast_core textnlp_fast_cuda EXPORT textnlp_fast-targets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT cpp)
 install(DIRECTORY cpp/include/textnlp_fast DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT cpp
   FILES_MATCHING PATTERN "*.h")

@@ -78,3 +78,14 @@ def frames(payload: object) -> list[tuple[int, int, int, int]]:
 
 def diff(a: object, b: object, dtype: int, threads: int) -> tuple[int, int, int, float]:
     """Elements, how many changed, the largest and the summed difference in representable steps."""
+
+# --- cuda: device addresses and a stream are integers, as torch and cupy give them ---
+
+def cuda_info() -> dict[str, object]:
+    """``compiled``, ``runtime_version``, ``driver_version``, ``device_count`` and, where there is none, ``reason``."""
+
+def cuda_xor(target: int, base: int, out: int, size_bytes: int, stream: int, /) -> None: ...
+def cuda_ulp_difference(target: int, base: int, out: int, count: int, dtype: int, stream: int, /) -> None: ...
+def cuda_ulp_apply(base: int, difference: int, out: int, count: int, dtype: int, stream: int, /) -> None: ...
+def twin_lanes(operation: str, left: object, right: object, out: object, width: int) -> None:
+    """Runs the kernels' own arithmetic on the CPU, lane by lane, for tests."""

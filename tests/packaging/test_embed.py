@@ -82,6 +82,10 @@ def test_embedding_program_agrees_with_python(facts: dict[str, str]) -> None:
     assert int(facts["threads"]) == _native.default_threads()
 
 
+def test_cuda_answers_without_nvcc(facts: dict[str, str]) -> None:
+    assert facts["cuda_devices"] == "0"
+
+
 def test_status_carries_code_position_and_reason(facts: dict[str, str]) -> None:
     assert facts["status"] == "failed 42 torn frame"
     assert facts["bf16_bytes"] == "2"

@@ -65,7 +65,7 @@ double own_cost(const TokenCounts& counts, unsigned table_log, std::uint16_t* fr
   }
   std::memset(freq, 0, kMaxTokens * sizeof *freq);
   normalise(counts, *symbols, table_log, freq);
-  return coded_bits(counts, freq, *symbols, table_log) + table_bits(freq, *symbols, table_log);
+  return coded_bits(counts, freq, *symbols, table_log) + estimated_table_bits(freq, *symbols);
 }
 
 // Left to right: a context joins the group before it when one table for both costs less than two.
@@ -171,7 +171,7 @@ void write_model(Sink& out, const Model& model) {
   BitWriter bits(out);
   for (unsigned c = 0; c < model.rule.contexts; ++c) {
     bits.put(model.code[c], 2);
-    if (model.code[c] == kOwnTable) write_table(bits, model.freq[c], model.symbols[c], model.rule.table_log);
+    if (model.code[c] == kOwnTable) write_table(bits, model.freq[c], model.symbols[c]);
   }
   bits.finish();
 }

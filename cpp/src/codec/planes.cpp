@@ -70,9 +70,8 @@ void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size
   }
   if (entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(count)) return;
   normalise(counts, plan.symbols, kPlaneTableLog, plan.freq);
-  const double body = (coded_bits(counts, plan.freq, plan.symbols, kPlaneTableLog) +
-                       table_bits(plan.freq, plan.symbols, kPlaneTableLog)) /
-                      8;
+  const double body =
+      (coded_bits(counts, plan.freq, plan.symbols, kPlaneTableLog) + estimated_table_bits(plan.freq, plan.symbols)) / 8;
   plan.segments = choose_segments(count, body);
   const double bytes = body + static_cast<double>(plan.segments * (sizeof(std::uint32_t) * kLanes + 3)) + 2;
   if (bytes > kWorthCoding * static_cast<double>(count)) return;
@@ -93,7 +92,7 @@ void write_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::siz
   }
   out.byte(kPlaneTableLog);
   BitWriter bits(out);
-  write_table(bits, plan.freq, plan.symbols, kPlaneTableLog);
+  write_table(bits, plan.freq, plan.symbols);
   bits.finish();
   EncodeSymbol symbols[256] = {};
   build_encode_symbols(plan.freq, plan.symbols, symbols);

@@ -174,11 +174,24 @@ void normalise(const std::uint32_t* counts, unsigned symbols, unsigned table_log
   }
 }
 
-unsigned table_bits(const std::uint16_t* freq, unsigned symbols, unsigned /*table_log*/) noexcept {
-  return symbols == 1 ? kSymbolBits : plan_table(freq, symbols).bits;
+unsigned estimated_table_bits(const std::uint16_t* freq, unsigned symbols) noexcept {
+  if (symbols == 1) return kSymbolBits;
+  std::uint32_t largest = 0;
+  std::uint32_t sum = 0;
+  for (unsigned s = 0; s < symbols; ++s) {
+    largest = freq[s] > largest ? freq[s] : largest;
+    sum += freq[s];
+  }
+  // An order a little below the mean of what is sent: most shares lie under it.
+  const std::uint32_t mean = (sum - largest) / (symbols - 1);
+  const unsigned log = 31u - static_cast<unsigned>(__builtin_clz(mean | 1));
+  const unsigned order = log > 1 ? log - 1 : 0;
+  unsigned bits = kSymbolBits + 1 + 2 + kOrderBits;
+  for (unsigned s = 0; s < symbols; ++s) bits += BitWriter::golomb_bits(freq[s], order);
+  return bits - BitWriter::golomb_bits(largest, order);
 }
 
-void write_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols, unsigned /*table_log*/) {
+void write_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols) {
   bits.put(symbols - 1, kSymbolBits);
   if (symbols == 1) return;
   const Plan plan = plan_table(freq, symbols);

@@ -19,8 +19,10 @@ double coded_bits(const std::uint32_t* counts, const std::uint16_t* freq, unsign
 void normalise(const std::uint32_t* counts, unsigned symbols, unsigned table_log, std::uint16_t* freq) noexcept;
 
 // docs/format.md, "Table". `symbols` is one more than the last symbol with a share.
-void write_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols, unsigned table_log);
-unsigned table_bits(const std::uint16_t* freq, unsigned symbols, unsigned table_log) noexcept;
+void write_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols);
+
+// About what write_table will take, in bits, at a fraction of the effort.
+unsigned estimated_table_bits(const std::uint16_t* freq, unsigned symbols) noexcept;
 
 // Fills freq[0, limit); false if the table is not valid.
 bool read_table(BitReader& bits, std::uint16_t* freq, unsigned limit, unsigned table_log) noexcept;

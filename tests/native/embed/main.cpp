@@ -8,6 +8,7 @@
 #include "textnlp_fast/chunk.h"
 #include "textnlp_fast/codec.h"
 #include "textnlp_fast/cpu.h"
+#include "textnlp_fast/cuda.h"
 #include "textnlp_fast/dtype.h"
 #include "textnlp_fast/hash.h"
 #include "textnlp_fast/status.h"
@@ -22,6 +23,11 @@ void use_cpu() {
   std::printf("isas");
   for (unsigned index = 0; index < count && index < 8; ++index) std::printf(" %s", names[index]);
   std::printf("\n");
+}
+
+void use_cuda() {
+  // Answers without a driver, and in a build without nvcc.
+  std::printf("cuda_devices %d\n", textnlp_fast::cuda_device_count());
 }
 
 void use_status() {
@@ -70,6 +76,7 @@ void use_codec() {
 
 int main() {
   use_cpu();
+  use_cuda();
   use_status();
   use_hash();
   use_chunk();
