@@ -110,14 +110,23 @@ void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigne
 namespace {
 
 template <class Emit>
-bool decode_bytes(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable& table, const Emit& emit) {
+bool decode_bytes(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable& given, Emit emit) {
+  // Copies, for stores of bytes may alias anything that has an address elsewhere.
+  const ByteDecodeTable table = given;
   for (unsigned s = 0; s < segment_count; ++s) {
-    SegmentInput& segment = segments[s];
-    WordReader words{segment.words, segment.end, false};
-    for (std::size_t i = 0; i < segment.count; ++i) {
-      emit(segment.begin + i, scalar::byte_take(segment.states[i % kLanes], table, words));
+    const SegmentInput segment = segments[s];
+    std::uint32_t states[kLanes];
+    for (unsigned lane = 0; lane < kLanes; ++lane) states[lane] = segment.states[lane];
+    std::size_t i = 0;
+    scalar::OpenWords open{segment.words};
+    while (segment.count - i >= kLanes && segment.end - open.cursor >= std::ptrdiff_t{2 * kLanes}) {
+      for (unsigned lane = 0; lane < kLanes; ++lane, ++i) {
+        emit(segment.begin + i, scalar::byte_take(states[lane], table, open));
+      }
     }
-    if (!scalar::finished(segment.states, words)) return false;
+    WordReader words{open.cursor, segment.end, false};
+    for (; i < segment.count; ++i) emit(segment.begin + i, scalar::byte_take(states[i % kLanes], table, words));
+    if (!scalar::finished(states, words)) return false;
   }
   return true;
 }
@@ -126,12 +135,12 @@ bool decode_bytes(SegmentInput* segments, unsigned segment_count, const ByteDeco
 
 bool bytes_decode(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out) {
   return decode_bytes(segments, segment_count, *table,
-                      [&](std::size_t i, unsigned symbol) { out[i] = static_cast<std::uint8_t>(symbol); });
+                      [=](std::size_t i, unsigned symbol) { out[i] = static_cast<std::uint8_t>(symbol); });
 }
 
 bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, bool rotate,
                          const std::uint8_t* lower, std::uint8_t* out) {
-  return decode_bytes(segments, segment_count, *table, [&](std::size_t i, unsigned symbol) {
+  return decode_bytes(segments, segment_count, *table, [=](std::size_t i, unsigned symbol) {
     scalar::store<std::uint16_t>(out, i, scalar::join(symbol, lower[i], rotate));
   });
 }

@@ -96,56 +96,124 @@ inline unsigned find_token(const std::uint16_t* cumulative, std::uint32_t slot) 
   return token;
 }
 
+// The words of a segment while more are left than a step can take: no end to check, no branch to guess.
+struct OpenWords {
+  const std::uint8_t* cursor;
+};
+
+inline std::uint32_t refill(std::uint32_t state, WordReader& words) { return rans_refill(state, words); }
+
+inline std::uint32_t refill(std::uint32_t state, OpenWords& words) {
+  const std::uint32_t word = static_cast<std::uint32_t>(words.cursor[0]) | static_cast<std::uint32_t>(words.cursor[1])
+                                                                               << 8;
+  // In arithmetic: compilers make a branch of a condition, and that one is guessed wrong every few words.
+  const auto need = static_cast<std::uint32_t>((std::uint64_t{state} - kStateFloor) >> 63);
+  words.cursor += 2 * need;
+  return state << (16 * need) | (word & (0 - need));
+}
+
 struct Decoded {
   std::uint32_t state;
   unsigned token;
 };
 
+template <bool kSlots>
 inline Decoded delta_take(std::uint32_t state, unsigned context, const DeltaRule& rule,
                           const DeltaDecodeTables& tables) {
   const std::uint32_t slot = state & ((1u << rule.table_log) - 1);
-  const std::uint32_t zero = tables.zero_freq[context];
-  if (slot < zero) return {zero * (state >> rule.table_log) + slot, 0};
-  if (tables.slots != nullptr) {
+  if (kSlots) {
     const std::uint32_t entry = tables.slots[(static_cast<std::size_t>(context) << rule.table_log) | slot];
     return {entry_freq(entry) * (state >> rule.table_log) + entry_offset(entry), entry_symbol(entry)};
   }
+  const std::uint32_t zero = tables.zero_freq[context];
+  if (slot < zero) return {zero * (state >> rule.table_log) + slot, 0};
   const std::uint16_t* cumulative = tables.cumulative[context];
   const unsigned token = find_token(cumulative, slot);
   const std::uint32_t start = cumulative[token];
   return {(cumulative[token + 1] - start) * (state >> rule.table_log) + slot - start, token};
 }
 
+// What tokens stand for.
+struct TokenMeaning {
+  std::uint64_t origin[kMaxTokens];
+  unsigned bits[kMaxTokens];  // raw
+
+  TokenMeaning(TokenScheme scheme, unsigned tokens) {
+    for (unsigned t = 0; t < tokens; ++t) {
+      origin[t] = token_origin(t, scheme);
+      bits[t] = raw_bits_of(t, scheme);
+    }
+  }
+};
+
+// Decodes a step of a segment, `lanes` elements from `step` on.
+template <class U, bool kSlots, class Words>
+inline void delta_get_step(const std::uint8_t* base, std::uint8_t* out, std::size_t step, unsigned lanes,
+                           const DeltaRule& rule, const DeltaDecodeTables& tables, const TokenMeaning& meaning,
+                           std::uint32_t* states, Words& words) {
+  unsigned bits[kLanes];
+  std::uint64_t origin[kLanes];
+  std::uint64_t raw[kLanes];
+  unsigned most = 0;
+  for (unsigned lane = 0; lane < lanes; ++lane) {
+    const Decoded decoded =
+        delta_take<kSlots>(states[lane], context_of(load<U>(base, step + lane), rule), rule, tables);
+    states[lane] = refill(decoded.state, words);
+    origin[lane] = meaning.origin[decoded.token];
+    bits[lane] = meaning.bits[decoded.token];
+    raw[lane] = 0;
+    most = bits[lane] > most ? bits[lane] : most;
+  }
+  for (unsigned taken = 0; taken < most; taken += 16) {
+    for (unsigned lane = 0; lane < lanes; ++lane) {
+      const unsigned left = bits[lane] > taken ? bits[lane] - taken : 0;
+      const unsigned now = left < 16 ? left : 16;
+      raw[lane] |= static_cast<std::uint64_t>(states[lane] & ((1u << now) - 1)) << taken;
+      states[lane] = refill(states[lane] >> now, words);
+    }
+  }
+  for (unsigned lane = 0; lane < lanes; ++lane) {
+    // A direct token has no raw bits, and its residual for an origin.
+    const std::uint64_t size = origin[lane] + (raw[lane] >> 1);
+    const std::uint64_t sign = std::uint64_t{0} - (raw[lane] & 1);
+    const U residual = static_cast<U>((size ^ sign) - sign);
+    store<U>(out, step + lane, apply_residual(load<U>(base, step + lane), residual, rule.element.is_float));
+  }
+}
+
+template <class U, bool kSlots>
+void delta_get_steps(const std::uint8_t* base, std::uint8_t* out, std::size_t begin, std::size_t end,
+                     const DeltaRule& given, const DeltaDecodeTables& tables, std::uint32_t* final_states,
+                     WordReader& words) {
+  // Copies: stores of bytes may alias whatever has an address elsewhere.
+  const DeltaRule rule = given;
+  std::uint32_t states[kLanes];
+  std::memcpy(states, final_states, sizeof states);
+  const TokenMeaning meaning(rule.scheme, tables.tokens);
+  // A word for the token of each lane, and one for every sixteen raw bits.
+  constexpr std::ptrdiff_t kStepBytes = 2 * kLanes * (1 + (sizeof(U) * 8 + 15) / 16);
+  std::size_t step = begin;
+  OpenWords open{words.cursor};
+  for (; end - step >= kLanes && words.end - open.cursor >= kStepBytes; step += kLanes) {
+    delta_get_step<U, kSlots>(base, out, step, kLanes, rule, tables, meaning, states, open);
+  }
+  words.cursor = open.cursor;
+  for (; step < end; step += kLanes) {
+    const auto lanes = static_cast<unsigned>(end - step < kLanes ? end - step : kLanes);
+    delta_get_step<U, kSlots>(base, out, step, lanes, rule, tables, meaning, states, words);
+  }
+  std::memcpy(final_states, states, sizeof states);
+}
+
 // Decodes elements [begin, end) of a segment; `begin` is the start of a step.
 template <class U>
 void delta_get(const std::uint8_t* base, std::uint8_t* out, std::size_t begin, std::size_t end, const DeltaRule& rule,
                const DeltaDecodeTables& tables, std::uint32_t* states, WordReader& words) {
-  for (std::size_t step = begin; step < end; step += kLanes) {
-    const auto lanes = static_cast<unsigned>(end - step < kLanes ? end - step : kLanes);
-    unsigned token[kLanes];
-    std::uint64_t raw[kLanes];
-    unsigned most = 0;
-    for (unsigned lane = 0; lane < lanes; ++lane) {
-      const Decoded decoded = delta_take(states[lane], context_of(load<U>(base, step + lane), rule), rule, tables);
-      token[lane] = decoded.token;
-      states[lane] = rans_refill(decoded.state, words);
-      raw[lane] = 0;
-      const unsigned bits = raw_bits_of(decoded.token, rule.scheme);
-      most = bits > most ? bits : most;
-    }
-    for (unsigned chunk = 0; chunk * 16 < most; ++chunk) {
-      for (unsigned lane = 0; lane < lanes; ++lane) {
-        const unsigned all = raw_bits_of(token[lane], rule.scheme);
-        if (all <= chunk * 16) continue;
-        const unsigned bits = all - chunk * 16 < 16 ? all - chunk * 16 : 16;
-        raw[lane] |= static_cast<std::uint64_t>(states[lane] & ((1u << bits) - 1)) << (chunk * 16);
-        states[lane] = rans_refill(states[lane] >> bits, words);
-      }
-    }
-    for (unsigned lane = 0; lane < lanes; ++lane) {
-      const U residual = residual_of_token<U>(token[lane], raw[lane], rule.scheme);
-      store<U>(out, step + lane, apply_residual(load<U>(base, step + lane), residual, rule.element.is_float));
-    }
+  if (begin == end) return;
+  if (tables.slots != nullptr) {
+    delta_get_steps<U, true>(base, out, begin, end, rule, tables, states, words);
+  } else {
+    delta_get_steps<U, false>(base, out, begin, end, rule, tables, states, words);
   }
 }
 
@@ -181,9 +249,10 @@ inline void bytes_put(const std::uint8_t* data, std::size_t begin, std::size_t e
   }
 }
 
-inline unsigned byte_take(std::uint32_t& state, const ByteDecodeTable& table, WordReader& words) {
+template <class Words>
+inline unsigned byte_take(std::uint32_t& state, const ByteDecodeTable& table, Words& words) {
   const std::uint32_t entry = table.slots[state & ((1u << table.table_log) - 1)];
-  state = rans_refill(entry_freq(entry) * (state >> table.table_log) + entry_offset(entry), words);
+  state = refill(entry_freq(entry) * (state >> table.table_log) + entry_offset(entry), words);
   return entry_symbol(entry);
 }
 
