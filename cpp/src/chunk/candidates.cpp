@@ -18,25 +18,28 @@ struct Lane {
   std::size_t at = 0;
   std::size_t valid_from = 0;
   std::size_t end = 0;
+  std::size_t rate = 1;
 };
 
 class Walker {
  public:
   Walker(const ChunkKernels& kernels, const Stretches& stretches, std::size_t first, std::size_t last) noexcept
-      : kernels_(kernels), stretches_(stretches), next_(first), last_(last) {}
+      : kernels_(kernels), stretches_(stretches), next_(first), last_(last) {
+    for (unsigned index = 0; index < kernels.lanes; ++index) lanes_[index].rate = kernels.rate(index);
+  }
 
   void run() noexcept {
     for (unsigned index = 0; index < kernels_.lanes; ++index) take_stretch(lanes_[index]);
     while (const std::size_t blocks = blocks_ahead()) {
-      std::uint16_t suspects[kGearMaxBlocks * kGearParts];
+      std::uint32_t suspects[kGearMaxBlocks * kGearParts];
       kernels_.walk(&state_, blocks, suspects);
       for (std::size_t part = 0; part < blocks * kGearParts; ++part) {
-        for (unsigned mask = suspects[part]; mask != 0; mask &= mask - 1) {
-          look_closer(lanes_[std::countr_zero(mask)], part * kGearPart);
+        for (std::uint32_t mask = suspects[part]; mask != 0; mask &= mask - 1) {
+          look_closer(lanes_[std::countr_zero(mask)], part);
         }
       }
       for (unsigned index = 0; index < kernels_.lanes; ++index) {
-        if (lanes_[index].stretch != kNoStretch) settle(lanes_[index], blocks * kGearBlock);
+        if (lanes_[index].stretch != kNoStretch) settle(lanes_[index], blocks);
       }
     }
   }
@@ -49,7 +52,7 @@ class Walker {
     for (unsigned index = 0; index < kernels_.lanes; ++index) {
       const Lane& lane = lanes_[index];
       if (lane.stretch == kNoStretch) continue;
-      const std::size_t ahead = (lane.end - lane.at) / kGearBlock;
+      const std::size_t ahead = (lane.end - lane.at) / (kGearBlock * lane.rate);
       if (busy == nullptr || ahead < blocks) blocks = ahead;
       if (busy == nullptr) busy = &lane;
     }
@@ -81,7 +84,7 @@ class Walker {
     lane.valid_from = position;
     while (lane.valid_from < lane.end) {
       lane.at = lane.valid_from - kGearBlock;
-      if (lane.end - lane.at >= 2 * kGearBlock) return true;
+      if (lane.end - lane.at >= 2 * kGearBlock * lane.rate) return true;
       const std::size_t found = first_candidate(stretches_.data, lane.valid_from, lane.end);
       if (found == kNoPosition) break;
       record(lane, found);
@@ -95,20 +98,22 @@ class Walker {
     lane.valid_from = position + kMinChunkBytes;
   }
 
-  // One of the kGearPart bytes at `offset` from where this walk began may be a candidate. What is too near to the last
-  // candidate, or was walked only to warm up, lies before `valid_from`.
-  void look_closer(Lane& lane, std::size_t offset) noexcept {
+  // One of the bytes of this part, or the one before, may be a candidate. What is too near to the last candidate, or
+  // was walked only to warm up, lies before `valid_from`.
+  void look_closer(Lane& lane, std::size_t part) noexcept {
     if (lane.stretch == kNoStretch) return;
-    const std::size_t from = std::max(lane.at + offset, lane.valid_from);
-    const std::size_t found = first_candidate(stretches_.data, from, lane.at + offset + kGearPart);
+    const std::size_t part_bytes = kGearPart * lane.rate;
+    const std::size_t begin = lane.at + part * part_bytes;
+    const std::size_t found =
+        first_candidate(stretches_.data, std::max(begin - 1, lane.valid_from), begin + part_bytes);
     if (found != kNoPosition) record(lane, found);
   }
 
   // Moves a lane on by what was walked, or to where the next candidate may be; gives it new work if it is through.
-  void settle(Lane& lane, std::size_t walked) noexcept {
-    lane.at += walked;
+  void settle(Lane& lane, std::size_t blocks) noexcept {
+    lane.at += blocks * kGearBlock * lane.rate;
     if (lane.valid_from >= lane.at + kGearBlock) lane.at = lane.valid_from - kGearBlock;
-    if (lane.at < lane.end && lane.end - lane.at >= kGearBlock) return;
+    if (lane.at < lane.end && lane.end - lane.at >= kGearBlock * lane.rate) return;
     const std::size_t from = std::max(lane.at, lane.valid_from);
     if (from < lane.end && move(lane, lane.stretch, from)) return;
     take_stretch(lane);

@@ -31,14 +31,28 @@ constexpr ShiftedGear kShifted = make_shifted_gear();
 constexpr std::uint64_t kSuspectBelow = std::uint64_t{1} << 51;
 
 // A branch that is never taken is cheaper than the arithmetic compilers put in its place: the barrier keeps it one.
-[[gnu::always_inline]] inline void note(std::uint64_t hash, unsigned lane, std::uint16_t* mask) noexcept {
+[[gnu::always_inline]] inline void note(std::uint64_t hash, unsigned lane, std::uint32_t* mask) noexcept {
   if (__builtin_expect(hash < kSuspectBelow, 0)) {
-    *mask = static_cast<std::uint16_t>(*mask | (1U << lane));
+    *mask |= 1U << lane;
     asm volatile("");
   }
 }
 
-[[maybe_unused]] static void walk_scalar_lanes(GearLanes* lanes, std::size_t blocks, std::uint16_t* suspects) noexcept {
+// Four bytes of one lane. Returns the hash behind them.
+[[gnu::always_inline]] inline std::uint64_t walk_four(std::uint64_t hash, const std::uint8_t* bytes, unsigned lane,
+                                                      std::uint32_t* mask) noexcept {
+  const std::uint64_t one = (hash << 4) + kShifted.rows[3][bytes[0]];
+  const std::uint64_t two = one + kShifted.rows[2][bytes[1]];
+  const std::uint64_t three = two + kShifted.rows[1][bytes[2]];
+  const std::uint64_t last = three + kShifted.rows[0][bytes[3]];
+  note(one, lane, mask);
+  note(two, lane, mask);
+  note(three, lane, mask);
+  note(last, lane, mask);
+  return last;
+}
+
+[[maybe_unused]] static void walk_scalar_lanes(GearLanes* lanes, std::size_t blocks, std::uint32_t* suspects) noexcept {
   std::uint64_t hash[kScalarLanes];
   std::memcpy(hash, lanes->state, sizeof hash);
   const std::uint8_t* at[kScalarLanes];
@@ -47,17 +61,7 @@ constexpr std::uint64_t kSuspectBelow = std::uint64_t{1} << 51;
   for (std::size_t four = 0; four < blocks * kGearBlock; four += 4) {
 #pragma GCC unroll 4
     for (unsigned lane = 0; lane < kScalarLanes; ++lane) {
-      const std::uint8_t* bytes = at[lane] + four;
-      const std::uint64_t one = (hash[lane] << 4) + kShifted.rows[3][bytes[0]];
-      const std::uint64_t two = one + kShifted.rows[2][bytes[1]];
-      const std::uint64_t three = two + kShifted.rows[1][bytes[2]];
-      const std::uint64_t last = three + kShifted.rows[0][bytes[3]];
-      hash[lane] = last;
-      std::uint16_t* mask = suspects + four / kGearPart;
-      note(one, lane, mask);
-      note(two, lane, mask);
-      note(three, lane, mask);
-      note(last, lane, mask);
+      hash[lane] = walk_four(hash[lane], at[lane] + four, lane, suspects + four / kGearPart);
     }
   }
   for (unsigned lane = 0; lane < kScalarLanes; ++lane) lanes->at[lane] = at[lane] + blocks * kGearBlock;
