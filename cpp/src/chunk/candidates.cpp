@@ -10,7 +10,21 @@ namespace textnlp_fast {
 namespace {
 
 constexpr std::size_t kNoStretch = ~std::size_t{0};
-constexpr std::uint64_t kCandidateBelow = std::uint64_t{1} << 48;
+
+// rows[r][byte] = kGear[byte] << r: four bytes in a row then cost one shift of the hash.
+struct ShiftedGear {
+  std::uint64_t rows[4][256];
+};
+
+constexpr ShiftedGear make_shifted_gear() {
+  ShiftedGear shifted{};
+  for (unsigned r = 0; r < 4; ++r) {
+    for (unsigned byte = 0; byte < 256; ++byte) shifted.rows[r][byte] = kGear[byte] << r;
+  }
+  return shifted;
+}
+
+constexpr ShiftedGear kShifted = make_shifted_gear();
 
 // What a lane works on. A lane starts kGearBlock bytes early, so that its hash is whole at `valid_from`.
 struct Lane {
@@ -19,6 +33,11 @@ struct Lane {
   std::size_t valid_from = 0;
   std::size_t end = 0;
   std::size_t rate = 1;
+
+  // Whole blocks up to the end. By two constants: seventeen divisions would show.
+  [[nodiscard]] std::size_t blocks_left() const noexcept {
+    return rate == 1 ? (end - at) / kGearBlock : (end - at) / (kGearBlock * kGearFastRate);
+  }
 };
 
 class Walker {
@@ -52,7 +71,7 @@ class Walker {
     for (unsigned index = 0; index < kernels_.lanes; ++index) {
       const Lane& lane = lanes_[index];
       if (lane.stretch == kNoStretch) continue;
-      const std::size_t ahead = (lane.end - lane.at) / (kGearBlock * lane.rate);
+      const std::size_t ahead = lane.blocks_left();
       if (busy == nullptr || ahead < blocks) blocks = ahead;
       if (busy == nullptr) busy = &lane;
     }
@@ -84,7 +103,7 @@ class Walker {
     lane.valid_from = position;
     while (lane.valid_from < lane.end) {
       lane.at = lane.valid_from - kGearBlock;
-      if (lane.end - lane.at >= 2 * kGearBlock * lane.rate) return true;
+      if (lane.blocks_left() >= 2) return true;
       const std::size_t found = first_candidate(stretches_.data, lane.valid_from, lane.end);
       if (found == kNoPosition) break;
       record(lane, found);
@@ -113,7 +132,7 @@ class Walker {
   void settle(Lane& lane, std::size_t blocks) noexcept {
     lane.at += blocks * kGearBlock * lane.rate;
     if (lane.valid_from >= lane.at + kGearBlock) lane.at = lane.valid_from - kGearBlock;
-    if (lane.at < lane.end && lane.end - lane.at >= kGearBlock * lane.rate) return;
+    if (lane.at < lane.end && lane.blocks_left() >= 1) return;
     const std::size_t from = std::max(lane.at, lane.valid_from);
     if (from < lane.end && move(lane, lane.stretch, from)) return;
     take_stretch(lane);

@@ -15,7 +15,7 @@ namespace {
 // Below this a walk of many stretches costs more than it saves.
 constexpr std::size_t kSequentialBytes = 96 * 1024;
 constexpr std::size_t kMinStretchBytes = 16 * 1024;
-constexpr std::size_t kMaxStretchBytes = 64 * 1024;
+constexpr std::size_t kMaxStretchBytes = 128 * 1024;
 // A little more than a power of two: lanes whose bytes are a power of two apart fight for the same lines of the cache.
 constexpr std::size_t kStretchSkewBytes = 7 * kGearBlock;
 

@@ -4,6 +4,6 @@
 
 namespace textnlp_fast {
 
-const ChunkKernels chunk_kernels_avx2 = {"avx2", kScalarLanes, 0, walk_scalar_lanes};
+const ChunkKernels chunk_kernels_avx2 = {"avx2", kScalarLanes, false, walk_scalar_lanes};
 
 }  // namespace textnlp_fast

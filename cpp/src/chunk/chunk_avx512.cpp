@@ -29,7 +29,7 @@ namespace textnlp_fast {
 namespace {
 
 constexpr unsigned kVectorLanes = 16;
-constexpr unsigned kFastLanes = 2;
+constexpr unsigned kFastLane = kVectorLanes;
 
 struct alignas(64) Planes {
   std::uint8_t digit[8][256];
@@ -117,14 +117,21 @@ struct Weights {
 // Tops are h / 2^40 in the low 24 bits of a dword, the last 8 a fraction; in units of 2^48 and less the whole number
 // below, the truth is -0.02 to 1.01 more at the end of a group (the planes 0-3 are left out) and -0.32 to 1.07 in its
 // middle, where sixteen times that error and the plane 4 of four bytes add up. One more makes that at most 1.32 too
-// high. Each byte doubles the error and adds less than 1 (the planes 0-5 of its entry): 17.6 after three. Where the
-// hash is below 2^48, its run is then 0 to 18.
-constexpr int kSuspectsBelow = 19;
+// high. Each byte doubles the error and adds less than 1 (the planes 0-5 of its entry): 3.7 after one, 17.6 after
+// three. Where the hash is below 2^48, its run is then 0 to 4 there, or 0 to 18.
+constexpr int kEarlySuspectsBelow = 5;
+constexpr int kLateSuspectsBelow = 19;
 
-// The least top, as the upper or lower word of a dword, before the two halves of eight bytes and behind each of three
-// bytes of either: `start` and `middle` are the tops before them, digits6 and digits7 the top planes of their entries.
-[[gnu::always_inline]] inline __m512i least_of_eight(__m512i start, __m512i middle, const __m512i* digits6,
-                                                     const __m512i* digits7) {
+// The least tops, as the upper or lower word of a dword, of the two halves of some eight bytes: of those before a half
+// and behind its first byte, and of those behind its second and third.
+struct Least {
+  __m512i early;
+  __m512i late;
+};
+
+// `start` and `middle` are the tops before the halves, digits6 and digits7 the top planes of the bytes' entries.
+[[gnu::always_inline]] inline Least least_of_eight(__m512i start, __m512i middle, const __m512i* digits6,
+                                                   const __m512i* digits7) {
   constexpr __mmask64 kOddBytes = 0xaaaaaaaaaaaaaaaaULL;
   constexpr __mmask64 kOddWords = 0xccccccccccccccccULL;
   const __m512i up = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 2, 0, 4, 0, 6, 0, 8, 0, 10, 0, 12, 0, 14));
@@ -139,23 +146,26 @@ constexpr int kSuspectsBelow = 19;
   const __m512i top1 = _mm512_sub_epi16(_mm512_add_epi16(top0, top0), entry0);
   const __m512i top2 = _mm512_sub_epi16(_mm512_add_epi16(top1, top1), entry1);
   const __m512i top3 = _mm512_sub_epi16(_mm512_add_epi16(top2, top2), entry2);
-  return _mm512_min_epu16(_mm512_min_epu16(top0, top1), _mm512_min_epu16(top2, top3));
+  return {_mm512_min_epu16(top0, top1), _mm512_min_epu16(top2, top3)};
 }
 
-struct FastLanes {
-  const std::uint8_t* at[kFastLanes];
-  std::uint64_t hash[kFastLanes];
+struct FastLane {
+  const std::uint8_t* at;
+  std::uint64_t hash;
   std::uint32_t* mask;
 };
 
-// Four bytes of each fast lane: a part of theirs in eight steps.
-[[gnu::always_inline]] inline void step(FastLanes& fast, unsigned index) {
-#pragma GCC unroll 2
-  for (unsigned lane = 0; lane < kFastLanes; ++lane) {
-    fast.hash[lane] = walk_four(fast.hash[lane], fast.at[lane] + 4 * index, kVectorLanes + lane, fast.mask);
+// A part of the fast lane is walked in a step for each plane.
+constexpr std::size_t kStepBytes = kGearPart * kGearFastRate / 8;
+
+[[gnu::always_inline]] inline void step(FastLane& fast) {
+#pragma GCC unroll 3
+  for (std::size_t four = 0; four < kStepBytes; four += 4) {
+    fast.hash = walk_four(fast.hash, fast.at + four, kFastLane, fast.mask);
   }
+  fast.at += kStepBytes;
 }
-static_assert(8 * 4 == kGearPart * kGearFastRate);
+static_assert(kStepBytes % 4 == 0 && kStepBytes * 8 == kGearPart * kGearFastRate);
 
 // Bytes of a dword, each the negative of what is given.
 constexpr int four_weights(unsigned a, unsigned b, unsigned c, unsigned d) {
@@ -164,7 +174,7 @@ constexpr int four_weights(unsigned a, unsigned b, unsigned c, unsigned d) {
 
 // A part of every lane. Returns the vector lanes with a suspect, or one right before it.
 [[gnu::always_inline]] inline std::uint32_t walk_part(const __m512i* rows, __m512i* state, __m512i* top,
-                                                      FastLanes& fast) {
+                                                      FastLane& fast) {
   const Weights all{_mm512_set1_epi32(four_weights(128, 64, 8, 4)), _mm512_set1_epi32(four_weights(32, 16, 2, 1))};
   const Weights half{_mm512_set1_epi32(four_weights(8, 4, 0, 0)), _mm512_set1_epi32(four_weights(2, 1, 0, 0))};
   const __m512i zero = _mm512_setzero_si512();
@@ -190,24 +200,28 @@ constexpr int four_weights(unsigned a, unsigned b, unsigned c, unsigned d) {
     if (plane >= 5) {
       for (int g = 0; g < 2; ++g) halves[plane][g] = add_eight(zero, digits[plane] + 2 * g, half);
     }
-    step(fast, plane);
+    step(fast);
   }
-  __m512i least[2];
+  Least least[2];
   for (int g = 0; g < 2; ++g) {
     const __m512i middle =
         join(_mm512_add_epi32(halves[5][g], _mm512_slli_epi32(*top, 4)), join(halves[6][g], halves[7][g]));
     least[g] = least_of_eight(*top, middle, digits[6] + 2 * g, digits[7] + 2 * g);
     *top = join(_mm512_add_epi32(sums[5][g], _mm512_srai_epi32(sums[4][g], 8)), join(sums[6][g], sums[7][g]));
   }
-  const std::uint32_t words =
-      _mm512_cmplt_epu16_mask(_mm512_min_epu16(least[0], least[1]), _mm512_set1_epi16(kSuspectsBelow));
+  const __mmask32 early =
+      _mm512_cmplt_epu16_mask(_mm512_min_epu16(least[0].early, least[1].early), _mm512_set1_epi16(kEarlySuspectsBelow));
+  const __mmask32 late =
+      _mm512_cmplt_epu16_mask(_mm512_min_epu16(least[0].late, least[1].late), _mm512_set1_epi16(kLateSuspectsBelow));
+  const std::uint32_t words = early | late;
   return _pext_u32(words | words >> 1, 0x55555555);
 }
 
 // Behind the last byte of a walk, which no part's first top stands for.
 [[gnu::always_inline]] inline std::uint32_t suspects_at_end(__m512i top) {
   const __m512i whole = _mm512_add_epi16(_mm512_srli_epi32(top, 8), _mm512_set1_epi32(1));
-  return _mm512_cmplt_epu32_mask(_mm512_and_si512(whole, _mm512_set1_epi32(0xffff)), _mm512_set1_epi32(kSuspectsBelow));
+  return _mm512_cmplt_epu32_mask(_mm512_and_si512(whole, _mm512_set1_epi32(0xffff)),
+                                 _mm512_set1_epi32(kEarlySuspectsBelow));
 }
 
 void walk(GearLanes* lanes, std::size_t blocks, std::uint32_t* suspects) noexcept {
@@ -218,30 +232,23 @@ void walk(GearLanes* lanes, std::size_t blocks, std::uint32_t* suspects) noexcep
   __m512i top = saved[8];
   const std::size_t parts = blocks * kGearParts;
   std::memset(suspects, 0, parts * sizeof *suspects);
-  FastLanes fast;
-  for (unsigned lane = 0; lane < kFastLanes; ++lane) {
-    fast.at[lane] = lanes->at[kVectorLanes + lane];
-    fast.hash[lane] = lanes->fast[lane];
-  }
+  FastLane fast{lanes->at[kFastLane], lanes->fast_hash, suspects};
   for (std::size_t part = 0; part < parts; ++part) {
     __m512i rows[4];
     load_rows(lanes->at, part * kGearPart, rows);
     fast.mask = suspects + part;
     suspects[part] |= walk_part(rows, state, &top, fast);
-    for (const std::uint8_t*& at : fast.at) at += kGearPart * kGearFastRate;
   }
   suspects[parts - 1] |= suspects_at_end(top);
   for (unsigned lane = 0; lane < kVectorLanes; ++lane) lanes->at[lane] += parts * kGearPart;
-  for (unsigned lane = 0; lane < kFastLanes; ++lane) {
-    lanes->at[kVectorLanes + lane] = fast.at[lane];
-    lanes->fast[lane] = fast.hash[lane];
-  }
+  lanes->at[kFastLane] = fast.at;
+  lanes->fast_hash = fast.hash;
   for (int plane = 0; plane < 8; ++plane) saved[plane] = state[plane];
   saved[8] = top;
 }
 
 }  // namespace
 
-const ChunkKernels chunk_kernels_avx512 = {"avx512", kVectorLanes + kFastLanes, kFastLanes, walk};
+const ChunkKernels chunk_kernels_avx512 = {"avx512", kVectorLanes + 1, true, walk};
 
 }  // namespace textnlp_fast

@@ -4,6 +4,6 @@
 
 namespace textnlp_fast {
 
-const ChunkKernels chunk_kernels_neon = {"neon", kScalarLanes, 0, walk_scalar_lanes};
+const ChunkKernels chunk_kernels_neon = {"neon", kScalarLanes, false, walk_scalar_lanes};
 
 }  // namespace textnlp_fast

@@ -3,6 +3,6 @@
 
 namespace textnlp_fast {
 
-const ChunkKernels chunk_kernels_portable = {"portable", kScalarLanes, 0, walk_scalar_lanes};
+const ChunkKernels chunk_kernels_portable = {"portable", kScalarLanes, false, walk_scalar_lanes};
 
 }  // namespace textnlp_fast

@@ -1,5 +1,5 @@
-// The Gear hash of four stretches side by side in general registers, for the kernels without a wide byte permute. All
-// of it has internal linkage: each kernel file compiles its own copy with its own flags.
+// The Gear hash in general registers, for the kernels without a wide byte permute and the lanes that walk beside one.
+// All of it has internal linkage: each kernel file compiles its own copy with its own flags.
 #pragma once
 #include <cstring>
 
@@ -9,30 +9,14 @@
 namespace textnlp_fast {
 namespace {
 
-inline constexpr unsigned kScalarLanes = 4;
+// Two chains of additions hide each other's latency; more of them run out of registers.
+inline constexpr unsigned kScalarLanes = 2;
 
-// rows[r][byte] = kGear[byte] << r: four bytes in a row then cost one shift of the hash.
-struct ShiftedGear {
-  std::uint64_t rows[4][256];
-};
-
-constexpr ShiftedGear make_shifted_gear() {
-  ShiftedGear shifted{};
-  for (unsigned r = 0; r < 4; ++r) {
-    for (unsigned byte = 0; byte < 256; ++byte) shifted.rows[r][byte] = kGear[byte] << r;
-  }
-  return shifted;
-}
-
-constexpr ShiftedGear kShifted = make_shifted_gear();
-
-// A hash that is still to be shifted by up to three loses its top bits: 13 zeros are asked for instead of 16, which
-// suspects a little more and misses nothing.
-constexpr std::uint64_t kSuspectBelow = std::uint64_t{1} << 51;
+inline constexpr std::uint64_t kCandidateBelow = std::uint64_t{1} << 48;
 
 // A branch that is never taken is cheaper than the arithmetic compilers put in its place: the barrier keeps it one.
 [[gnu::always_inline]] inline void note(std::uint64_t hash, unsigned lane, std::uint32_t* mask) noexcept {
-  if (__builtin_expect(hash < kSuspectBelow, 0)) {
+  if (__builtin_expect(hash < kCandidateBelow, 0)) {
     *mask |= 1U << lane;
     asm volatile("");
   }
@@ -41,10 +25,10 @@ constexpr std::uint64_t kSuspectBelow = std::uint64_t{1} << 51;
 // Four bytes of one lane. Returns the hash behind them.
 [[gnu::always_inline]] inline std::uint64_t walk_four(std::uint64_t hash, const std::uint8_t* bytes, unsigned lane,
                                                       std::uint32_t* mask) noexcept {
-  const std::uint64_t one = (hash << 4) + kShifted.rows[3][bytes[0]];
-  const std::uint64_t two = one + kShifted.rows[2][bytes[1]];
-  const std::uint64_t three = two + kShifted.rows[1][bytes[2]];
-  const std::uint64_t last = three + kShifted.rows[0][bytes[3]];
+  const std::uint64_t one = 2 * hash + kGear[bytes[0]];
+  const std::uint64_t two = 2 * one + kGear[bytes[1]];
+  const std::uint64_t three = 2 * two + kGear[bytes[2]];
+  const std::uint64_t last = 2 * three + kGear[bytes[3]];
   note(one, lane, mask);
   note(two, lane, mask);
   note(three, lane, mask);
@@ -56,15 +40,20 @@ constexpr std::uint64_t kSuspectBelow = std::uint64_t{1} << 51;
   std::uint64_t hash[kScalarLanes];
   std::memcpy(hash, lanes->state, sizeof hash);
   const std::uint8_t* at[kScalarLanes];
-  std::memcpy(at, lanes->at, sizeof at);  // NOLINT(bugprone-multi-level-implicit-pointer-conversion)
-  std::memset(suspects, 0, blocks * kGearParts * sizeof *suspects);
-  for (std::size_t four = 0; four < blocks * kGearBlock; four += 4) {
+  std::memcpy(at, lanes->at, sizeof at);
+  for (std::size_t part = 0; part < blocks * kGearParts; ++part) {
+    std::uint32_t mask = 0;
 #pragma GCC unroll 4
-    for (unsigned lane = 0; lane < kScalarLanes; ++lane) {
-      hash[lane] = walk_four(hash[lane], at[lane] + four, lane, suspects + four / kGearPart);
+    for (std::size_t four = 0; four < kGearPart; four += 4) {
+#pragma GCC unroll 2
+      for (unsigned lane = 0; lane < kScalarLanes; ++lane) {
+        hash[lane] = walk_four(hash[lane], at[lane] + four, lane, &mask);
+      }
     }
+    for (const std::uint8_t*& bytes : at) bytes += kGearPart;
+    suspects[part] = mask;
   }
-  for (unsigned lane = 0; lane < kScalarLanes; ++lane) lanes->at[lane] = at[lane] + blocks * kGearBlock;
+  std::memcpy(lanes->at, at, sizeof at);
   std::memcpy(lanes->state, hash, sizeof hash);
 }
 
