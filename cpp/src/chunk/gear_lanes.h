@@ -40,7 +40,7 @@ inline constexpr std::uint64_t kCandidateBelow = std::uint64_t{1} << 48;
   std::uint64_t hash[kScalarLanes];
   std::memcpy(hash, lanes->state, sizeof hash);
   const std::uint8_t* at[kScalarLanes];
-  std::memcpy(at, lanes->at, sizeof at);
+  std::memcpy(at, lanes->at, sizeof at);  // NOLINT(bugprone-multi-level-implicit-pointer-conversion)
   for (std::size_t part = 0; part < blocks * kGearParts; ++part) {
     std::uint32_t mask = 0;
 #pragma GCC unroll 4
@@ -53,7 +53,7 @@ inline constexpr std::uint64_t kCandidateBelow = std::uint64_t{1} << 48;
     for (const std::uint8_t*& bytes : at) bytes += kGearPart;
     suspects[part] = mask;
   }
-  std::memcpy(lanes->at, at, sizeof at);
+  std::memcpy(lanes->at, at, sizeof at);  // NOLINT(bugprone-multi-level-implicit-pointer-conversion)
   std::memcpy(lanes->state, hash, sizeof hash);
 }
 
