@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
-# Tests import `faults.proxy`, `servers`, `attacks` and `reference` by name.
+from textnlp_fast import _native
+
+# Tests import `faults.proxy`, `servers`, `attacks`, `guard` and `reference` by name.
 sys.path.insert(0, str(Path(__file__).parent))
 
 pytest_plugins = ["servers"]
@@ -15,3 +19,12 @@ pytest_plugins = ["servers"]
 # A busy machine is no reason to fail; a failure prints what to paste to see it again.
 settings.register_profile("any machine", deadline=None, print_blob=True)
 settings.load_profile("any machine")
+
+
+@pytest.fixture(params=_native.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test once for each instruction set; its value is the name of the one in force."""
+    before = _native.isa_name()
+    assert _native.force_isa(request.param)
+    yield request.param
+    assert _native.force_isa(before)

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from guard import Guarded
+from reference import chunking as reference
 from textnlp_fast import _native, chunking
 from textnlp_fast.errors import InvalidInputError
 
 TESTS = Path(__file__).parent.parent
 VECTORS = json.loads((TESTS / "vectors/chunk_boundaries.json").read_text())
 SLOW_DATA = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def load_reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference_chunking", TESTS / "reference/chunking.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-reference = load_reference()
-
-
-@pytest.fixture(params=_native.available_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _native.isa_name()
-    assert _native.force_isa(request.param)
-    yield request.param
-    _native.force_isa(before)
 
 
 def make(kind: str, size: int, seed: int) -> bytes:
@@ -118,6 +98,16 @@ def test_sizes_around_every_edge(isa: str, kind: str) -> None:
     data = make(kind, EDGES[-1], 1)
     for size in EDGES:
         assert chunking.boundaries(data[:size]).tolist() == reference.boundaries(data[:size])
+
+
+def test_nothing_behind_the_buffer_is_read(isa: str) -> None:
+    data = make("random", 700_000, 6)
+    # From a single stretch, whose tail leaves every other lane idle, to more stretches than lanes.
+    sizes = [*EDGES, *range(98_304, len(data), 16_411)]
+    guarded = Guarded(len(data))
+    for size in sizes:
+        placed = guarded.place(data[:size])
+        assert chunking.boundaries(placed).tolist() == reference.boundaries(data[:size])
 
 
 @SLOW_DATA

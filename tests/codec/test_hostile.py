@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.guard import Guarded
 from codec.inputs import DTYPES, ISAS, forced, pair
+from guard import Guarded
 from reference import codec as reference
 from reference import codec_streams as streams
 from reference import codec_writer as writer

@@ -26,6 +26,9 @@ constexpr ShiftedGear make_shifted_gear() {
 
 constexpr ShiftedGear kShifted = make_shifted_gear();
 
+// What a lane without a stretch walks: as far as the fastest goes in a call.
+constexpr std::uint8_t kIdleBytes[kGearMaxBlocks * kGearBlock * kGearFastRate] = {};
+
 // What a lane works on. A lane starts kGearBlock bytes early, so that its hash is whole at `valid_from`.
 struct Lane {
   std::size_t stretch = kNoStretch;
@@ -64,24 +67,16 @@ class Walker {
   }
 
  private:
-  // Points every lane at its bytes; an idle one repeats a busy one. Returns how far all can go, 0 when none is busy.
+  // Points every lane at its bytes. Returns how far all can go, 0 when none is busy.
   std::size_t blocks_ahead() noexcept {
-    std::size_t blocks = 0;
-    const Lane* busy = nullptr;
+    std::size_t blocks = kNoStretch;
     for (unsigned index = 0; index < kernels_.lanes; ++index) {
       const Lane& lane = lanes_[index];
-      if (lane.stretch == kNoStretch) continue;
-      const std::size_t ahead = lane.blocks_left();
-      if (busy == nullptr || ahead < blocks) blocks = ahead;
-      if (busy == nullptr) busy = &lane;
+      const bool busy = lane.stretch != kNoStretch;
+      state_.at[index] = busy ? stretches_.data + lane.at : kIdleBytes;
+      if (busy) blocks = std::min(blocks, lane.blocks_left());
     }
-    if (busy == nullptr) return 0;
-    blocks = std::min(blocks, kGearMaxBlocks);
-    for (unsigned index = 0; index < kernels_.lanes; ++index) {
-      const Lane& lane = lanes_[index].stretch == kNoStretch ? *busy : lanes_[index];
-      state_.at[index] = stretches_.data + lane.at;
-    }
-    return blocks;
+    return blocks == kNoStretch ? 0 : std::min(blocks, kGearMaxBlocks);
   }
 
   // Gives the lane the next stretch with something to look at, or none.
