@@ -89,40 +89,57 @@ def from_ordered(value: int, element: ElementType) -> int:
     return value - top if value & top else 2 * top - 1 - value
 
 
+def residual(value: int, base: int, element: ElementType) -> int:
+    """Steps from base to value, away from zero; between minus and plus half of the range."""
+    half = 1 << (element.bits - 1)
+    steps = ordered(value, element) - ordered(base, element)
+    if element.exponent and base & half:
+        steps = -steps
+    return (steps + half) % (2 * half) - half
+
+
+def moved(base: int, steps: int, element: ElementType) -> int:
+    half = 1 << (element.bits - 1)
+    if element.exponent and base & half:
+        steps = -steps
+    return from_ordered((ordered(base, element) + steps) % (2 * half), element)
+
+
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """``direct``: the largest residual with a token of its own; ``mantissa``: leading bits of a bucket."""
+    """``direct``: the largest size with a bucket of its own; ``mantissa``: leading bits of a bucket."""
 
     direct: int
     mantissa: int
 
     def limit(self, bits: int) -> int:
-        return min(MAX_TOKENS, 2 * self.direct + 1 + (bits - self.mantissa << self.mantissa))
+        return min(MAX_TOKENS, 2 * (self.direct + (bits - self.mantissa << self.mantissa)) + 1)
 
     def raw_bits(self, token: int) -> int:
-        first = 2 * self.direct + 1
-        return 0 if token < first else (token - first >> self.mantissa) + 1
+        above = (token + 1) // 2 - self.direct - 1
+        return 0 if above < 0 else above >> self.mantissa
 
     def split(self, residual: int) -> tuple[int, int]:
         """Token and raw bits of a signed residual."""
         size = abs(residual)
-        if size <= self.direct:
-            return (0 if size == 0 else 2 * size - (residual > 0)), 0
-        shifted = size - self.direct - 1 + (1 << self.mantissa)
-        low = shifted.bit_length() - 1 - self.mantissa
-        lead = (shifted >> low) - (1 << self.mantissa)
-        place = shifted % (1 << low)
-        return 2 * self.direct + 1 + (low << self.mantissa) + lead, 2 * place + (residual < 0)
+        bucket, place = size, 0
+        if size > self.direct:
+            shifted = size - self.direct - 1 + (1 << self.mantissa)
+            low = shifted.bit_length() - 1 - self.mantissa
+            lead = (shifted >> low) - (1 << self.mantissa)
+            place = shifted % (1 << low)
+            bucket = self.direct + 1 + (low << self.mantissa) + lead
+        return 2 * bucket - (residual > 0), place
 
     def join(self, token: int, raw: int) -> int:
         """The residual, to be taken modulo the element's range."""
-        first = 2 * self.direct + 1
-        if token < first:
-            return (token + 1) // 2 if token % 2 else -(token // 2)
-        low, lead = divmod(token - first, 1 << self.mantissa)
-        implicit = 1 << self.mantissa
-        size = (implicit + lead << low) + raw // 2 - implicit + self.direct + 1
-        return -size if raw % 2 else size
+        bucket = (token + 1) // 2
+        size = bucket
+        if bucket > self.direct:
+            low, lead = divmod(bucket - self.direct - 1, 1 << self.mantissa)
+            implicit = 1 << self.mantissa
+            size = (implicit + lead << low) + raw - implicit + self.direct + 1
+        return size if token % 2 else -size
 
 
 # --- frames: reading ----------------------------------------------------------------------------------------
@@ -262,8 +279,7 @@ def decode_delta(reader: Bytes, header: Header, base: bytes) -> bytes:
                 tokens.append(lanes.symbol(lane, tables[context]))
             raws = read_raw_bits(lanes, [scheme.raw_bits(token) for token in tokens])
             for index, token, raw in zip(here, tokens, raws, strict=True):
-                value = ordered(prior[index], element) + scheme.join(token, raw)
-                out.append(from_ordered(value % (1 << element.bits), element))
+                out.append(moved(prior[index], scheme.join(token, raw), element))
         lanes.finish()
     return to_bytes(out, element.size)
 

@@ -23,7 +23,7 @@ from reference.codec import (
     ZERO_ONLY,
     Scheme,
     context_field,
-    ordered,
+    residual,
 )
 from reference.codec_streams import (
     LANES,
@@ -200,9 +200,10 @@ def encode_delta(dtype: str, target: bytes, base: bytes, form: DeltaForm) -> byt
     limit = form.scheme.limit(element.bits)
     coded = []
     for value, reference in zip(elements(target, element.size), prior, strict=True):
-        residual = (ordered(value, element) - ordered(reference, element) + half) % (2 * half) - half
+        steps = residual(value, reference, element)
         context = max(0, min(context_field(reference, element) - form.context_base, form.contexts - 1))
-        coded.append((context, *form.scheme.split(residual)))
+        # Half the range is its own negative, and the lower token of the two is the positive one's.
+        coded.append((context, *form.scheme.split(half if steps == -half else steps)))
     if max(token for _, token, _ in coded) >= limit:
         raise ValueError("the scheme has no token for a residual")
     tables, bits = delta_tables(coded, limit, form)

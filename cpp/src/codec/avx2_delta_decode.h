@@ -17,18 +17,12 @@ TEXTNLP_FAST_INLINE Pair unpack(__m256i low_bytes, __m256i high_bytes) {
   return {_mm256_unpacklo_epi8(low_bytes, high_bytes), _mm256_unpackhi_epi8(low_bytes, high_bytes)};
 }
 
-// Sign-magnitude to ordered integers and back. With kFloat false both leave the bits alone.
+// turned() of ordered.h: value ^ 0x7fff where the top bits differ.
 template <bool kFloat>
-TEXTNLP_FAST_INLINE __m256i ordered(__m256i bits) {
-  if (!kFloat) return bits;
-  return _mm256_xor_si256(bits, _mm256_or_si256(_mm256_srai_epi16(bits, 15), set16(0x8000)));
-}
-
-template <bool kFloat>
-TEXTNLP_FAST_INLINE __m256i unordered(__m256i value) {
+TEXTNLP_FAST_INLINE __m256i turned(__m256i value, __m256i base) {
   if (!kFloat) return value;
-  // Top bit set: flip it. Else flip all.
-  return _mm256_xor_si256(value, _mm256_or_si256(_mm256_cmpgt_epi16(value, set16(0xffff)), set16(0x8000)));
+  const __m256i crossed = _mm256_srai_epi16(_mm256_xor_si256(value, base), 15);
+  return _mm256_xor_si256(value, _mm256_and_si256(crossed, set16(0x7fff)));
 }
 
 // Base elements to table numbers. The context field must fit a byte.
@@ -155,9 +149,8 @@ struct ResidualOf {
   }
 
   static TEXTNLP_FAST_INLINE __m256i residual(__m256i origin, __m256i raw) {
-    const __m256i size = _mm256_add_epi16(origin, _mm256_srli_epi16(raw, 1));
-    const __m256i negative = _mm256_srai_epi16(_mm256_slli_epi16(raw, 15), 15);
-    return _mm256_sub_epi16(_mm256_xor_si256(size, negative), negative);
+    const __m256i negative = _mm256_srai_epi16(origin, 15);
+    return _mm256_add_epi16(origin, _mm256_sub_epi16(_mm256_xor_si256(raw, negative), negative));
   }
 
   // Shifts a state right by n bits, given 2^(16 - n): a product's upper half. 0 stands for no shift.
@@ -172,8 +165,8 @@ struct ResidualOf {
 template <bool kFloat>
 TEXTNLP_FAST_INLINE void emit(std::uint8_t* out, std::size_t element, const Pair& base, const Pair& residual) {
   store_pair(out, element,
-             {unordered<kFloat>(_mm256_add_epi16(ordered<kFloat>(base.a), residual.a)),
-              unordered<kFloat>(_mm256_add_epi16(ordered<kFloat>(base.b), residual.b))});
+             {turned<kFloat>(_mm256_add_epi16(base.a, residual.a), base.a),
+              turned<kFloat>(_mm256_add_epi16(base.b, residual.b), base.b)});
 }
 
 // Tables that are expanded slot by slot.

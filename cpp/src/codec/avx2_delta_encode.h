@@ -12,8 +12,8 @@ TEXTNLP_FAST_INLINE Pair unchanged_mask(const Pair& to, const Pair& from) {
 
 template <bool kFloat>
 TEXTNLP_FAST_INLINE Pair residuals(const Pair& to, const Pair& from) {
-  return {_mm256_sub_epi16(ordered<kFloat>(to.a), ordered<kFloat>(from.a)),
-          _mm256_sub_epi16(ordered<kFloat>(to.b), ordered<kFloat>(from.b))};
+  return {_mm256_sub_epi16(turned<kFloat>(to.a, from.a), from.a),
+          _mm256_sub_epi16(turned<kFloat>(to.b, from.b), from.b)};
 }
 
 // Raw bits, 32 bits a lane: values and how many.
@@ -26,21 +26,21 @@ struct Tokenizer {
   __m256i direct;
   __m256i shift_origin;  // 2^mantissa - direct - 1
   __m128i float_shift;   // 23 - mantissa
-  __m256i float_origin;  // what exponent and leading bits of 2^mantissa are to its token
+  __m256i float_origin;  // what exponent and leading bits of 2^mantissa are to its bucket
   __m256i low_origin;    // 127 + mantissa
 
   explicit Tokenizer(TokenScheme scheme)
       : direct(set16(scheme.direct)),
         shift_origin(set16((1u << scheme.mantissa) - scheme.direct - 1)),
         float_shift(count_of(23 - scheme.mantissa)),
-        float_origin(set32(((127 + scheme.mantissa) << scheme.mantissa) - (2 * scheme.direct + 1))),
+        float_origin(set32(((127 + scheme.mantissa) << scheme.mantissa) - (scheme.direct + 1))),
         low_origin(set32(127 + scheme.mantissa)) {}
 
   // Tokens; with kRaw and if there are any, raw bits (`raw` is left alone if not). True if there are.
   template <bool kRaw>
   TEXTNLP_FAST_INLINE bool operator()(const Pair& residual, Pair& token, Raw& raw) const {
     const Pair size = {_mm256_abs_epi16(residual.a), _mm256_abs_epi16(residual.b)};
-    token = {direct_token(residual.a, size.a), direct_token(residual.b, size.b)};
+    token = {signed_token(residual.a, size.a), signed_token(residual.b, size.b)};
     const __m256i zero = _mm256_setzero_si256();
     const Pair is_direct = {_mm256_cmpeq_epi16(_mm256_subs_epu16(size.a, direct), zero),
                             _mm256_cmpeq_epi16(_mm256_subs_epu16(size.b, direct), zero)};
@@ -51,23 +51,22 @@ struct Tokenizer {
                          float_bits(shifted.odd_b)};
     const Pair bucket =
         lower_halves({number(floats.even_a), number(floats.odd_a), number(floats.even_b), number(floats.odd_b)});
-    token = {_mm256_blendv_epi8(bucket.a, token.a, is_direct.a), _mm256_blendv_epi8(bucket.b, token.b, is_direct.b)};
+    token = {signed_token(residual.a, _mm256_blendv_epi8(bucket.a, size.a, is_direct.a)),
+             signed_token(residual.b, _mm256_blendv_epi8(bucket.b, size.b, is_direct.b))};
     if (kRaw) {
-      // Sign extension makes masks of 32 bits; a negative residual is one all over.
-      raw_of(shifted.even_a, floats.even_a, even_mask(is_direct.a), even_sign(residual.a), raw.value.even_a,
-             raw.bits.even_a);
-      raw_of(shifted.odd_a, floats.odd_a, odd_mask(is_direct.a), odd_sign(residual.a), raw.value.odd_a, raw.bits.odd_a);
-      raw_of(shifted.even_b, floats.even_b, even_mask(is_direct.b), even_sign(residual.b), raw.value.even_b,
-             raw.bits.even_b);
-      raw_of(shifted.odd_b, floats.odd_b, odd_mask(is_direct.b), odd_sign(residual.b), raw.value.odd_b, raw.bits.odd_b);
+      // Sign extension makes masks of 32 bits.
+      raw_of(shifted.even_a, floats.even_a, even_mask(is_direct.a), raw.value.even_a, raw.bits.even_a);
+      raw_of(shifted.odd_a, floats.odd_a, odd_mask(is_direct.a), raw.value.odd_a, raw.bits.odd_a);
+      raw_of(shifted.even_b, floats.even_b, even_mask(is_direct.b), raw.value.even_b, raw.bits.even_b);
+      raw_of(shifted.odd_b, floats.odd_b, odd_mask(is_direct.b), raw.value.odd_b, raw.bits.odd_b);
     }
     return true;
   }
 
  private:
-  // 0, +1, -1, +2, -2, ...: twice the size, less one for the positive.
-  static TEXTNLP_FAST_INLINE __m256i direct_token(__m256i residual, __m256i size) {
-    return _mm256_add_epi16(_mm256_add_epi16(size, size), _mm256_cmpgt_epi16(residual, _mm256_setzero_si256()));
+  // 0, +1, -1, +2, -2, ...: twice the bucket, less one for the positive.
+  static TEXTNLP_FAST_INLINE __m256i signed_token(__m256i residual, __m256i bucket) {
+    return _mm256_add_epi16(_mm256_add_epi16(bucket, bucket), _mm256_cmpgt_epi16(residual, _mm256_setzero_si256()));
   }
 
   static TEXTNLP_FAST_INLINE __m256i float_bits(__m256i value) {
@@ -82,17 +81,12 @@ struct Tokenizer {
     return _mm256_srai_epi32(_mm256_slli_epi32(mask, 16), 16);
   }
   static TEXTNLP_FAST_INLINE __m256i odd_mask(__m256i mask) { return _mm256_srai_epi32(mask, 16); }
-  static TEXTNLP_FAST_INLINE __m256i even_sign(__m256i residual) {
-    return _mm256_srli_epi32(_mm256_slli_epi32(residual, 16), 31);
-  }
-  static TEXTNLP_FAST_INLINE __m256i odd_sign(__m256i residual) { return _mm256_srli_epi32(residual, 31); }
-
-  TEXTNLP_FAST_INLINE void raw_of(__m256i shifted, __m256i floats, __m256i is_direct, __m256i negative, __m256i& value,
+  TEXTNLP_FAST_INLINE void raw_of(__m256i shifted, __m256i floats, __m256i is_direct, __m256i& value,
                                   __m256i& bits) const {
     const __m256i low = _mm256_sub_epi32(_mm256_srli_epi32(floats, 23), low_origin);
     const __m256i place = _mm256_andnot_si256(_mm256_sllv_epi32(set32(0xffffffff), low), shifted);
-    value = _mm256_andnot_si256(is_direct, _mm256_or_si256(_mm256_add_epi32(place, place), negative));
-    bits = _mm256_andnot_si256(is_direct, _mm256_add_epi32(low, set32(1)));
+    value = _mm256_andnot_si256(is_direct, place);
+    bits = _mm256_andnot_si256(is_direct, low);
   }
 };
 
@@ -224,7 +218,7 @@ void histogram_sparse(const std::uint8_t* target, const std::uint8_t* base, std:
 
 bool fits(unsigned element_size, const DeltaRule& rule) {
   return element_size == 2 && rule.element.context_mask <= kMostContextMask && rule.scheme.mantissa >= 1 &&
-         token_limit(rule.scheme, 16) <= 1u << Cells::kTokenBits;
+         token_of<std::uint16_t>(0x8000, rule.scheme).token < 1u << Cells::kTokenBits;
 }
 
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,

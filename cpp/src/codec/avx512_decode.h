@@ -34,14 +34,13 @@ struct ResidualOf {
     lanes.low = _mm512_shrdv_epi16(lanes.low, lanes.high, bits);
     lanes.high = _mm512_srlv_epi16(lanes.high, bits);
     refill(lanes, stream);
-    const __m512i size = _mm512_add_epi16(base, _mm512_srli_epi16(raw, 1));
-    return _mm512_mask_sub_epi16(size, _mm512_test_epi16_mask(raw, set16(1)), _mm512_setzero_si512(), size);
+    return _mm512_mask_sub_epi16(_mm512_add_epi16(base, raw), _mm512_movepi16_mask(base), base, raw);
   }
 };
 
 template <bool kFloat>
 TEXTNLP_FAST_INLINE void emit(std::uint8_t* out, std::size_t element, __m512i base, __m512i residual) {
-  _mm512_storeu_si512(out + 2 * element, unordered<kFloat>(_mm512_add_epi16(ordered<kFloat>(base), residual)));
+  _mm512_storeu_si512(out + 2 * element, turned<kFloat>(_mm512_add_epi16(base, residual), base));
 }
 
 struct DenseReader {

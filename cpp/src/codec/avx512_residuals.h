@@ -31,19 +31,16 @@ struct ContextOf {
   }
 };
 
-// Sign-magnitude to ordered integers and back. With kFloat false both leave the bits alone.
+// turned() of ordered.h: value ^ 0x7fff where the top bits differ.
 template <bool kFloat>
-TEXTNLP_FAST_INLINE __m512i ordered(__m512i bits) {
-  if (!kFloat) return bits;
-  // bits ^ (sign | top)
-  return _mm512_ternarylogic_epi64(bits, _mm512_srai_epi16(bits, 15), set16(0x8000), 0x1e);
+TEXTNLP_FAST_INLINE __m512i turned(__m512i value, __m512i base) {
+  if (!kFloat) return value;
+  return _mm512_ternarylogic_epi64(value, _mm512_srai_epi16(_mm512_xor_si512(value, base), 15), set16(0x7fff), 0x78);
 }
 
 template <bool kFloat>
-TEXTNLP_FAST_INLINE __m512i unordered(__m512i value) {
-  if (!kFloat) return value;
-  // Top bit set: flip it. Else flip all.
-  return _mm512_ternarylogic_epi64(value, _mm512_srai_epi16(value, 15), set16(0x8000), 0x4b);
+TEXTNLP_FAST_INLINE __m512i residual_between(__m512i to, __m512i from) {
+  return _mm512_sub_epi16(turned<kFloat>(to, from), from);
 }
 
 // floor(log2) of every lane that is not zero.
@@ -61,15 +58,15 @@ struct Tokens {
 
 struct Tokenizer {
   __m512i direct;
-  __m512i twice_direct_1;  // first bucket token
-  __m512i shift_origin;    // 2^mantissa - direct - 1
+  __m512i first_bucket;  // direct + 1
+  __m512i shift_origin;  // 2^mantissa - direct - 1
   __m512i mantissa;
   __m128i mantissa_count;
   __m512i lead_mask;
 
   explicit Tokenizer(TokenScheme scheme)
       : direct(set16(scheme.direct)),
-        twice_direct_1(set16(2 * scheme.direct + 1)),
+        first_bucket(set16(scheme.direct + 1)),
         shift_origin(set16((1u << scheme.mantissa) - scheme.direct - 1)),
         mantissa(set16(scheme.mantissa)),
         mantissa_count(_mm_cvtsi32_si128(static_cast<int>(scheme.mantissa))),
@@ -78,27 +75,27 @@ struct Tokenizer {
   template <bool kRaw>
   TEXTNLP_FAST_INLINE Tokens operator()(__m512i residual) const {
     const __m512i size = _mm512_abs_epi16(residual);
-    const __m512i negative = _mm512_srli_epi16(residual, 15);
-    const __mmask32 bucket = _mm512_cmpgt_epu16_mask(size, direct);
-    // 0, +1, -1, +2, -2, ...: twice the size, less one for the positive.
+    const __mmask32 logarithmic = _mm512_cmpgt_epu16_mask(size, direct);
     Tokens tokens;
-    const __m512i doubled = _mm512_add_epi16(size, size);
-    tokens.token =
-        _mm512_mask_sub_epi16(doubled, _mm512_cmpgt_epi16_mask(residual, _mm512_setzero_si512()), doubled, set16(1));
     tokens.raw = _mm512_setzero_si512();
     tokens.raw_bits = _mm512_setzero_si512();
-    if (bucket == 0) return tokens;
-    const __m512i shifted = _mm512_add_epi16(size, shift_origin);
-    const __m512i low = _mm512_sub_epi16(log2_16(shifted), mantissa);
-    const __m512i lead = _mm512_and_si512(_mm512_srlv_epi16(shifted, low), lead_mask);
-    const __m512i number =
-        _mm512_add_epi16(_mm512_add_epi16(twice_direct_1, _mm512_sll_epi16(low, mantissa_count)), lead);
-    tokens.token = _mm512_mask_mov_epi16(tokens.token, bucket, number);
-    if (kRaw) {
-      const __m512i place = _mm512_andnot_si512(_mm512_sllv_epi16(set16(0xffff), low), shifted);
-      tokens.raw = _mm512_maskz_mov_epi16(bucket, _mm512_or_si512(_mm512_add_epi16(place, place), negative));
-      tokens.raw_bits = _mm512_maskz_add_epi16(bucket, low, set16(1));
+    __m512i bucket = size;
+    if (logarithmic != 0) {
+      const __m512i shifted = _mm512_add_epi16(size, shift_origin);
+      const __m512i low = _mm512_sub_epi16(log2_16(shifted), mantissa);
+      const __m512i lead = _mm512_and_si512(_mm512_srlv_epi16(shifted, low), lead_mask);
+      const __m512i number =
+          _mm512_add_epi16(_mm512_add_epi16(first_bucket, _mm512_sll_epi16(low, mantissa_count)), lead);
+      bucket = _mm512_mask_mov_epi16(bucket, logarithmic, number);
+      if (kRaw) {
+        tokens.raw = _mm512_maskz_mov_epi16(logarithmic, _mm512_andnot_si512(_mm512_sllv_epi16(set16(0xffff), low), shifted));
+        tokens.raw_bits = _mm512_maskz_mov_epi16(logarithmic, low);
+      }
     }
+    // 0, +1, -1, +2, -2, ...: twice the bucket, less one for the positive.
+    const __m512i doubled = _mm512_add_epi16(bucket, bucket);
+    tokens.token =
+        _mm512_mask_sub_epi16(doubled, _mm512_cmpgt_epi16_mask(residual, _mm512_setzero_si512()), doubled, set16(1));
     return tokens;
   }
 };

@@ -21,7 +21,7 @@ void pack_steps(const std::uint8_t* target, const std::uint8_t* base, std::size_
       const __m512i from = load16(base, step * kLanes);
       const __m512i to = load16(target, step * kLanes);
       const __m512i field = _mm512_and_si512(_mm512_srl_epi16(from, shift), mask);
-      const __m512i residual = _mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from));
+      const __m512i residual = residual_between<kFloat>(to, from);
       _mm512_storeu_si512(work.residual + packed, _mm512_maskz_compress_epi16(changed, residual));
       _mm512_storeu_si512(work.field + packed, _mm512_maskz_compress_epi16(changed, field));
       packed += static_cast<unsigned>(__builtin_popcount(changed));
@@ -157,7 +157,7 @@ void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::
     const __m512i from = load16(base, step * kLanes);
     const __m512i to = load16(target, step * kLanes);
     const Tokens tokens =
-        tokenize.template operator()<false>(_mm512_sub_epi16(ordered<kFloat>(to), ordered<kFloat>(from)));
+        tokenize.template operator()<false>(residual_between<kFloat>(to, from));
     cells.add(_mm512_or_si512(_mm512_slli_epi16(context_of(from), 6), tokens.token), counts);
   }
   cells.flush(counts);

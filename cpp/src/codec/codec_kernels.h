@@ -10,7 +10,7 @@
 namespace textnlp_fast {
 
 constexpr unsigned kMaxContexts = 32;
-constexpr unsigned kMaxTokens = 128;
+constexpr unsigned kMaxTokens = kMostTokens;
 constexpr unsigned kMaxSegments = 16;
 constexpr unsigned kMinTableLog = 8;
 constexpr unsigned kMaxTableLog = 15;

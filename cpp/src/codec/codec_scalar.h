@@ -136,11 +136,13 @@ inline Decoded delta_take(std::uint32_t state, unsigned context, const DeltaRule
 // What tokens stand for.
 struct TokenMeaning {
   std::uint64_t origin[kMaxTokens];
-  unsigned bits[kMaxTokens];  // raw
+  std::uint64_t sign[kMaxTokens];  // all ones if negative
+  unsigned bits[kMaxTokens];       // raw
 
   TokenMeaning(TokenScheme scheme, unsigned tokens) {
     for (unsigned t = 0; t < tokens; ++t) {
       origin[t] = token_origin(t, scheme);
+      sign[t] = is_negative(t) ? ~std::uint64_t{0} : 0;
       bits[t] = raw_bits_of(t, scheme);
     }
   }
@@ -153,6 +155,7 @@ inline void delta_get_step(const std::uint8_t* base, std::uint8_t* out, std::siz
                            std::uint32_t* states, Words& words) {
   unsigned bits[kLanes];
   std::uint64_t origin[kLanes];
+  std::uint64_t sign[kLanes];
   std::uint64_t raw[kLanes];
   unsigned most = 0;
   for (unsigned lane = 0; lane < lanes; ++lane) {
@@ -160,6 +163,7 @@ inline void delta_get_step(const std::uint8_t* base, std::uint8_t* out, std::siz
         delta_take<kSlots>(states[lane], context_of(load<U>(base, step + lane), rule), rule, tables);
     states[lane] = refill(decoded.state, words);
     origin[lane] = meaning.origin[decoded.token];
+    sign[lane] = meaning.sign[decoded.token];
     bits[lane] = meaning.bits[decoded.token];
     raw[lane] = 0;
     most = bits[lane] > most ? bits[lane] : most;
@@ -173,10 +177,7 @@ inline void delta_get_step(const std::uint8_t* base, std::uint8_t* out, std::siz
     }
   }
   for (unsigned lane = 0; lane < lanes; ++lane) {
-    // A direct token has no raw bits, and its residual for an origin.
-    const std::uint64_t size = origin[lane] + (raw[lane] >> 1);
-    const std::uint64_t sign = std::uint64_t{0} - (raw[lane] & 1);
-    const U residual = static_cast<U>((size ^ sign) - sign);
+    const U residual = static_cast<U>(origin[lane] + ((raw[lane] ^ sign[lane]) - sign[lane]));
     store<U>(out, step + lane, apply_residual(load<U>(base, step + lane), residual, rule.element.is_float));
   }
 }

@@ -28,15 +28,15 @@ ElementRule element_rule(Dtype dtype) {
 
 TokenScheme dense_scheme(std::size_t element_bytes) {
   switch (element_bytes) {
-    case 1: return {16, 2};
-    case 2: return {3, 2};
+    case 1: return {16, 1};
+    case 2: return {3, 1};
     case 4: return {0, 1};
     default: return {0, 0};
   }
 }
 
 TokenScheme sparse_scheme(std::size_t element_bytes) {
-  return element_bytes == 2 ? TokenScheme{2, 1} : dense_scheme(element_bytes);
+  return element_bytes == 2 ? TokenScheme{3, 0} : dense_scheme(element_bytes);
 }
 
 // The tables of a frame while they are made: counts by context, then shares, neighbours with like shares sharing one.
@@ -197,7 +197,7 @@ bool read_model(ByteReader& reader, Dtype dtype, Decoder& decoder) {
     return false;
   }
   rule.context_base = static_cast<unsigned>(context_base);
-  const unsigned limit = std::min(kMaxTokens, token_limit(rule.scheme, bits_an_element));
+  const unsigned limit = token_limit(rule.scheme, bits_an_element);
   BitReader bits(reader.at, static_cast<std::size_t>(reader.end - reader.at));
   std::memset(decoder.freq, 0, sizeof decoder.freq);
   for (unsigned c = 0; c < rule.contexts; ++c) {

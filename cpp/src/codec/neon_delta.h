@@ -9,20 +9,12 @@ namespace neon {
 
 TEXTNLP_FAST_INLINE uint16x8_t set16(unsigned value) { return vdupq_n_u16(static_cast<std::uint16_t>(value)); }
 
-// Sign-magnitude to ordered integers and back. With kFloat false both leave the bits alone.
+// turned() of ordered.h: value ^ 0x7fff where the top bits differ.
 template <bool kFloat>
-TEXTNLP_FAST_INLINE uint16x8_t ordered(uint16x8_t bits) {
-  if (!kFloat) return bits;
-  const uint16x8_t sign = vreinterpretq_u16_s16(vshrq_n_s16(vreinterpretq_s16_u16(bits), 15));
-  return veorq_u16(bits, vorrq_u16(sign, set16(0x8000)));
-}
-
-template <bool kFloat>
-TEXTNLP_FAST_INLINE uint16x8_t unordered(uint16x8_t value) {
+TEXTNLP_FAST_INLINE uint16x8_t turned(uint16x8_t value, uint16x8_t base) {
   if (!kFloat) return value;
-  // Top bit set: flip it. Else flip all.
-  const uint16x8_t clear = vcgezq_s16(vreinterpretq_s16_u16(value));
-  return veorq_u16(value, vorrq_u16(clear, set16(0x8000)));
+  const uint16x8_t crossed = vcltzq_s16(vreinterpretq_s16_u16(veorq_u16(value, base)));
+  return veorq_u16(value, vandq_u16(crossed, set16(0x7fff)));
 }
 
 struct FieldOf {
@@ -185,9 +177,8 @@ struct ResidualOf {
       const uint16x8_t carried = vshlq_u16(state_high, vaddq_s16(down, vdupq_n_s16(16)));
       lanes.low.part[r] = vorrq_u16(vshlq_u16(state_low, down), carried);
       lanes.high.part[r] = vshlq_u16(state_high, down);
-      const uint16x8_t size = vaddq_u16(residual.part[r], vshrq_n_u16(raw, 1));
-      const uint16x8_t negative = vtstq_u16(raw, set16(1));
-      residual.part[r] = vsubq_u16(veorq_u16(size, negative), negative);
+      const uint16x8_t negative = vcltzq_s16(vreinterpretq_s16_u16(residual.part[r]));
+      residual.part[r] = vaddq_u16(residual.part[r], vsubq_u16(veorq_u16(raw, negative), negative));
     }
     refill(lanes, stream);
     return residual;
@@ -204,7 +195,7 @@ template <bool kFloat>
 TEXTNLP_FAST_INLINE void emit(std::uint8_t* out, std::size_t element, const Words& base, const Words& residual) {
   Words target;
   for (unsigned r = 0; r < kRegisters; ++r) {
-    target.part[r] = unordered<kFloat>(vaddq_u16(ordered<kFloat>(base.part[r]), residual.part[r]));
+    target.part[r] = turned<kFloat>(vaddq_u16(base.part[r], residual.part[r]), base.part[r]);
   }
   store_elements(out, element, target);
 }

@@ -1,5 +1,5 @@
-// The residual: floats mapped to integers in the order of their values, subtracted, wrapped. Bits are compared, never
-// values, so NaN payloads, infinities and -0 survive. Shared with the CUDA twin: plain arithmetic only.
+// Floats as integers in the order of their values, and residuals between them. Bits are compared, never values, so NaN
+// payloads, infinities and -0 survive. Shared with the CUDA twin: plain arithmetic only.
 #pragma once
 #include <cstdint>
 
@@ -34,14 +34,23 @@ TEXTNLP_FAST_HD inline U from_ordered(U ordered) {
   return static_cast<U>((ordered & top) != 0 ? ordered ^ top : ~ordered);
 }
 
+// What turns a number's distance from zero around where zero was crossed: all bits but the sign, if the signs differ.
+template <class U>
+TEXTNLP_FAST_HD inline U turned(U value, U base, bool is_float) {
+  const U top = static_cast<U>(U{1} << (sizeof(U) * 8 - 1));
+  const bool crossed = is_float && ((value ^ base) & top) != 0;
+  return static_cast<U>(crossed ? value ^ static_cast<U>(top - 1) : value);
+}
+
+// The residual counts ULPs away from zero: an update moves sizes more evenly than values.
 template <class U>
 TEXTNLP_FAST_HD inline U residual_of(U target, U base, bool is_float) {
-  return static_cast<U>(is_float ? to_ordered(target) - to_ordered(base) : target - base);
+  return static_cast<U>(turned(target, base, is_float) - base);
 }
 
 template <class U>
 TEXTNLP_FAST_HD inline U apply_residual(U base, U residual, bool is_float) {
-  return is_float ? from_ordered(static_cast<U>(to_ordered(base) + residual)) : static_cast<U>(base + residual);
+  return turned(static_cast<U>(base + residual), base, is_float);
 }
 
 template <class U>
