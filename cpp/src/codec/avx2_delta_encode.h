@@ -217,7 +217,7 @@ void histogram_sparse(const std::uint8_t* target, const std::uint8_t* base, std:
 }
 
 bool fits(unsigned element_size, const DeltaRule& rule) {
-  return element_size == 2 && rule.element.context_mask <= kMostContextMask && rule.scheme.mantissa >= 1 &&
+  return element_size == 2 && rule.element.context_mask <= kMostContextMask &&
          token_of<std::uint16_t>(0x8000, rule.scheme).token < 1u << Cells::kTokenBits;
 }
 

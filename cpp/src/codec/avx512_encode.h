@@ -51,8 +51,7 @@ void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const De
   encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
     const __m512i from = load16(base, at);
     const __m512i to = load16(target, at);
-    const Tokens tokens =
-        tokenize.template operator()<true>(residual_between<kFloat>(to, from));
+    const Tokens tokens = tokenize.template operator()<true>(residual_between<kFloat>(to, from));
     const Symbols coded =
         gather_symbols(tables.symbols[0], _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
     put_raw(lanes, tokens, words);

@@ -88,7 +88,8 @@ struct Tokenizer {
           _mm512_add_epi16(_mm512_add_epi16(first_bucket, _mm512_sll_epi16(low, mantissa_count)), lead);
       bucket = _mm512_mask_mov_epi16(bucket, logarithmic, number);
       if (kRaw) {
-        tokens.raw = _mm512_maskz_mov_epi16(logarithmic, _mm512_andnot_si512(_mm512_sllv_epi16(set16(0xffff), low), shifted));
+        tokens.raw =
+            _mm512_maskz_mov_epi16(logarithmic, _mm512_andnot_si512(_mm512_sllv_epi16(set16(0xffff), low), shifted));
         tokens.raw_bits = _mm512_maskz_mov_epi16(logarithmic, low);
       }
     }

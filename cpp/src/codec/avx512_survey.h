@@ -156,8 +156,7 @@ void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::
   for (std::size_t step = 0; step < steps; ++step) {
     const __m512i from = load16(base, step * kLanes);
     const __m512i to = load16(target, step * kLanes);
-    const Tokens tokens =
-        tokenize.template operator()<false>(residual_between<kFloat>(to, from));
+    const Tokens tokens = tokenize.template operator()<false>(residual_between<kFloat>(to, from));
     cells.add(_mm512_or_si512(_mm512_slli_epi16(context_of(from), 6), tokens.token), counts);
   }
   cells.flush(counts);
