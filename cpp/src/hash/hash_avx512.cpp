@@ -55,11 +55,11 @@ struct Lanes16 {
     m[2] = _mm512_unpacklo_epi64(high01, high23);
     m[3] = _mm512_unpackhi_epi64(high01, high23);
   }
-  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, std::size_t at, Reg* m) {
-    load_quarter(lanes, at, m);
-    load_quarter(lanes, at + 16, m + 4);
-    load_quarter(lanes, at + 32, m + 8);
-    load_quarter(lanes, at + 48, m + 12);
+  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, Reg* m) {
+    load_quarter(lanes, 0, m);
+    load_quarter(lanes, 16, m + 4);
+    load_quarter(lanes, 32, m + 8);
+    load_quarter(lanes, 48, m + 12);
   }
 
   [[gnu::always_inline]] static void store_half(const Reg* h, std::uint8_t* out) {
@@ -118,28 +118,25 @@ struct Rows : RowsBase {
   };
 };
 
-void hash_many(const HashNode& node, const std::uint8_t* inputs, std::size_t blocks, std::size_t count,
-               std::uint64_t counter, std::uint64_t counter_step, std::uint8_t* out) noexcept {
+void hash_each(const HashNode& node, const HashInput* inputs, std::size_t count) noexcept {
   while (count > 0) {
     std::size_t taken = 1;
     if (count > 8) {
       taken = count < 16 ? count : 16;
-      hash_lanes<Lanes16>(node, inputs, blocks, taken, counter, counter_step, out);
+      hash_lanes<Lanes16>(node, inputs, taken, count - taken);
     } else if (count > 1) {
       taken = count;
-      hash_lanes<Lanes8>(node, inputs, blocks, taken, counter, counter_step, out);
+      hash_lanes<Lanes8>(node, inputs, taken, 0);
     } else {
-      hash_one_rows<Rows>(node, inputs, blocks * kBlockBytes, counter, out);
+      hash_input<Rows>(node, *inputs);
     }
-    inputs += taken * blocks * kBlockBytes;
-    out += taken * kValueBytes;
-    counter += taken * counter_step;
+    inputs += taken;
     count -= taken;
   }
 }
 
 }  // namespace
 
-const HashKernels hash_kernels_avx512 = {"avx512", hash_one_rows<Rows>, hash_many};
+const HashKernels hash_kernels_avx512 = {"avx512", hash_one_rows<Rows>, hash_each};
 
 }  // namespace textnlp_fast

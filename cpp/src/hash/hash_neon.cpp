@@ -38,9 +38,9 @@ struct Lanes4 : Words4 {
     out[2] = upper(pair01.val[0], pair23.val[0]);
     out[3] = upper(pair01.val[1], pair23.val[1]);
   }
-  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, std::size_t at, Reg* m) {
+  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, Reg* m) {
     for (std::size_t quarter = 0; quarter < 4; ++quarter) {
-      const std::size_t from = at + 16 * quarter;
+      const std::size_t from = 16 * quarter;
       transpose(bytes(lanes[0] + from), bytes(lanes[1] + from), bytes(lanes[2] + from), bytes(lanes[3] + from),
                 m + 4 * quarter);
     }
@@ -90,24 +90,21 @@ struct Rows : Words4 {
   };
 };
 
-void hash_many(const HashNode& node, const std::uint8_t* inputs, std::size_t blocks, std::size_t count,
-               std::uint64_t counter, std::uint64_t counter_step, std::uint8_t* out) noexcept {
+void hash_each(const HashNode& node, const HashInput* inputs, std::size_t count) noexcept {
   while (count > 0) {
     const std::size_t taken = count < Lanes4::kLanes ? count : Lanes4::kLanes;
     if (taken == 1) {
-      hash_one_rows<Rows>(node, inputs, blocks * kBlockBytes, counter, out);
+      hash_input<Rows>(node, *inputs);
     } else {
-      hash_lanes<Lanes4>(node, inputs, blocks, taken, counter, counter_step, out);
+      hash_lanes<Lanes4>(node, inputs, taken, count - taken);
     }
-    inputs += taken * blocks * kBlockBytes;
-    out += taken * kValueBytes;
-    counter += taken * counter_step;
+    inputs += taken;
     count -= taken;
   }
 }
 
 }  // namespace
 
-const HashKernels hash_kernels_neon = {"neon", hash_one_rows<Rows>, hash_many};
+const HashKernels hash_kernels_neon = {"neon", hash_one_rows<Rows>, hash_each};
 
 }  // namespace textnlp_fast

@@ -36,11 +36,11 @@ struct Lanes8Base {
     m[2] = _mm256_unpacklo_epi64(high01, high23);
     m[3] = _mm256_unpackhi_epi64(high01, high23);
   }
-  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, std::size_t at, Reg* m) {
-    load_quarter(lanes, at, m);
-    load_quarter(lanes, at + 16, m + 4);
-    load_quarter(lanes, at + 32, m + 8);
-    load_quarter(lanes, at + 48, m + 12);
+  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, Reg* m) {
+    load_quarter(lanes, 0, m);
+    load_quarter(lanes, 16, m + 4);
+    load_quarter(lanes, 32, m + 8);
+    load_quarter(lanes, 48, m + 12);
   }
 
   static void store_half(const Reg* h, std::uint8_t* out) {
