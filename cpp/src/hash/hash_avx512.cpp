@@ -55,30 +55,30 @@ struct Lanes16 {
     m[2] = _mm512_unpacklo_epi64(high01, high23);
     m[3] = _mm512_unpackhi_epi64(high01, high23);
   }
-  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, Reg* m) {
-    load_quarter(lanes, 0, m);
-    load_quarter(lanes, 16, m + 4);
-    load_quarter(lanes, 32, m + 8);
-    load_quarter(lanes, 48, m + 12);
+  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, std::size_t at, Reg* m) {
+    load_quarter(lanes, at, m);
+    load_quarter(lanes, at + 16, m + 4);
+    load_quarter(lanes, at + 32, m + 8);
+    load_quarter(lanes, at + 48, m + 12);
   }
 
-  [[gnu::always_inline]] static void store_half(const Reg* h, std::uint8_t* out) {
+  [[gnu::always_inline]] static void store_half(const Reg* h, std::uint8_t* const* out, std::size_t at) {
     const Reg low01 = _mm512_unpacklo_epi32(h[0], h[1]), high01 = _mm512_unpackhi_epi32(h[0], h[1]);
     const Reg low23 = _mm512_unpacklo_epi32(h[2], h[3]), high23 = _mm512_unpackhi_epi32(h[2], h[3]);
-    store_quarters(_mm512_unpacklo_epi64(low01, low23), out);
-    store_quarters(_mm512_unpackhi_epi64(low01, low23), out + kValueBytes);
-    store_quarters(_mm512_unpacklo_epi64(high01, high23), out + 2 * kValueBytes);
-    store_quarters(_mm512_unpackhi_epi64(high01, high23), out + 3 * kValueBytes);
+    store_quarters(_mm512_unpacklo_epi64(low01, low23), out, at);
+    store_quarters(_mm512_unpackhi_epi64(low01, low23), out + 1, at);
+    store_quarters(_mm512_unpacklo_epi64(high01, high23), out + 2, at);
+    store_quarters(_mm512_unpackhi_epi64(high01, high23), out + 3, at);
   }
-  [[gnu::always_inline]] static void store_quarters(Reg x, std::uint8_t* out) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_castsi512_si128(x));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 4 * kValueBytes), _mm512_extracti32x4_epi32(x, 1));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 8 * kValueBytes), _mm512_extracti32x4_epi32(x, 2));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 12 * kValueBytes), _mm512_extracti32x4_epi32(x, 3));
+  [[gnu::always_inline]] static void store_quarters(Reg x, std::uint8_t* const* out, std::size_t at) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[0] + at), _mm512_castsi512_si128(x));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[4] + at), _mm512_extracti32x4_epi32(x, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[8] + at), _mm512_extracti32x4_epi32(x, 2));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[12] + at), _mm512_extracti32x4_epi32(x, 3));
   }
-  [[gnu::always_inline]] static void store_values(const Reg* h, std::uint8_t* out) {
-    store_half(h, out);
-    store_half(h + 4, out + 16);
+  [[gnu::always_inline]] static void store_values(const Reg* h, std::uint8_t* const* outs) {
+    store_half(h, outs, 0);
+    store_half(h + 4, outs, 16);
   }
 };
 

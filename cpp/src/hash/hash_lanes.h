@@ -5,8 +5,8 @@
 //   Reg, kLanes
 //   kChains                          quarter-rounds that run in step: four where registers allow, two in sixteen
 //   splat(word), load(words), add, exclusive_or, rotate16, rotate12, rotate8, rotate7 (to the right)
-//   load_message(lanes, m)           m[w] = word w of the block at lanes[i], for all lanes i
-//   store_values(h, out)             the transposed way back: 32 bytes for each lane
+//   load_message(lanes, offset, m)   m[w] = word w of the block at lanes[i] + offset, for all lanes i
+//   store_values(h, outs)            the transposed way back: 32 bytes of lane i at outs[i]
 //   prefetch(address)                to be inlined always: GCC drops calls of a function that does nothing but this
 #pragma once
 #include <cstring>
@@ -54,52 +54,61 @@ template <class V, int kRound>
 // What a lane reads when its input has ended before others have; its value was taken then.
 constexpr std::uint8_t kZeroBlock[kBlockBytes] = {};
 
-// Where the lanes of one call stand: the block that each reads next, its length and its flags.
+// A pointer that is `begin` bytes before `block`, so that all lanes can read at one offset.
+inline const std::uint8_t* back_from(const std::uint8_t* block, std::size_t begin) noexcept {
+  return reinterpret_cast<const std::uint8_t*>(reinterpret_cast<std::uintptr_t>(block) - begin);
+}
+
+// Where the lanes of one call stand: the input of each; of the block they are at, the length and the flags; and where
+// the value goes behind it.
 template <std::size_t kLanes>
 struct LaneState {
-  const std::uint8_t* at[kLanes];
+  const std::uint8_t* start[kLanes];
+  std::uint8_t* out[kLanes];
   alignas(64) std::uint32_t length[kLanes];
   alignas(64) std::uint32_t flags[kLanes];
   alignas(64) std::uint8_t padded[kLanes][kBlockBytes];  // last blocks that are not whole
-  bool ends[kLanes];                                     // this block is the input's last
+  std::uint8_t dropped[kValueBytes];                     // values of lanes that go on, or have no input
 
-  // Sets up block number `block`, at which some inputs end; `all` are the flags of every block of that number. Returns
-  // whether any input goes on.
-  bool end_some(const HashNode& node, const HashInput* const* inputs, std::size_t block, std::uint32_t all) noexcept {
+  // Sets up block number `block`, at which some of the inputs end; `all` are the flags of every block of that number.
+  // Returns whether any input goes on.
+  [[gnu::noinline]] bool end_some(const HashNode& node, const HashInput* inputs, std::size_t count, std::size_t block,
+                                  std::uint32_t all) noexcept {
     const std::size_t begin = block * kBlockBytes;
     bool more = false;
     for (std::size_t i = 0; i < kLanes; ++i) {
-      const HashInput& input = *inputs[i];
+      const HashInput& input = inputs[i < count ? i : count - 1];
       length[i] = kBlockBytes;
       flags[i] = all;
-      ends[i] = false;
+      out[i] = dropped;
       if (begin >= input.size_bytes && block > 0) {
-        at[i] = kZeroBlock;
+        start[i] = back_from(kZeroBlock, begin);
         continue;
       }
-      at[i] = input.bytes + begin;
       const std::size_t left = input.size_bytes - begin;
       if (left > kBlockBytes) {
         more = true;
         continue;
       }
-      ends[i] = true;
       flags[i] = all | node.last_flags | input.last_flags;
+      if (i < count) out[i] = input.out;
       if (left == kBlockBytes) continue;
       length[i] = static_cast<std::uint32_t>(left);
       std::memset(padded[i], 0, kBlockBytes);
-      if (left > 0) std::memcpy(padded[i], at[i], left);
-      at[i] = padded[i];
+      if (left > 0) std::memcpy(padded[i], input.bytes + begin, left);
+      start[i] = back_from(padded[i], begin);
     }
     return more;
   }
 
   // The same where all inputs end, each with a whole block.
-  void end_all(const HashNode& node, const HashInput* const* inputs, std::uint32_t all) noexcept {
+  [[gnu::always_inline]] void end_all(const HashNode& node, const HashInput* inputs, std::size_t count,
+                                      std::uint32_t all) noexcept {
     for (std::size_t i = 0; i < kLanes; ++i) {
+      const HashInput& input = inputs[i < count ? i : count - 1];
       length[i] = kBlockBytes;
-      flags[i] = all | node.last_flags | inputs[i]->last_flags;
-      ends[i] = true;
+      flags[i] = all | node.last_flags | input.last_flags;
+      out[i] = i < count ? input.out : dropped;
     }
   }
 };
@@ -112,8 +121,6 @@ template <class V>
 
 template <class V>
 [[gnu::always_inline]] inline void compress_lanes(typename V::Reg (&v)[16], const typename V::Reg* m) {
-  v[8] = V::splat(kInitial[0]), v[9] = V::splat(kInitial[1]);
-  v[10] = V::splat(kInitial[2]), v[11] = V::splat(kInitial[3]);
   mix_round<V, 0>(v, m);
   mix_round<V, 1>(v, m);
   mix_round<V, 2>(v, m);
@@ -134,19 +141,18 @@ void hash_lanes(const HashNode& node, const HashInput* inputs, std::size_t count
   using Reg = typename V::Reg;
   constexpr std::size_t lanes = V::kLanes;
   LaneState<lanes> state;
-  const HashInput* lane[lanes];
   alignas(64) std::uint32_t low[lanes];
   alignas(64) std::uint32_t high[lanes];
   const std::uint32_t size_bytes = inputs->size_bytes;
   std::uint32_t shortest = size_bytes;
   bool even = size_bytes > 0 && size_bytes % kBlockBytes == 0;
   for (std::size_t i = 0; i < lanes; ++i) {
-    lane[i] = inputs + (i < count ? i : count - 1);
-    state.at[i] = lane[i]->bytes;
-    low[i] = static_cast<std::uint32_t>(lane[i]->counter);
-    high[i] = static_cast<std::uint32_t>(lane[i]->counter >> 32);
-    even = even && lane[i]->size_bytes == size_bytes;
-    if (lane[i]->size_bytes < shortest) shortest = lane[i]->size_bytes;
+    const HashInput& input = inputs[i < count ? i : count - 1];
+    state.start[i] = input.bytes;
+    low[i] = static_cast<std::uint32_t>(input.counter);
+    high[i] = static_cast<std::uint32_t>(input.counter >> 32);
+    even = even & (input.size_bytes == size_bytes);
+    shortest = input.size_bytes < shortest ? input.size_bytes : shortest;
   }
   Reg v[16];
   start_lanes<V>(v, node.key);
@@ -154,20 +160,10 @@ void hash_lanes(const HashNode& node, const HashInput* inputs, std::size_t count
   for (std::size_t block = 0; more; ++block) {
     const std::uint32_t all = node.flags | (block == 0 ? node.first_flags : 0);
     const bool ends = (block + 1) * kBlockBytes >= shortest;
-    if (!ends) {
-      v[14] = V::splat(kBlockBytes), v[15] = V::splat(all);
-    } else {
-      if (even) {
-        state.end_all(node, lane, all);
-        more = false;
-      } else {
-        more = state.end_some(node, lane, block, all);
-      }
-      v[14] = V::load(state.length), v[15] = V::load(state.flags);
-    }
+    if (ends) more = !even && state.end_some(node, inputs, count, block, all);
+    if (ends && even) state.end_all(node, inputs, count, all);
     Reg m[16];
-    V::load_message(state.at, m);
-    for (std::size_t i = 0; i < lanes; ++i) state.at[i] += kBlockBytes;
+    V::load_message(state.start, block * kBlockBytes, m);
     // The next group's bytes, input by input: the processor's own prefetching loses track of sixteen streams a kilobyte
     // apart. Behind the last input the guess is that memory goes on; a prefetch may ask for what is not ours.
     const std::size_t wanted = lanes + block * lanes / kChunkBlocks;
@@ -177,14 +173,13 @@ void hash_lanes(const HashNode& node, const HashInput* inputs, std::size_t count
     for (std::size_t i = 0; i < lanes; ++i) {
       V::prefetch(reinterpret_cast<const void*>(next + i * kBlockBytes));
     }
+    v[8] = V::splat(kInitial[0]), v[9] = V::splat(kInitial[1]);
+    v[10] = V::splat(kInitial[2]), v[11] = V::splat(kInitial[3]);
     v[12] = V::load(low), v[13] = V::load(high);
+    v[14] = V::splat(kBlockBytes), v[15] = V::splat(all);
+    if (ends) v[14] = V::load(state.length), v[15] = V::load(state.flags);
     compress_lanes<V>(v, m);
-    if (!ends) continue;
-    alignas(64) std::uint8_t values[lanes * kValueBytes];
-    V::store_values(v, values);
-    for (std::size_t i = 0; i < count; ++i) {
-      if (state.ends[i]) std::memcpy(inputs[i].out, values + i * kValueBytes, kValueBytes);
-    }
+    if (ends) V::store_values(v, state.out);
   }
 }
 

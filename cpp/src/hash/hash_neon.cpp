@@ -38,20 +38,20 @@ struct Lanes4 : Words4 {
     out[2] = upper(pair01.val[0], pair23.val[0]);
     out[3] = upper(pair01.val[1], pair23.val[1]);
   }
-  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, Reg* m) {
+  [[gnu::always_inline]] static void load_message(const std::uint8_t* const* lanes, std::size_t at, Reg* m) {
     for (std::size_t quarter = 0; quarter < 4; ++quarter) {
-      const std::size_t from = 16 * quarter;
+      const std::size_t from = at + 16 * quarter;
       transpose(bytes(lanes[0] + from), bytes(lanes[1] + from), bytes(lanes[2] + from), bytes(lanes[3] + from),
                 m + 4 * quarter);
     }
   }
-  static void store_values(const Reg* h, std::uint8_t* out) {
+  static void store_values(const Reg* h, std::uint8_t* const* outs) {
     Reg words[8];
     transpose(h[0], h[1], h[2], h[3], words);
     transpose(h[4], h[5], h[6], h[7], words + 4);
     for (std::size_t i = 0; i < 4; ++i) {
-      vst1q_u8(out + i * kValueBytes, vreinterpretq_u8_u32(words[i]));
-      vst1q_u8(out + i * kValueBytes + 16, vreinterpretq_u8_u32(words[i + 4]));
+      vst1q_u8(outs[i], vreinterpretq_u8_u32(words[i]));
+      vst1q_u8(outs[i] + 16, vreinterpretq_u8_u32(words[i + 4]));
     }
   }
 };
