@@ -95,9 +95,9 @@ Digests spans(const py::handle& data, const py::handle& ends, const py::object& 
   Status status;
   {
     const py::gil_scoped_release release;
-    status = secret ? blake3_keyed_spans(*secret, buffer.data(), buffer.size(), offsets.data(), offsets.size(), out,
-                                         threads)
-                    : blake3_spans(buffer.data(), buffer.size(), offsets.data(), offsets.size(), out, threads);
+    status =
+        secret ? blake3_keyed_spans(*secret, buffer.data(), buffer.size(), offsets.data(), offsets.size(), out, threads)
+               : blake3_spans(buffer.data(), buffer.size(), offsets.data(), offsets.size(), out, threads);
   }
   raise_if_failed(status);
   return result;

@@ -59,29 +59,47 @@ inline const std::uint8_t* back_from(const std::uint8_t* block, std::size_t begi
   return reinterpret_cast<const std::uint8_t*>(reinterpret_cast<std::uintptr_t>(block) - begin);
 }
 
-// Where the lanes of one call stand: the input of each; of the block they are at, the length and the flags; and where
-// the value goes behind it.
+// The inputs of one call, a lane each. Lanes without an input repeat the last one; their values are dropped.
 template <std::size_t kLanes>
 struct LaneState {
   const std::uint8_t* start[kLanes];
-  std::uint8_t* out[kLanes];
+  alignas(64) std::uint32_t low[kLanes];  // of the counters
+  alignas(64) std::uint32_t high[kLanes];
+  // Of the block at which inputs end: the length, the flags that only an end has, and where the value goes.
   alignas(64) std::uint32_t length[kLanes];
   alignas(64) std::uint32_t flags[kLanes];
+  std::uint8_t* out[kLanes];
   alignas(64) std::uint8_t padded[kLanes][kBlockBytes];  // last blocks that are not whole
-  std::uint8_t dropped[kValueBytes];                     // values of lanes that go on, or have no input
+  std::uint8_t dropped[kValueBytes];
 
-  // Sets up block number `block`, at which some of the inputs end; `all` are the flags of every block of that number.
-  // Returns whether any input goes on.
-  [[gnu::noinline]] bool end_some(const HashNode& node, const HashInput* inputs, std::size_t count, std::size_t block,
-                                  std::uint32_t all) noexcept {
+  // Returns whether all inputs are the same number of whole blocks; `length`, `flags` and `out` are then those of the
+  // last.
+  bool begin(const HashNode& node, const HashInput* inputs, std::size_t count) noexcept {
+    const std::uint32_t size_bytes = inputs->size_bytes;
+    std::uint32_t differing = size_bytes == 0 ? 1 : size_bytes % kBlockBytes;
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      const HashInput& input = inputs[i < count ? i : count - 1];
+      differing |= input.size_bytes ^ size_bytes;
+      start[i] = input.bytes;
+      low[i] = static_cast<std::uint32_t>(input.counter);
+      high[i] = static_cast<std::uint32_t>(input.counter >> 32);
+      length[i] = kBlockBytes;
+      flags[i] = node.last_flags | input.last_flags;
+      out[i] = i < count ? input.out : dropped;
+    }
+    return differing == 0;
+  }
+
+  // Sets up block number `block` of inputs that differ in size. Returns whether any of them goes on behind it.
+  bool step(const HashNode& node, const HashInput* inputs, std::size_t count, std::size_t block) noexcept {
     const std::size_t begin = block * kBlockBytes;
     bool more = false;
     for (std::size_t i = 0; i < kLanes; ++i) {
       const HashInput& input = inputs[i < count ? i : count - 1];
       length[i] = kBlockBytes;
-      flags[i] = all;
+      flags[i] = 0;
       out[i] = dropped;
-      if (begin >= input.size_bytes && block > 0) {
+      if (block > 0 && begin >= input.size_bytes) {
         start[i] = back_from(kZeroBlock, begin);
         continue;
       }
@@ -90,7 +108,7 @@ struct LaneState {
         more = true;
         continue;
       }
-      flags[i] = all | node.last_flags | input.last_flags;
+      flags[i] = node.last_flags | input.last_flags;
       if (i < count) out[i] = input.out;
       if (left == kBlockBytes) continue;
       length[i] = static_cast<std::uint32_t>(left);
@@ -100,17 +118,6 @@ struct LaneState {
     }
     return more;
   }
-
-  // The same where all inputs end, each with a whole block.
-  [[gnu::always_inline]] void end_all(const HashNode& node, const HashInput* inputs, std::size_t count,
-                                      std::uint32_t all) noexcept {
-    for (std::size_t i = 0; i < kLanes; ++i) {
-      const HashInput& input = inputs[i < count ? i : count - 1];
-      length[i] = kBlockBytes;
-      flags[i] = all | node.last_flags | input.last_flags;
-      out[i] = i < count ? input.out : dropped;
-    }
-  }
 };
 
 template <class V>
@@ -119,8 +126,13 @@ template <class V>
   v[4] = V::splat(key[4]), v[5] = V::splat(key[5]), v[6] = V::splat(key[6]), v[7] = V::splat(key[7]);
 }
 
+// v[14] and v[15] are set.
 template <class V>
-[[gnu::always_inline]] inline void compress_lanes(typename V::Reg (&v)[16], const typename V::Reg* m) {
+[[gnu::always_inline]] inline void compress_lanes(typename V::Reg (&v)[16], const typename V::Reg* m,
+                                                  const LaneState<V::kLanes>& state) {
+  v[8] = V::splat(kInitial[0]), v[9] = V::splat(kInitial[1]);
+  v[10] = V::splat(kInitial[2]), v[11] = V::splat(kInitial[3]);
+  v[12] = V::load(state.low), v[13] = V::load(state.high);
   mix_round<V, 0>(v, m);
   mix_round<V, 1>(v, m);
   mix_round<V, 2>(v, m);
@@ -134,53 +146,62 @@ template <class V>
   v[6] = V::exclusive_or(v[6], v[14]), v[7] = V::exclusive_or(v[7], v[15]);
 }
 
-// Hashes `count` (1 to V::kLanes) inputs of any sizes. Lanes without an input repeat the last one; their values are
-// dropped. `behind` more inputs follow these in the list: their bytes are asked for while these are hashed.
+// Inputs of `blocks` whole blocks each. `next` are the inputs of the next group.
 template <class V>
-void hash_lanes(const HashNode& node, const HashInput* inputs, std::size_t count, std::size_t behind) noexcept {
+[[gnu::always_inline]] inline void hash_even(const HashNode& node, LaneState<V::kLanes>& state, std::size_t blocks,
+                                             const HashInput* next, std::size_t next_count) {
   using Reg = typename V::Reg;
   constexpr std::size_t lanes = V::kLanes;
-  LaneState<lanes> state;
-  alignas(64) std::uint32_t low[lanes];
-  alignas(64) std::uint32_t high[lanes];
-  const std::uint32_t size_bytes = inputs->size_bytes;
-  std::uint32_t shortest = size_bytes;
-  bool even = size_bytes > 0 && size_bytes % kBlockBytes == 0;
-  for (std::size_t i = 0; i < lanes; ++i) {
-    const HashInput& input = inputs[i < count ? i : count - 1];
-    state.start[i] = input.bytes;
-    low[i] = static_cast<std::uint32_t>(input.counter);
-    high[i] = static_cast<std::uint32_t>(input.counter >> 32);
-    even = even & (input.size_bytes == size_bytes);
-    shortest = input.size_bytes < shortest ? input.size_bytes : shortest;
-  }
   Reg v[16];
   start_lanes<V>(v, node.key);
-  bool more = true;
-  for (std::size_t block = 0; more; ++block) {
-    const std::uint32_t all = node.flags | (block == 0 ? node.first_flags : 0);
-    const bool ends = (block + 1) * kBlockBytes >= shortest;
-    if (ends) more = !even && state.end_some(node, inputs, count, block, all);
-    if (ends && even) state.end_all(node, inputs, count, all);
+  for (std::size_t block = 0; block < blocks; ++block) {
     Reg m[16];
     V::load_message(state.start, block * kBlockBytes, m);
     // The next group's bytes, input by input: the processor's own prefetching loses track of sixteen streams a kilobyte
     // apart. Behind the last input the guess is that memory goes on; a prefetch may ask for what is not ours.
-    const std::size_t wanted = lanes + block * lanes / kChunkBlocks;
-    const std::size_t known = wanted < count + behind ? wanted : count + behind - 1;
-    const std::uintptr_t next = reinterpret_cast<std::uintptr_t>(inputs[known].bytes) +
-                                (wanted - known) * kChunkBytes + block * lanes % kChunkBlocks * kBlockBytes;
+    const std::size_t wanted = block * lanes / kChunkBlocks;
+    const std::size_t known = wanted < next_count ? wanted : next_count - 1;
+    const std::uintptr_t ahead = reinterpret_cast<std::uintptr_t>(next[known].bytes) + (wanted - known) * kChunkBytes +
+                                 block * lanes % kChunkBlocks * kBlockBytes;
     for (std::size_t i = 0; i < lanes; ++i) {
-      V::prefetch(reinterpret_cast<const void*>(next + i * kBlockBytes));
+      V::prefetch(reinterpret_cast<const void*>(ahead + i * kBlockBytes));
     }
-    v[8] = V::splat(kInitial[0]), v[9] = V::splat(kInitial[1]);
-    v[10] = V::splat(kInitial[2]), v[11] = V::splat(kInitial[3]);
-    v[12] = V::load(low), v[13] = V::load(high);
-    v[14] = V::splat(kBlockBytes), v[15] = V::splat(all);
-    if (ends) v[14] = V::load(state.length), v[15] = V::load(state.flags);
-    compress_lanes<V>(v, m);
-    if (ends) V::store_values(v, state.out);
+    const std::uint32_t flags = node.flags | (block == 0 ? node.first_flags : 0);
+    v[14] = V::splat(kBlockBytes), v[15] = V::splat(flags);
+    if (block + 1 == blocks) v[15] = V::exclusive_or(v[15], V::load(state.flags));
+    compress_lanes<V>(v, m, state);
   }
+  V::store_values(v, state.out);
+}
+
+template <class V>
+[[gnu::always_inline]] inline void hash_uneven(const HashNode& node, LaneState<V::kLanes>& state,
+                                               const HashInput* inputs, std::size_t count) {
+  using Reg = typename V::Reg;
+  Reg v[16];
+  start_lanes<V>(v, node.key);
+  bool more = true;
+  for (std::size_t block = 0; more; ++block) {
+    more = state.step(node, inputs, count, block);
+    Reg m[16];
+    V::load_message(state.start, block * kBlockBytes, m);
+    const std::uint32_t flags = node.flags | (block == 0 ? node.first_flags : 0);
+    v[14] = V::load(state.length), v[15] = V::exclusive_or(V::splat(flags), V::load(state.flags));
+    compress_lanes<V>(v, m, state);
+    V::store_values(v, state.out);
+  }
+}
+
+// Hashes `count` (1 to V::kLanes) inputs of any sizes; `behind` more follow them in the list.
+template <class V>
+void hash_lanes(const HashNode& node, const HashInput* inputs, std::size_t count, std::size_t behind) noexcept {
+  LaneState<V::kLanes> state;
+  if (!state.begin(node, inputs, count)) {
+    hash_uneven<V>(node, state, inputs, count);
+    return;
+  }
+  const std::size_t next_count = behind > 0 ? behind : 1;
+  hash_even<V>(node, state, inputs->size_bytes / kBlockBytes, inputs + (behind > 0 ? count : count - 1), next_count);
 }
 
 }  // namespace

@@ -229,10 +229,9 @@ Status blake3_keyed_spans(const Digest& key, const void* data, std::size_t size_
                           std::size_t count, Digest* digests, unsigned threads) {
   std::uint32_t words[8];
   std::memcpy(words, key.data(), sizeof words);
-  return hash_spans(words, kKeyed, {static_cast<const std::uint8_t*>(data), ends}, size_bytes, count, digests, threads,
-                    [&key, threads](const Span& span) {
-                      return blake3_keyed(key, span.bytes, span.size_bytes, threads);
-                    });
+  return hash_spans(
+      words, kKeyed, {static_cast<const std::uint8_t*>(data), ends}, size_bytes, count, digests, threads,
+      [&key, threads](const Span& span) { return blake3_keyed(key, span.bytes, span.size_bytes, threads); });
 }
 
 }  // namespace textnlp_fast

@@ -9,10 +9,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from textnlp_fast.chunking import Chunker
 from textnlp_fast.delta.codec import DTYPES
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.hashing import Blake3, blake3_hex
+from textnlp_fast.hashing import Blake3, blake3_hex, blake3_spans
 from textnlp_fast.storage.chunked_transfer import BufferPool, OpenFiles, Progress, ProgressCallback
 from textnlp_fast.storage.manifest import DTYPE_OPAQUE, RESERVED_PREFIX, check_path
 from textnlp_fast.storage.planning import LocalFile, LocalPart
@@ -145,13 +148,13 @@ class _Jobs:
         parts: list[LocalPart] = []
         pending = bytearray()  # from `begin` on: at most a chunk and what was read last
 
-        def close(ends: Iterable[int]) -> None:
+        def close(ends: npt.NDArray[np.uint64]) -> None:
             begin = first = parts[-1].offset + parts[-1].size if parts else 0
             with memoryview(pending) as view:
-                for end in map(int, ends):
-                    digest = blake3_hex(view[begin - first : end - first], threads=1)
-                    parts.append(LocalPart(digest, DTYPE_OPAQUE, begin, end - begin))
-                    begin = end
+                digests = blake3_spans(view, ends - np.uint64(first), threads=1)
+            for digest, end in zip(digests, map(int, ends), strict=True):
+                parts.append(LocalPart(digest.tobytes().hex(), DTYPE_OPAQUE, begin, end - begin))
+                begin = end
             del pending[: begin - first]
 
         with self._buffers.borrow() as buffer:
@@ -159,7 +162,7 @@ class _Jobs:
                 view = buffer[: min(READ_BYTES, size - done)]
                 self.files.read(location, view, done)
                 pending += view
-                close(chunker.feed(view))
+                close(chunker.feed(view, threads=1))
         close(chunker.finish())
         return parts
 
