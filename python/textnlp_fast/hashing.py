@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Blake3", "blake3", "blake3_hex", "blake3_spans", "derive_key", "xet_file_hash", "xet_hash"]
 
-# Read at a time by xet_hash, which is the memory it takes: over a hundred chunks, work for all threads.
-_WINDOW_BYTES = 16 << 20
+# Read at a time by xet_hash for each thread, which is the memory it takes: some sixty chunks, and still in the
+# cache when they are hashed.
+_WINDOW_BYTES = 4 << 20
+_MOST_WINDOWS = 16
 
 
 class _Hasher(Protocol):
@@ -45,6 +47,7 @@ class _Native(Protocol):
     ) -> npt.NDArray[np.uint8]: ...
     def Blake3Hasher(self, key: object, context: str | None) -> _Hasher: ...
     def XetHasher(self) -> _XetHasher: ...
+    def default_threads(self) -> int: ...
 
 
 _native = cast(_Native, importlib.import_module("textnlp_fast._native"))
@@ -134,7 +137,7 @@ def xet_file_hash(data: object, ends: object, *, threads: int = 0) -> str:
 def xet_hash(source: str | os.PathLike[str] | object, *, threads: int = 0) -> str:
     """The Xet hash of a file (``str`` or ``os.PathLike``) or of a buffer, as the Hugging Face hub shows it.
 
-    A file is read once, in windows of 16 MiB. Raises ``OSError`` when it cannot be read.
+    A file is read once, in windows of 4 MiB for each thread, at most 64 MiB. Raises ``OSError`` when it cannot be read.
     """
     _checked(threads)
     hasher = _native.XetHasher()
@@ -148,12 +151,12 @@ def xet_hash(source: str | os.PathLike[str] | object, *, threads: int = 0) -> st
 
 def _take_stream(hasher: _XetHasher, file: io.RawIOBase, threads: int) -> None:
     """Chunks depend on no byte before their start, so each window starts where the last sure chunk ended."""
-    buffer = bytearray(_WINDOW_BYTES)
-    window = memoryview(buffer)
+    size_bytes = _WINDOW_BYTES * min(threads or _native.default_threads(), _MOST_WINDOWS)
+    window = memoryview(bytearray(size_bytes))
     filled = 0
     at_end = False
     while not at_end:
-        while filled < _WINDOW_BYTES and not at_end:
+        while filled < size_bytes and not at_end:
             count = file.readinto(window[filled:])
             filled += count or 0
             at_end = not count

@@ -79,9 +79,9 @@ class XetHasher {
   Status add(const std::uint8_t* data, std::size_t size_bytes, const std::uint64_t* ends, std::size_t count,
              unsigned threads = 0);
 
-  // Cuts the file's next `size_bytes` bytes into the protocol's chunks and adds them, a window at a time while its
-  // bytes are in the cache. Unless these are the file's `last` bytes, the chunk that their end cuts off is left out:
-  // `taken` bytes were added, and the rest must open the next call's data. On an error, start the hash anew.
+  // Cuts the file's next `size_bytes` bytes into the protocol's chunks and adds them. Unless these are the file's
+  // `last` bytes, the chunk that their end cuts off is left out: `taken` bytes were added, and the rest must open the
+  // next call's data. On an error, start the hash anew.
   Status take(const std::uint8_t* data, std::size_t size_bytes, bool last, unsigned threads, std::size_t* taken);
 
   // The hash of the file made of all chunks added.

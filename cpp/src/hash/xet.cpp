@@ -8,7 +8,6 @@
 #include <stdexcept>
 
 #include "textnlp_fast/chunk.h"
-#include "textnlp_fast/cpu.h"
 #include "textnlp_fast/hash.h"
 
 namespace textnlp_fast {
@@ -25,9 +24,9 @@ constexpr std::size_t kMostChildren = 9;
 constexpr std::size_t kLeastCutIndex = 2;
 constexpr std::uint64_t kCutDivisor = 4;
 
-// What is cut, then hashed: by one thread out of its second-level cache, by several in shares that pay for a thread.
-constexpr std::size_t kWindowBytes = std::size_t{1} << 20;
-constexpr std::size_t kWindowBytesPerThread = std::size_t{4} << 20;
+// What is cut, then hashed: bounds the list of ends. A window that stays in a cache would be hashed no faster, for the
+// hash is bound by arithmetic, and cut more slowly, for the chunker's lanes idle at the end of each.
+constexpr std::size_t kWindowBytes = std::size_t{64} << 20;
 static_assert(kWindowBytes > 2 * kMaxChunkBytes);
 
 std::uint64_t word(const Digest& digest, std::size_t index) noexcept {
@@ -73,13 +72,11 @@ Status XetHasher::add(const std::uint8_t* data, std::size_t size_bytes, const st
 Status XetHasher::take(const std::uint8_t* data, std::size_t size_bytes, bool last, unsigned threads,
                        std::size_t* taken) {
   *taken = 0;
-  const std::size_t allowed = threads == 0 ? default_threads() : threads;
-  const std::size_t window = allowed == 1 ? kWindowBytes : allowed * kWindowBytesPerThread;
-  const std::size_t capacity = max_chunks(std::min(window, size_bytes));
+  const std::size_t capacity = max_chunks(std::min(kWindowBytes, size_bytes));
   const std::unique_ptr<std::uint64_t[]> ends(new (std::nothrow) std::uint64_t[capacity]);
   if (ends == nullptr) return Status::failure(Code::out_of_memory, "no memory for the chunk ends");
   while (*taken < size_bytes) {
-    const std::size_t size = std::min(window, size_bytes - *taken);
+    const std::size_t size = std::min(kWindowBytes, size_bytes - *taken);
     const bool finished = last && *taken + size == size_bytes;
     std::size_t count = 0;
     const std::uint8_t* const from = data + *taken;
