@@ -4,7 +4,7 @@
 
 Peers that are not installed are left out. Rounds are interleaved; a row gives the best of them: the processor time
 of the whole process with one thread, and the time on the clock with more. pyfastcdc and fastcdc cut by another hash, at
-the same target size (64 KiB). hf-xet reads a file, cuts it, hashes each chunk and then the tree: it is compared with our
+the same target size (64 KiB). hf-xet reads a file, cuts it, hashes each chunk, then the tree: it is compared with our
 xet_hash of that file, with the same of a buffer, and with chunking + BLAKE3 of each chunk. Its file hash checks ours.
 """
 
