@@ -154,7 +154,7 @@ class StorageUnavailableError(TextnlpFastError):
     """The object store did not answer in time, after all retries."""
 
     exit_code = 8
-    default_hint = "Nothing was published. Run the command again: what was uploaded is not sent twice."
+    default_hint = "Check the network and that the store is up, then run the command again."
 
 
 # --- log in, free space, fall back, report ------------------------------------------------------------------

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from textnlp_fast.cli import VERBS, main
+from textnlp_fast.cli import main
+from textnlp_fast.cli.program import VERBS
 
 Run = Any
 

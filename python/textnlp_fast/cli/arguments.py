@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from textnlp_fast.cli.interrupts import ending_at_once
 from textnlp_fast.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from textnlp_fast.storage import Repository
 
-__all__ = ["json_option", "named_version", "open_repository", "repository_option", "tuning_options"]
+__all__ = [
+    "StorageVerb",
+    "json_option",
+    "named_version",
+    "open_repository",
+    "repository_option",
+    "tuning_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class StorageVerb(click.Command):
+    """A verb that works on a repository: loads what that takes once it is known that no help was asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with ending_at_once():
+            import_module("textnlp_fast.storage")
+        return super().invoke(ctx)
 
 
 def repository_option(command: Command) -> Command:

@@ -6,7 +6,13 @@ from dataclasses import asdict
 
 import click
 
-from textnlp_fast.cli.arguments import json_option, open_repository, repository_option, tuning_options
+from textnlp_fast.cli.arguments import (
+    StorageVerb,
+    json_option,
+    open_repository,
+    repository_option,
+    tuning_options,
+)
 from textnlp_fast.cli.output import print_json, print_line, print_table, progress_bar, show_ratio, show_size
 from textnlp_fast.storage.compare import DiffRow
 
@@ -17,7 +23,7 @@ Examples:
 """
 
 
-@click.command("diff", epilog=EPILOG)
+@click.command("diff", cls=StorageVerb, epilog=EPILOG)
 @click.argument("old", metavar="NAME@OLD")
 @click.argument("new", metavar="[NAME@]NEW")
 @repository_option
@@ -44,10 +50,10 @@ def command(
         return
     shown = [row for row in rows if show_all or row.status != "same"]
     print_table(
-        "",
         ["tensor", "status", "dtype", "changed", "max ULP", "mean ULP", "raw", "stored", "ratio"],
         [_cells(row) for row in shown],
         left=3,
+        yields=0,
     )
     print_line(f"{len(rows)} tensors: {_counts(rows)}")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
 
 from textnlp_fast.cli.arguments import (
+    StorageVerb,
     json_option,
     named_version,
     open_repository,
@@ -23,7 +25,7 @@ Examples:
 """
 
 
-@click.command("push", epilog=EPILOG)
+@click.command("push", cls=StorageVerb, epilog=EPILOG)
 @click.argument("path", type=click.Path(exists=True))
 @click.argument("reference", metavar="NAME@VERSION")
 @repository_option
@@ -62,7 +64,7 @@ def command(
     nothing.
     """
     name, version = named_version(reference)
-    notes = dict(_note(text) for text in metadata)
+    notes = _notes(metadata)
     repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
     with progress_bar() as progress:
         report = repository.push(
@@ -94,8 +96,15 @@ def command(
     )
 
 
-def _note(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InvalidInputError(f"--meta {text!r} is not KEY=VALUE")
-    return key, value
+def _notes(texts: Sequence[str]) -> dict[str, str]:
+    notes: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidInputError(f"--meta {text!r} is not KEY=VALUE")
+        if key in notes:
+            raise InvalidInputError(
+                f"--meta gives {key!r} twice: {notes[key]!r} and {value!r}", hint="Give each key once."
+            )
+        notes[key] = value
+    return notes

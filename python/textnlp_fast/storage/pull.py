@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from textnlp_fast.errors import InvalidInputError, OutOfSpaceError, TextnlpFastError
-from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.objectstore import ObjectStore, local_folder
 from textnlp_fast.storage.chunked_transfer import (
     BufferPool,
     OpenFiles,
@@ -73,7 +73,7 @@ def pull_model(
         raise InvalidInputError("the destination is empty", hint="Write '.' for the current directory.")
     final = Path(destination).expanduser().resolve()
     with disk_errors(final):
-        check_destination(final, manifest)
+        check_destination(final, manifest, local_folder(store.url))
         with staging_folder(final) as staging:
             record = read_record(final)
             kept = _files_in_place(final, manifest, record, options)

@@ -32,10 +32,19 @@ def disk_errors(final: Path) -> Iterator[None]:
         raise InvalidInputError(reason, hint="Check the path and its permissions.") from error
 
 
-def check_destination(final: Path, manifest: Manifest) -> None:
-    """Raises InvalidInputError if the manifest's files cannot take their places in the destination."""
+def check_destination(final: Path, manifest: Manifest, repository: Path | None) -> None:
+    """Raises InvalidInputError if the manifest's files cannot take their places in the destination.
+
+    `repository` is the folder they come from, in which none of them may come to lie.
+    """
     if final.exists() and not final.is_dir():
         raise InvalidInputError(f"{final} is not a directory", hint="Give a directory to make or to update.")
+    for place in (final, *(final / entry.path for entry in manifest.files)):
+        if repository is not None and place.is_relative_to(repository):
+            raise InvalidInputError(
+                f"{place} is within the repository at {repository}",
+                hint="Pull into a directory outside the repository.",
+            )
     for entry in manifest.files:
         place = final / entry.path
         between = [folder for folder in place.parents if folder.is_relative_to(final) and folder != final]
