@@ -7,9 +7,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+# Not from `typing`, which takes longest of all that the command line loads before it can catch an interrupt.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from textnlp_fast._native import __version__
     from textnlp_fast.storage.journeys import diff, log, pull, push, verify
 
