@@ -15,6 +15,7 @@ import mmap
 import os
 import platform
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -77,6 +78,12 @@ def copy_of(data: Bytes) -> Bytes:
     return copy
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process and of the children it has waited for: peers may be programs."""
+    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds of one contender over all rounds."""
@@ -137,7 +144,8 @@ def paired_ratio(ours: Timing, theirs: Timing) -> float:
 # --- what was measured, and on what ---
 
 
-def _first_line(command: Sequence[str]) -> str:
+def first_line(command: Sequence[str]) -> str:
+    """What a program prints first, for instance its version; "absent" where it is not installed."""
     program = shutil.which(command[0])
     if program is None:
         return "absent"
@@ -186,7 +194,7 @@ def machine(packages: Iterable[str] = ()) -> dict[str, str]:
         "caches": _cache_sizes(),
         "load_at_start": load,
         "kernel": f"{platform.system()} {platform.release()}",
-        "compiler": _first_line([os.environ.get("CXX", "c++"), "--version"]),
+        "compiler": first_line([os.environ.get("CXX", "c++"), "--version"]),
         "python": platform.python_version(),
     }
     return facts | {name: version_of(name) for name in packages}
