@@ -66,8 +66,9 @@ class Language:
 
     def _next(self, text: Tokens, random: np.random.Generator) -> Tokens:
         rows = self._cumulative[8 * self._classes[text[:, -2]] + self._classes[text[:, -1]]]
-        found: Tokens = (rows < random.random((len(text), 1))).sum(1)
-        return np.minimum(found, rows.shape[1] - 1)
+        below = (rows < random.random((len(text), 1))).sum(1)
+        found: Tokens = np.minimum(below, rows.shape[1] - 1)
+        return found
 
 
 def initial(size: Size, seed: int) -> Weights:
@@ -211,7 +212,8 @@ def main() -> None:
     path = _cache()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.tmp.npz")
-    np.savez(partial, **{f"{c}/{t}": array for c, weights in masters.items() for t, array in weights.items()})
+    arrays = {f"{c}/{t}": array for c, weights in masters.items() for t, array in weights.items()}
+    np.savez(partial, allow_pickle=False, **arrays)
     partial.replace(path)
     print(f"{sum(weight.size for weight in masters['base'].values())} weights, kept in {path}")
 

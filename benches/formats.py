@@ -37,7 +37,8 @@ class Format:
         words = self.words(data)
         if not self.exponent_bits:
             return np.zeros_like(words)
-        return (words >> self.mantissa_bits) & self.word.type((1 << self.exponent_bits) - 1)
+        fields: Array = (words >> self.mantissa_bits) & self.word.type((1 << self.exponent_bits) - 1)
+        return fields
 
     def ordered(self, data: Bytes) -> Array:
         """Unsigned numbers that grow with the value: neighbours among representable values differ by one."""
@@ -49,12 +50,12 @@ class Format:
 
     def ulps(self, target: Bytes, base: Bytes) -> Array:
         """Target less base in ULPs, modulo the width of the word, as signed numbers."""
-        difference: Array = self.ordered(target) - self.ordered(base)
-        return difference.view(f"<i{self.width}")
+        difference: Array = (self.ordered(target) - self.ordered(base)).view(f"<i{self.width}")
+        return difference
 
     def moved(self, base: Bytes, ulps: Array) -> Array:
         """The words of the target that lies ``ulps`` above ``base``: what undoes :meth:`ulps`."""
-        ordered = self.ordered(base) + ulps.view(self.word)
+        ordered: Array = self.ordered(base) + ulps.view(self.word)
         if not self.exponent_bits:
             return ordered
         top = self.word.type(1 << (8 * self.width - 1))
@@ -124,7 +125,7 @@ def _scaled(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float3
     if largest == 0:
         return values
     _, exponent = np.frexp(float(fp8_values(name)[-1]) / largest)
-    return np.ldexp(values, int(exponent) - 1)
+    return values * np.float32(2.0 ** (int(exponent) - 1))
 
 
 def _to_fp8(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.uint8]:

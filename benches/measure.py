@@ -50,6 +50,11 @@ def keep_freed_memory() -> None:
         return  # not glibc: its allocator decides
 
 
+def allowed_cores() -> set[int]:
+    """The cores that this process may run on; none where the system has no such call."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
 def pin_to_one_core() -> int:
     """Pin this process to its last allowed core and return it; -1 where the system has no such call."""
     if not hasattr(os, "sched_setaffinity"):

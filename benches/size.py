@@ -17,7 +17,17 @@ import numpy as np
 from criteria import PRACTICAL_MB_S, Sizes, size_verdicts
 from entropy import pooled_and_apart, standalone_bits, ulp_bits
 from formats import FORMATS, Format
-from measure import Bytes, Results, buffer, copy_of, cpu_seconds, keep_freed_memory, machine, pin_to_one_core
+from measure import (
+    Bytes,
+    Results,
+    buffer,
+    copy_of,
+    cpu_seconds,
+    first_line,
+    keep_freed_memory,
+    machine,
+    pin_to_one_core,
+)
 from ours import Ours, instruction_set
 from pairs import (
     CHECKPOINTS,
@@ -63,7 +73,7 @@ def sizes(
 ) -> Sizes:
     """Everything about one pair, or about one checkpoint by itself where ``bases`` is None."""
     form = FORMATS[targets[0].dtype]
-    target, base = copy_of(join(targets)), None if bases is None else copy_of(join(bases))
+    target, base = copy_of(join(tuple(targets))), None if bases is None else copy_of(join(tuple(bases)))
     out = buffer(target.size)
     sides = [[tensor.data for tensor in side] for side in (targets, bases) if side is not None]
     pooled, apart = pooled_and_apart(standalone_bits if bases is None else ulp_bits, form, *sides)
@@ -164,8 +174,9 @@ def measured_alone(
 
 
 def run(arguments: argparse.Namespace) -> Results:
-    packages = ["zstandard", "zipnn", "openzl", "pcodec", "bsdiff4", "xdelta3", "textnlp-fast"]
-    results = Results("size", machine(packages) | {"kernels": instruction_set()})
+    packages = ["zstandard", "zipnn", "openzl", "pcodec", "bsdiff4", "textnlp-fast"]
+    facts = machine(packages) | {"xdelta3": first_line(["xdelta3", "-V"]).partition(",")[0]}
+    results = Results("size", facts | {"kernels": instruction_set()})
     pin_to_one_core()
     keep_freed_memory()
     skip, keys = arguments.skip.split(","), arguments.pairs.split(",")
