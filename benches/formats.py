@@ -5,6 +5,7 @@ Written apart from the codec, whose sizes are judged by what is computed here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -125,7 +126,8 @@ def _scaled(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float3
     if largest == 0:
         return values
     _, exponent = np.frexp(float(fp8_values(name)[-1]) / largest)
-    return values * np.float32(2.0 ** (int(exponent) - 1))
+    scaled: npt.NDArray[np.float32] = values * np.float32(math.ldexp(1, int(exponent) - 1))
+    return scaled
 
 
 def _to_fp8(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.uint8]:
