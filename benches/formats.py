@@ -118,7 +118,10 @@ def fp8_values(name: str) -> npt.NDArray[np.float32]:
     codes = np.arange(count)
     exponents, fractions = codes >> form.mantissa_bits, codes & ((1 << form.mantissa_bits) - 1)
     leads = np.where(exponents > 0, 1 << form.mantissa_bits, 0) + fractions
-    return np.ldexp(leads, np.maximum(exponents, 1) - bias - form.mantissa_bits).astype(np.float32)
+    numbers: npt.NDArray[np.float32] = np.ldexp(
+        leads.astype(np.float32), np.maximum(exponents, 1) - bias - form.mantissa_bits
+    )
+    return numbers
 
 
 def _scaled(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
@@ -126,8 +129,7 @@ def _scaled(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float3
     if largest == 0:
         return values
     _, exponent = np.frexp(float(fp8_values(name)[-1]) / largest)
-    scaled: npt.NDArray[np.float32] = values * np.float32(math.ldexp(1, int(exponent) - 1))
-    return scaled
+    return values * np.float32(math.ldexp(1, int(exponent) - 1))
 
 
 def _to_fp8(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.uint8]:

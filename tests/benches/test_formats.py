@@ -108,11 +108,14 @@ def test_reference_of_a_delta_counts_signed_ulps_under_the_base_exponent() -> No
     assert found == pytest.approx(_counted(pairs), abs=1e-6)
 
 
-def test_a_wide_difference_costs_its_raw_bits() -> None:
+@pytest.mark.parametrize(("step", "span", "bits"), [(1, 256, 8), (1, 4, 2), (4, 64, 6 + 2), (8, 32, 5 + 2)])
+def test_a_wide_difference_costs_six_bits_by_frequency_and_the_rest_raw(
+    step: int, span: int, bits: int
+) -> None:
     base = np.full(256, 1.0, np.float32)
-    sizes = 256 + np.arange(256)  # nine bits: the leading one, six by frequency (uniform), two raw
+    sizes = 256 + np.arange(256) % span * step  # nine bits: the leading one, six by frequency, two raw
     target = (base.view(np.uint32) + sizes.astype(np.uint32)).view(np.uint8)
-    assert ulp_bits(target, base.view(np.uint8), FORMATS["F32"]) == pytest.approx(256 * (6 + 2))
+    assert ulp_bits(target, base.view(np.uint8), FORMATS["F32"]) == pytest.approx(256 * bits)
 
 
 def test_tables_of_their_own_never_cost_tensors_more() -> None:
