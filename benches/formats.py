@@ -47,7 +47,11 @@ class Format:
         if not self.exponent_bits:
             return words
         top = self.word.type(1 << (8 * self.width - 1))
-        return np.where(words & top, ~words, words | top).astype(self.word)
+        signs = (words.view(f"<i{self.width}") >> (8 * self.width - 1)).view(
+            self.word
+        )  # all ones if negative
+        mapped: Array = words ^ (signs | top)
+        return mapped
 
     def ulps(self, target: Bytes, base: Bytes) -> Array:
         """Target less base in ULPs, modulo the width of the word, as signed numbers."""

@@ -131,13 +131,14 @@ def _changed_percent(pair: Pair) -> float:
     return 100 * float(np.count_nonzero(target != base)) / target.size
 
 
-def peers_tables(results: Results, what: str, found: Mapping[str, Sizes]) -> None:
-    """Every peer's bits, and how fast it encoded."""
+def peers_tables(results: Results, what: str, found: Mapping[str, Sizes], *, real: bool) -> None:
+    """Every peer's bits and, of the real pairs, how fast it encoded."""
     names = list(dict.fromkeys(name for one in found.values() for name in one.peers))
     bits = [[name, *(one.peers.get(peer) for peer in names)] for name, one in found.items()]
     speeds = [[name, *(one.speeds.get(peer) for peer in names)] for name, one in found.items()]
     results.add_table(f"{what}: the peers' bits per weight", ["pair", *names], bits)
-    results.add_table(f"{what}: encode speed of these peers, MB/s", ["pair", *names], speeds)
+    if real:
+        results.add_table(f"{what}: encode speed of these peers, MB/s", ["pair", *names], speeds)
 
 
 def standalone_table(results: Results, found: Mapping[str, Sizes]) -> None:
@@ -196,7 +197,7 @@ def run(arguments: argparse.Namespace) -> Results:
         if chosen:
             found = measured_pairs(chosen, skip, missing)
             over_entropy_table(results, f"{title}: deltas, bits per weight", found, chosen)
-            peers_tables(results, title, found)
+            peers_tables(results, title, found, real=chosen[0].real)
             deltas |= found
             pairs += chosen
     rows = low_rank_rows()

@@ -55,9 +55,14 @@ def _planes() -> Sequence[Peer]:
 
 
 def _openzl(dtype: str, coders: Sequence[str], *, xor: bool) -> Sequence[Peer]:
-    """Alone, floats are split and integers are one plane; for an XOR both layouts are tried."""
-    split = dtype in ("BF16", "F16", "F32")
-    layouts = ["float"] if split and not xor else ["float", "planes"] if split else ["planes"]
+    """Each coder in each layout that suits; fp8 and integers are one plane."""
+    layouts = ["planes"]
+    if dtype in ("BF16", "F32"):
+        layouts = ["float", "planes"] if xor else ["float"]
+    elif (
+        dtype == "F16"
+    ):  # its float split keeps sign and fraction, 11 bits, in 16: no use where those are stored
+        layouts = ["float", "planes"] if xor else ["planes"]
     return [OpenZL(coder, dtype=dtype, xor=xor, layout=layout) for layout in layouts for coder in coders]
 
 
