@@ -1,9 +1,9 @@
 """OpenZL: alone, or on the XOR with a base.
 
-Alone, exponents are split off and coded by its Huffman or FSE; sign and fraction are stored (fp16: byte planes). On the XOR, what is
-stored alone is worth coding too: either both halves of its float split, or every byte plane of its transpose, go
-into one of its coders. Integers and fp8 are one plane. Contexts are reused and its checksums are off, for none of
-the others writes one. Its API allocates results.
+Alone, exponents are split off and coded by its Huffman or FSE; sign and fraction are stored. (fp16: byte planes.)
+On the XOR, what is stored alone is worth coding too: either both halves of its float split, or every byte plane of
+its transpose, go into one of its coders. Integers and fp8 are one plane. Contexts are reused and its checksums are
+off, for none of the others writes one. Its API allocates results.
 """
 
 from __future__ import annotations
