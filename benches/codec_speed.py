@@ -298,14 +298,13 @@ def run(arguments: argparse.Namespace) -> Results:
     results.paragraphs += missing
     contests = {"delta": deltas, "standalone": singles}
     results.paragraphs += filter(None, [roofline(found, what) for what, found in contests.items()])
-    binding = CHECKPOINTS.is_dir()  # the limits are meant for trained weights
-    results.verdicts = speed_verdicts(
-        lambda what, direction, rival: ratios(contests[what], direction, rival), binding=binding
-    )
+    # The limits are meant for trained weights of the first family.
+    judged = contests if CHECKPOINTS.is_dir() else {"delta": [], "standalone": []}
+    results.verdicts = speed_verdicts(lambda what, direction, rival: ratios(judged[what], direction, rival))
     if OURS in roster and arguments.thread_mb and not arguments.only:
         largest = arguments.thread_mb * 10**6
         pair = next((p for p in load_pairs() if p.kind == "late_tune"), load_pairs()[-1])
-        add_scaling(results, pair, cores, size_bytes=largest, rounds=arguments.rounds, binding=binding)
+        add_scaling(results, pair, cores, size_bytes=largest, rounds=arguments.rounds)
     return results
 
 

@@ -89,15 +89,14 @@ def at_most(
     )
 
 
-def at_least(criterion: str, ratios: Mapping[str, float], limit: float, *, binding: bool = True) -> Verdict:
-    """Passes if no ratio is below the limit. Not ``binding``: the figures are shown and not judged."""
+def at_least(criterion: str, ratios: Mapping[str, float], limit: float) -> Verdict:
+    """Passes if no ratio is below the limit; says which one comes nearest or goes farthest below."""
     if not ratios:
         return Verdict(criterion, None, "–", "not measured here")
     below = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in ratios.items() if ratio < limit)
     worst = min(ratios, key=ratios.__getitem__)
-    passed = not below if binding else None
     note = f"below: {below}" if below else ""
-    return Verdict(criterion, passed, f"nearest to the limit: {worst} {ratios[worst]:.2f}x", note)
+    return Verdict(criterion, not below, f"nearest to the limit: {worst} {ratios[worst]:.2f}x", note)
 
 
 def size_verdicts(
@@ -150,17 +149,16 @@ def _standalone_verdicts(alone: Mapping[str, Sizes]) -> list[Verdict]:
     ]
 
 
-def speed_verdicts(ratios: Callable[[str, str, str], Mapping[str, float]], *, binding: bool) -> list[Verdict]:
-    """``ratios(what, direction, rival)``: by set, how many times faster ours is; ``what`` "delta" or "standalone"."""
+def speed_verdicts(ratios: Callable[[str, str, str], Mapping[str, float]]) -> list[Verdict]:
+    """``ratios(what, direction, rival)``: by real set, how many times faster ours is; ``what``: delta, standalone."""
     verdicts = []
     for limit in SPEED_LIMITS:
         what = "standalone" if limit.what == "standalone" else "delta"
         found = ratios(what, limit.direction, limit.rival)
-        # Without the real pairs, all that there are stand in, unjudged.
-        judged = {n: r for n, r in found.items() if not binding or any(part in n for part in limit.sets)}
+        judged = {name: ratio for name, ratio in found.items() if any(part in name for part in limit.sets)}
         direction = limit.direction.replace("in_place", "decode in place")
         criterion = f"{limit.what}: {direction} at least {limit.at_least}x {limit.rival}"
-        verdicts.append(at_least(criterion, judged, limit.at_least, binding=binding))
+        verdicts.append(at_least(criterion, judged, limit.at_least))
     return verdicts
 
 

@@ -43,7 +43,7 @@ class ZipNN(Peer):
                 f"zipnn is not installed ({error}): pip install zipnn torch"
             ) from error
         if dtype not in _DTYPES:
-            raise PeerUnavailableError(f"zipnn does not know {dtype}")
+            raise PeerUnavailableError(f"zipnn codes no {dtype}: it has no figure there.")
         name, planes, bits, order, chunk = _DTYPES[dtype]
         self.name = "XOR zipnn" if xor else "zipnn"
         self._xor = xor
