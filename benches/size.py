@@ -40,7 +40,7 @@ from pairs import (
     real_pairs,
 )
 from peers.peer import Peer, PeerFailedError, PeerUnavailableError
-from peers.roster import Roster, delta_size, standalone_size
+from peers.roster import RECIPES, Roster, delta_size, standalone_size
 
 _SLOW_S = 0.2
 
@@ -108,7 +108,7 @@ def over_entropy_table(
         over = (None, None) if one.ours is None else (one.ours / one.pooled, one.ours / one.apart)
         practical = None if best is None else one.practical[best]
         row: list[object] = [name, changed[name], one.ours, one.pooled, one.apart, *over]
-        rows.append([*row, best, practical, one.ratio()])
+        rows.append([*row, best, practical, one.ratio(), one.ratio(RECIPES)])
     columns = [
         "pair",
         "changed %",
@@ -121,9 +121,12 @@ def over_entropy_table(
     note = (
         "H: empirical entropy of the difference in ULPs given the base's exponent, with one set of tables for all "
         "tensors or one for each, the tables for nothing (fp32: sign, length and six bits by frequency, the rest "
-        f"raw). Best peer: the smallest of those that encode at {PRACTICAL_MB_S} MB/s or more in this run."
+        f"raw). Best peer: the smallest of those that encode at {PRACTICAL_MB_S} MB/s or more in this run; best "
+        "recipe: of those that are published ways to code a difference."
     )
-    results.add_table(title, [*columns, "best peer", "its bits", "ours / best"], rows, note=note)
+    results.add_table(
+        title, [*columns, "best peer", "its bits", "ours / best", "ours / best recipe"], rows, note=note
+    )
 
 
 def _changed_percent(pair: Pair) -> float:
