@@ -113,6 +113,14 @@ class Element:
                 words = words.astype(np.uint32) << np.uint32(16)
             return np.asarray(words.view(_NATIVE_FLOATS[words.itemsize]), np.float64)
 
+    def differences(self, words: Words, others: Words) -> Doubles:
+        """Values less values, rounded to float64; NaN or infinite where a side is not finite."""
+        if not self.is_float:  # beyond 2^53 values would lose what their difference keeps
+            a, b = (self.ordered(side).astype(np.uint64) for side in (words, others))
+            return np.asarray(np.where(a >= b, a - b, 0) - np.where(a >= b, 0, b - a).astype(np.float64))
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self.values(words) - self.values(others)
+
     def rounded(self, values: npt.NDArray[np.floating[Any]]) -> Words:
         """Bits of the nearest values of this float type, to even.
 

@@ -48,10 +48,11 @@ class Factors:
         for left, right in zip(rows.T, self.a.astype(np.float32), strict=True):
             total += left[:, None] * right
         skipped = begin - first * columns
-        product = total.reshape(-1)[skipped : skipped + base.size].astype(np.float64) * self.scale
         values = element.values(base)
+        product = total.reshape(-1)[skipped : skipped + base.size].astype(np.float64) * self.scale
         if element.size_bytes == 8:
-            return element.rounded(values + product)
+            with np.errstate(invalid="ignore", over="ignore"):
+                return element.rounded(values + product)
         return element.rounded(_sum_in_single(values, product))
 
 
@@ -112,8 +113,7 @@ def made_rule(element: Element, parts: Factors | Signs) -> Rule:
 
 def _differences(element: Element, target: Words, base: Words) -> Doubles:
     """In value; 0 where one side is not finite."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = element.values(target) - element.values(base)
+    difference = element.differences(target, base)
     return np.where(np.isfinite(difference), difference, 0.0)
 
 

@@ -61,12 +61,11 @@ class Measurement:
                 for words in (original, reconstructed)
             )
             self.max_ulp = max(self.max_ulp, int(np.where(a > b, a - b, b - a).max(initial=0)))
-            errors = _sizes(element.values(original) - element.values(reconstructed), usable)
+            errors = _sizes(element.differences(original, reconstructed), usable)
             self.max_abs = max(self.max_abs, float(errors.max(initial=0)))
             self.dropped_l2 = _joined(self.dropped_l2, _norm(errors))
         if base is not None:
-            with np.errstate(invalid="ignore", over="ignore"):
-                changes = element.values(original) - element.values(base)
+            changes = element.differences(original, base)
             self.change_l2 = _joined(self.change_l2, _norm(_sizes(changes, finite & element.is_finite(base))))
 
     def promise(self, asked: Approximation | None) -> TensorPromise:
@@ -296,7 +295,7 @@ def _asked_and_broken(promised: TensorPromise, original: Words, reconstructed: W
         case MaxAbs(error):
             kept = bool(at_most_off(element.values(a), element.values(b), error).all())
         case Threshold(change):
-            kept = bool((np.abs(element.values(a) - element.values(b)) < change).all())
+            kept = bool((np.abs(element.differences(a, b)) < change).all())
         case _:
             return None
     return None if kept else str(promised.asked)

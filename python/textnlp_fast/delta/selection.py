@@ -31,8 +31,7 @@ _DIGITS: Final = 1 << _DIGIT_BITS
 
 def change_sizes(element: Element, target: Words, base: Words) -> Doubles:
     """``|target - base|`` in value, infinite where either is not finite though the bits differ, 0 where they agree."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        size = np.abs(element.values(target) - element.values(base))
+    size = np.abs(element.differences(target, base))
     known = element.is_finite(target) & element.is_finite(base)
     return np.where(known, size, np.where(target == base, 0.0, np.inf))
 
