@@ -78,9 +78,8 @@ class Change:
             end = min(begin + step, self.elements)
             yield begin, *self.read(begin, end)
 
-    def sample(self, stretches: int = 4) -> tuple[Words, Words]:
-        """At most ``stretches`` blocks' halves, evenly spread."""
-        length = BLOCK_ELEMENTS // 2
+    def sample(self, stretches: int = 4, length: int = 1 << 14) -> tuple[Words, Words]:
+        """At most ``stretches`` of ``length`` elements, evenly spread."""
         if self.elements <= stretches * length:
             return self.read(0, self.elements)
         begins = [(self.elements - length) * place // (stretches - 1) for place in range(stretches)]

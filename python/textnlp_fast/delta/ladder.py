@@ -30,7 +30,7 @@ _MOST_STEPS: Final = 2**31 - 1
 def climbed(element: Element, target: Words, base: Words, steps: Any, eighths: int) -> Words:
     """``target`` moved by at most ``steps`` (a number or one for each element) onto the ladder from ``base``.
 
-    What is not finite stays, and nothing becomes infinite. O(elements) memory in 64-bit numbers.
+    What is not finite stays, and nothing becomes infinite.
     """
     wide = np.uint32 if element.size_bytes <= 2 else np.uint64
     low, high = (wide(bound) for bound in element.ordered_range)
@@ -39,14 +39,16 @@ def climbed(element: Element, target: Words, base: Words, steps: Any, eighths: i
     k = np.minimum(np.asarray(steps, np.uint64), np.uint64(min(2 * element.top, _MOST_STEPS))).astype(wide)
     above = here >= there
     size = np.where(above, here - there, there - here)
-    near = size <= k
-    beyond = size - (wide(1) + k * wide(eighths) // wide(8))  # means nothing where near
+    far = np.flatnonzero(size > k)
+    k, above, size, start = k[far] if k.ndim else k, above[far], size[far], here[far]
+    beyond = size - (wide(1) + k * wide(eighths) // wide(8))
     move = k.astype(np.int64) - (beyond % (wide(2) * k + wide(1))).astype(np.int64)
     move = np.where(above, move, -move)
     # A finite target is between low and high, so what is cut off there only comes closer to it.
-    up = np.minimum(np.maximum(move, 0).astype(wide), np.where(here <= high, high - here, wide(0)))
-    down = np.minimum(np.maximum(-move, 0).astype(wide), np.where(here >= low, here - low, wide(0)))
-    ordered = np.where(near, np.clip(there, low, high), here + up - down)
+    up = np.minimum(np.maximum(move, 0).astype(wide), np.where(start <= high, high - start, wide(0)))
+    down = np.minimum(np.maximum(-move, 0).astype(wide), np.where(start >= low, start - low, wide(0)))
+    ordered = np.clip(there, low, high)
+    ordered[far] = start + up - down
     moved = element.from_ordered(ordered.astype(element.word))
     return np.where(element.is_finite(target), moved, target)
 
@@ -96,16 +98,18 @@ def _bounded(
     element: Element, target: Words, base: Words, error: float, allowed: npt.NDArray[np.uint64], eighths: int
 ) -> Words:
     """The base where allowed, else the ladder of the coarser exponent, whose steps most elements of a context share."""
-    wanted = element.values(target)
-    finite = element.is_finite(target)
-    steps = allowed[element.exponents(target)]
-    held = element.is_finite(base)
-    steps = np.where(held, np.minimum(steps, allowed[element.exponents(base)]), steps)
-    moved = climbed(element, target, base, steps, eighths)
+    finite, held = element.is_finite(target), element.is_finite(base)
+    near = held & at_most_off(element.values(target), element.values(base), error)
+    sent = np.where(near & finite, base, target)
+    far = np.flatnonzero(finite & ~near)
+    wanted, start = target[far], base[far]
+    steps = allowed[element.exponents(wanted)]
+    steps = np.where(held[far], np.minimum(steps, allowed[element.exponents(start)]), steps)
+    moved = climbed(element, wanted, start, steps, eighths)
     # Steps grow where the move enters a higher exponent: what comes too far off there stays exact.
-    moved = np.where(at_most_off(wanted, element.values(moved), error), moved, target)
-    moved = np.where(held & at_most_off(wanted, element.values(base), error), base, moved)
-    return np.where(finite, moved, target)
+    kept = at_most_off(element.values(wanted), element.values(moved), error)
+    sent[far] = np.where(kept, moved, wanted)
+    return sent
 
 
 def at_most_off(a: Doubles, b: Doubles, error: float) -> Mask:
