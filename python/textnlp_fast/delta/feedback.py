@@ -18,7 +18,7 @@ import numpy.typing as npt
 from textnlp_fast.delta.approximate import Approximation
 from textnlp_fast.delta.change import Change
 from textnlp_fast.delta.elements import Doubles, Words
-from textnlp_fast.delta.promise import TensorPromise
+from textnlp_fast.delta.promise import Measurement, TensorPromise
 from textnlp_fast.delta.quantise import Quantiser
 from textnlp_fast.delta.selection import change_sizes
 from textnlp_fast.errors import InvalidInputError
@@ -58,7 +58,7 @@ class Backlog:
         return self.waiting[begin:end].astype(np.float64)
 
     def end(self, quantiser: Quantiser) -> None:
-        """Lets off what the patch sends."""
+        """Lets off what the patch sends. The quantiser, which ranks by ``waiting``, is of no use afterwards."""
         begin = 0
         for sent in quantiser.blocks():
             target = quantiser.change.read(begin, begin + sent.size)[0]
@@ -88,9 +88,9 @@ class ClosedLoop:
             self.backlog.begin(change)
         priority = None if self.backlog is None else self.backlog.rank
         quantiser = Quantiser(approximation, change, priority=priority)
-        blocks = list(quantiser.blocks())
-        promise = quantiser.promise()
+        measured = Measurement(self.dtype)
+        blocks = list(quantiser.blocks(measured))
         if self.backlog is not None:
             self.backlog.end(quantiser)
         self.held = np.concatenate(blocks) if blocks else self.held
-        return self.held, promise
+        return self.held, measured.promise(quantiser.asked)

@@ -94,16 +94,19 @@ class Quantiser:
         """The bits to send of the elements from ``begin`` to ``end``."""
         return self._rule(begin, *self.change.read(begin, end))
 
-    def blocks(self) -> Iterator[Words]:
-        """The bits to send, block by block."""
+    def blocks(self, measured: Measurement | None = None) -> Iterator[Words]:
+        """The bits to send, block by block; what they drop is added to ``measured``."""
         for begin, target, base in self.change.blocks():
-            yield self._rule(begin, target, base)
+            sent = self._rule(begin, target, base)
+            if measured is not None:
+                measured.add(target, sent, base)
+            yield sent
 
     def promise(self) -> TensorPromise:
-        """What was dropped, measured in one more pass."""
+        """What is dropped, measured in a pass of its own; :meth:`blocks` can do both in one."""
         measured = Measurement(self.change.dtype)
-        for begin, target, base in self.change.blocks():
-            measured.add(target, self._rule(begin, target, base), base)
+        for _ in self.blocks(measured):
+            pass
         return measured.promise(self.asked)
 
 
@@ -127,6 +130,7 @@ def quantise(
     """
     change = Change.of(target, base, dtype=dtype, shape=shape, name=name)
     quantiser = Quantiser(approximation, change, priority=priority)
-    blocks = list(quantiser.blocks())
+    measured = Measurement(dtype)
+    blocks = list(quantiser.blocks(measured))
     bits = np.concatenate(blocks) if blocks else change.read(0, 0)[0]
-    return bits, quantiser.promise()
+    return bits, measured.promise(quantiser.asked)
