@@ -24,7 +24,7 @@ from pairs import CHECKPOINTS, Pair, Tensor, load_pairs
 from textnlp_fast.delta import codec
 from textnlp_fast.delta.approximate import Approximation, MaxUlp, parse
 from textnlp_fast.delta.change import Change
-from textnlp_fast.delta.elements import ELEMENTS, Words
+from textnlp_fast.delta.elements import ELEMENTS, Element, Words
 from textnlp_fast.delta.factors import Factors, Signs
 from textnlp_fast.delta.promise import Promise, TensorPromise, check
 from textnlp_fast.delta.quantise import Quantiser
@@ -46,6 +46,7 @@ class Sums:
     weights: int = 0
     bits: int = 0
     floor_bits: float = 0.0
+    plain_bits: int | None = None
     cpu_s: float = 0.0
     promises: dict[str, TensorPromise] = field(default_factory=dict)
 
@@ -94,6 +95,13 @@ def entropy(target: Words, base: Words, dtype: str) -> float:
     return float((alone * np.log2(alone)).sum() - (joint * np.log2(joint)).sum())
 
 
+def plainly(element: Element, change: Change, steps: int) -> Words:
+    """The base where the bound allows it, the exact target elsewhere."""
+    target, base = change.read(0, change.elements)
+    apart = element.ordered(target).astype(np.int64) - element.ordered(base)
+    return np.where(abs(apart) <= steps, base, target)
+
+
 def measure(sums: Sums, target: Tensor, base: Tensor, shape: tuple[int, ...]) -> None:
     """Adds one tensor."""
     element = ELEMENTS[target.dtype]
@@ -113,6 +121,9 @@ def measure(sums: Sums, target: Tensor, base: Tensor, shape: tuple[int, ...]) ->
         before = quantiser.parts.made(element, 0, before)
     sums.bits += coded_bits(sent, before, target.dtype)
     sums.floor_bits += entropy(sent, before, target.dtype)
+    if isinstance(sums.asked, MaxUlp):
+        plain = plainly(element, change, sums.asked.steps)
+        sums.plain_bits = (sums.plain_bits or 0) + coded_bits(plain, before, target.dtype)
     promise = quantiser.promise()
     sums.promises[target.name] = promise
     check(Promise({target.name: promise}), {target.name: target.data}, {target.name: sent})
@@ -168,6 +179,8 @@ def run(pairs: Sequence[Pair], asked: Sequence[str]) -> Results:
         "floor",
         "Entropy of the residuals under a table for each exponent of the base.",
     )
+    plain_note = "The base where the bound allows it, the exact target elsewhere."
+    table("Without a ladder, bits per weight", "plain", plain_note)
     table(
         "Error: norm of what was dropped, of the whole change's",
         "error",
@@ -186,6 +199,8 @@ def figure(sums: Sums, cell: str) -> float | str | None:
         return sums.bits_each
     if cell == "floor":
         return sums.floor_bits / sums.weights
+    if cell == "plain":
+        return None if sums.plain_bits is None else sums.plain_bits / sums.weights
     if sums.asked is None:
         return None
     if cell == "error":
