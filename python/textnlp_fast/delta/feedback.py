@@ -50,8 +50,8 @@ class Backlog:
             )
         for begin, target, base in change.blocks():
             part = self.waiting[begin : begin + target.size]
-            total = np.clip(part + change_sizes(element, target, base), _SMALLEST, _LARGEST)
-            part[:] = np.where(target == base, 0, total)
+            # What is off by too little for fp32 waits as well; what is not off is let off by `end`.
+            part[:] = np.clip(part + change_sizes(element, target, base), _SMALLEST, _LARGEST)
 
     def rank(self, begin: int, end: int) -> Doubles:
         """What :class:`Quantiser` takes as ``priority``."""
