@@ -17,6 +17,7 @@ __all__ = [
     "ModelNotFoundError",
     "ObjectExistsError",
     "OutOfSpaceError",
+    "PromiseBrokenError",
     "RepositoryNotFoundError",
     "SafetensorsError",
     "StorageUnavailableError",
@@ -108,6 +109,21 @@ class CorruptDataError(TextnlpFastError):
 
 class DigestMismatchError(CorruptDataError):
     """Content differs from the digest it was stored under."""
+
+
+class PromiseBrokenError(CorruptDataError):
+    """An approximate version is further from the true one than its patch promised.
+
+    ``tensor`` is which, ``bound`` what it broke: the approximation as it was asked for (``max_ulp=2``), one of
+    ``max_ulp``, ``max_abs``, ``dropped_l2``, ``exact``, ``elements``, or ``names``.
+    """
+
+    default_hint = "Make the patch again, against the version that readers hold."
+
+    def __init__(self, message: str, *, tensor: str, bound: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.tensor = tensor
+        self.bound = bound
 
 
 class MissingObjectError(CorruptDataError):
