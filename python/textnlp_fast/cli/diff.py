@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,6 +52,13 @@ _LIMIT = 40
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="Draw it: FILE.png, FILE.svg, or FILE for both."
 )
+@click.option(
+    "--plot-value",
+    type=click.Choice(["changed", "relative"]),
+    default="changed",
+    show_default=True,
+    help="What the heat map shows.",
+)
 @tuning_options
 @json_option
 def command(
@@ -64,6 +72,7 @@ def command(
     show_all: bool,
     rank: bool,
     plot: Path | None,
+    plot_value: str,
     threads: int,
     memory_mib: int,
     as_json: bool,
@@ -93,7 +102,7 @@ def command(
     if plot is not None:
         from textnlp_fast.cli.diff_plot import draw  # noqa: PLC0415
 
-        drawn = draw(explanation, plot)
+        drawn = draw(explanation, plot, value=plot_value)
     if as_json:
         listed = sort_lines(lines, sort)
         print_json(_document(explanation, by, listed[:most] if most else listed))
@@ -101,7 +110,8 @@ def command(
     print_line(summary_of(explanation))
     if cut:
         print_line("")
-        print_table("", list(_COLUMNS), [[show(line) for show in _COLUMNS.values()] for line in cut], left=2)
+        columns = _columns(by)
+        print_table("", list(columns), [[show(line) for show in columns.values()] for line in cut], left=2)
     if len(cut) < len(shown):
         print_line(f"... and {len(shown) - len(cut)} more: --limit 0 shows all")
     if by == "tensor":
@@ -196,20 +206,21 @@ def _stored(line: Line) -> str:
     return f"{'~' if line.estimated else ''}{show_size(line.stored_bytes)}"
 
 
-_COLUMNS = {
-    "name": lambda line: line.label,
-    "state": _state,
-    "changed": lambda line: _percent(line.sums.changed_fraction),
-    "max ULP": lambda line: "-" if line.sums.max_ulp is None else str(line.sums.max_ulp),
-    "mean ULP": lambda line: _figure(line.sums.mean_ulp),
-    "max change": lambda line: _figure(line.sums.max_change),
-    "|change|": lambda line: _figure(line.sums.change_norm),
-    "relative": lambda line: _figure(line.sums.relative_norm),
-    "rank": _rank,
-    "how": lambda line: line.strategy or "-",
-    "stored": _stored,
-    "bits/weight": lambda line: _figure(line.bits_per_weight),
-}
+def _columns(by: str) -> dict[str, Callable[[Line], str]]:
+    return {
+        by: lambda line: line.label,
+        "status" if by == "tensor" else "tensors changed": _state,
+        "changed": lambda line: _percent(line.sums.changed_fraction),
+        "max ULP": lambda line: "-" if line.sums.max_ulp is None else str(line.sums.max_ulp),
+        "mean ULP": lambda line: _figure(line.sums.mean_ulp),
+        "max change": lambda line: _figure(line.sums.max_change),
+        "|change|": lambda line: _figure(line.sums.change_norm),
+        "relative": lambda line: _figure(line.sums.relative_norm),
+        "rank": _rank,
+        "how": lambda line: line.strategy or "-",
+        "stored": _stored,
+        "bits/weight": lambda line: _figure(line.bits_per_weight),
+    }
 
 
 def _counts(lines: list[Line]) -> str:

@@ -4,8 +4,8 @@ exp of the entropy of the singular values, normalised to sum 1 (Roy and Vetterli
 for r equal singular values, and nearly so for r that tower above the rest.
 
 Small matrices are computed exactly. The spectrum of larger ones is taken by randomised block Lanczos (Ubaru, Chen and
-Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017): Ritz values that have converged are singular
-values and count once, the others stand as nodes of a quadrature for all the rest. Seeds are fixed.
+Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017): Ritz values that have converged are
+singular values and count once, the others stand as nodes of a quadrature for all the rest. Seeds are fixed.
 """
 
 from __future__ import annotations

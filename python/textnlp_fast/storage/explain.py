@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Final, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from textnlp_fast.delta.measure import NOTHING, Sums, merge
 from textnlp_fast.delta.rank import Rank
 from textnlp_fast.errors import InvalidInputError
@@ -19,6 +22,7 @@ __all__ = [
     "Explanation",
     "Line",
     "Side",
+    "grid_of",
     "is_comparable",
     "lines_of",
     "pair_up",
@@ -99,10 +103,10 @@ class Line:
     `label` names it. `layer` and `kind` are None where they differ within. `rank_fraction` is the effective rank of
     the change over the rank a matrix of that shape can have: of several matrices the mean, by their elements. `size`
     is that of the newer tensors in bytes, `stored_elements` counts the weights that `stored_bytes` are for.
+    `change` and `rank` are there if the line is about one tensor.
     """
 
     label: str
-    status: Status | None
     kind: str | None
     layer: int | None
     tensors: int
@@ -110,13 +114,18 @@ class Line:
     elements: int
     size: int
     sums: Sums
-    rank: Rank | None
     rank_fraction: float | None
     strategy: str | None
     stored_bytes: int | None
     stored_elements: int
     estimated: bool
     change: Change | None = None
+    rank: Rank | None = None
+
+    @property
+    def status(self) -> Status | None:
+        """That of the one tensor; None of a group."""
+        return self.change.status if self.change is not None else None
 
     @property
     def bits_per_weight(self) -> float | None:
@@ -188,7 +197,7 @@ def lines_of(explanation: Explanation, by: By) -> list[Line]:
     """A line a tensor, a layer or a kind, in the order of the model; what is in no layer goes by its kind."""
     changes = explanation.changes
     if by == "tensor":
-        return [_line(_tensor_label(change), [change]) for change in changes]
+        return [replace(_line(_tensor_label(each), [each]), change=each, rank=each.rank) for each in changes]
     stacks = {change.role.stack for change in changes if change.role.layer is not None}
     groups: dict[tuple[int, str, int], list[Change]] = {}
     labels: dict[tuple[int, str, int], str] = {}
@@ -213,6 +222,41 @@ def total_of(explanation: Explanation) -> Line:
     return _line("all", list(explanation.changes))
 
 
+def grid_of(explanation: Explanation, value: str) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
+    """Layers by kinds, for a picture: the layers' labels, the kinds within layers, and a figure for each pair.
+
+    `value` is `changed` (a share of the weights) or `relative` (the change's norm over the weights'). NaN where a
+    layer has no tensor of the kind, or none that both models have.
+    """
+    groups: dict[tuple[str, int], dict[str, list[Change]]] = {}
+    for change in explanation.changes:
+        role = change.role
+        if role.layer is not None:
+            groups.setdefault((role.stack, role.layer), {}).setdefault(role.kind, []).append(change)
+    kinds = [kind for kind in KINDS if any(kind in layer for layer in groups.values())]
+    stacks = sorted({stack for stack, _ in groups})
+    cells = np.full((len(groups), len(kinds)), np.nan)
+    labels = []
+    for row, (stack, number) in enumerate(sorted(groups)):
+        labels.append(str(number) if len(stacks) == 1 else f"{_telling(stack, stacks)} {number}")
+        for column, kind in enumerate(kinds):
+            if kind in groups[stack, number]:
+                line = _line(kind, groups[stack, number][kind])
+                figure = line.sums.changed_fraction
+                if value == "relative":
+                    # Norms are of changed tensors only: where nothing changed there is none, and the change is 0.
+                    figure = line.sums.relative_norm if line.sums.changed else figure
+                cells[row, column] = np.nan if figure is None else figure
+    return labels, kinds, cells
+
+
+def _telling(stack: str, stacks: Sequence[str]) -> str:
+    """The part of a stack's name that tells it from the others."""
+    parts = stack.split(".")
+    others = {part for other in stacks if other != stack for part in other.split(".")}
+    return next((part for part in parts if part not in others), parts[-1])
+
+
 def _tensor_label(change: Change) -> str:
     if change.status == "renamed" and change.old is not None:
         return f"{change.old.name} -> {change.side.name}"
@@ -220,7 +264,6 @@ def _tensor_label(change: Change) -> str:
 
 
 def _line(label: str, changes: Sequence[Change]) -> Line:
-    one = changes[0] if len(changes) == 1 else None
     roles = [change.role for change in changes]
     ranked = [(change.rank, change.side.elements) for change in changes if change.rank is not None]
     weight = sum(elements for _, elements in ranked)
@@ -228,7 +271,6 @@ def _line(label: str, changes: Sequence[Change]) -> Line:
     strategies = {change.strategy for change in changes if change.strategy is not None}
     return Line(
         label=label,
-        status=one.status if one else None,
         kind=_only({role.kind for role in roles}),
         layer=_only({role.layer for role in roles}),
         tensors=sum(change.new is not None for change in changes),
@@ -236,13 +278,11 @@ def _line(label: str, changes: Sequence[Change]) -> Line:
         elements=sum(change.new.elements for change in changes if change.new is not None),
         size=sum(change.new.size for change in changes if change.new is not None),
         sums=reduce(merge, (change.sums for change in changes if change.sums is not None), NOTHING),
-        rank=one.rank if one else None,
         rank_fraction=sum(rank.fraction * elements for rank, elements in ranked) / weight if weight else None,
         strategy="mixed" if len(strategies) > 1 else _only(strategies),
         stored_bytes=sum(change.stored_bytes or 0 for change in stored) if stored else None,
         stored_elements=sum(change.side.elements for change in stored),
         estimated=any(change.estimated for change in changes),
-        change=one,
     )
 
 

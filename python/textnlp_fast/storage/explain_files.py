@@ -180,7 +180,7 @@ class _Walk:
         sums = self._tally.sums[step]
         if sums is not None and not sums.changed:
             status = "same" if change.status == "changed" else change.status
-            return replace(change, status=status, sums=sums)
+            return replace(change, status=status, sums=Sums(elements=change.side.elements))
         size, taken = change.side.size, self._taken[step]
         mode = self._modes[step].most_common(1)
         return replace(

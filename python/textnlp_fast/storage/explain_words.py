@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from textnlp_fast.storage.explain import Change, Explanation, Line, lines_of, total_of
 
-__all__ = ["summary_of"]
+__all__ = ["headline_of", "summary_of"]
 
 _NAMED = 3
 
@@ -23,6 +23,22 @@ def summary_of(explanation: Explanation) -> str:
     sentences = [*_amount(total), *_where(explanation, total), *_structure(explanation), *_trouble(total)]
     sentences += _bytes(explanation, total)
     return " ".join(sentences)
+
+
+def headline_of(explanation: Explanation) -> str:
+    """The totals in one line: what changed, and what it takes."""
+    total = total_of(explanation)
+    if not total.sums.elements:
+        return f"{_count(total.tensors, 'tensor')}, none of which both models have"
+    parts = [
+        f"{_percent(total.sums.changed / total.sums.elements)} of {_number(total.sums.elements)} weights changed"
+    ]
+    parts.append(f"{total.changed_tensors} of {_count(total.tensors, 'tensor')}")
+    if total.stored_bytes:
+        about = "about " if total.estimated else ""
+        bits = 8 * total.stored_bytes / total.elements if total.elements else 0
+        parts.append(f"{about}{_size(total.stored_bytes)}, {bits:.3g} bits for each weight of the model")
+    return "   |   ".join(parts)
 
 
 def _amount(total: Line) -> list[str]:
@@ -62,7 +78,7 @@ def _median(ulps: Sequence[int]) -> str:
     for bits, count in enumerate(ulps):
         seen += count
         if seen >= half:
-            return f"{(1 << bits) - 1:,} ULPs or fewer" if bits > 1 else "one ULP"
+            return f"no more than {(1 << bits) - 1:,} ULPs" if bits > 1 else "one ULP"
     return "few ULPs"
 
 
