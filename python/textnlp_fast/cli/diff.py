@@ -111,7 +111,12 @@ def command(
     if cut:
         print_line("")
         columns = _columns(by)
-        print_table("", list(columns), [[show(line) for show in columns.values()] for line in cut], left=2)
+        print_table(
+            "",
+            list(columns),
+            [[show(line) for show in columns.values()] for line in cut],
+            left=3 if by == "tensor" else 1,
+        )
     if len(cut) < len(shown):
         print_line(f"... and {len(shown) - len(cut)} more: --limit 0 shows all")
     if by == "tensor":
@@ -207,8 +212,12 @@ def _stored(line: Line) -> str:
 
 
 def _columns(by: str) -> dict[str, Callable[[Line], str]]:
+    dtype: dict[str, Callable[[Line], str]] = {
+        "dtype": lambda line: line.change.side.dtype if line.change else ""
+    }
     return {
         by: lambda line: line.label,
+        **(dtype if by == "tensor" else {}),
         "status" if by == "tensor" else "tensors changed": _state,
         "changed": lambda line: _percent(line.sums.changed_fraction),
         "max ULP": lambda line: "-" if line.sums.max_ulp is None else str(line.sums.max_ulp),

@@ -88,9 +88,22 @@ def picture(explanation: Explanation, form: Format, *, value: str = "changed") -
         matplotlib.rcParams.update(_STYLE)
         figure = _figure(explanation, value)
         out = io.BytesIO()
-        about: dict[str, Any] = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-        figure.savefig(out, format=form, dpi=_DPI, metadata=about)
+        if form == "svg":
+            figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        else:
+            _save_png(figure, out)
     return out.getvalue()
+
+
+def _save_png(figure: Figure, out: io.BytesIO) -> None:
+    """In a palette: a third of the bytes, and nobody sees the difference."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    drawn.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
 
 
 def _matplotlib() -> Any:
@@ -117,7 +130,7 @@ def _figure(explanation: Explanation, value: str) -> Figure:
     left_px = 120 + (60 if outside else 0) + (20 + rows_px if layers else 0) + 76
     right_px = 122 + 34 * kinds + 50 + 16 + 180 + 50
     height_px = max(left_px, right_px)
-    figure = Figure(figsize=(WIDTH_PX / _DPI, height_px / _DPI), facecolor="white")
+    figure = Figure(figsize=(WIDTH_PX / _DPI, height_px / _DPI), dpi=_DPI, facecolor="white")
 
     def place(left: float, top: float, width: float, height: float) -> Axes:
         box = (left / WIDTH_PX, 1 - (top + height) / height_px, width / WIDTH_PX, height / height_px)

@@ -188,8 +188,11 @@ def _lanczos(tall: npt.NDArray[Any], most: float) -> tuple[Values, Values]:
     nodes, vectors = np.linalg.eigh(projected[:count, :count])
     residuals = np.linalg.norm(coupling @ vectors[-_BLOCK:], axis=0)
     weights = np.sum(vectors[:_BLOCK] ** 2, axis=0)
-    sure = residuals <= _CONVERGED * np.abs(nodes)
-    sure |= residuals <= 1e-13 * float(nodes[-1])
+    sure = residuals <= np.maximum(_CONVERGED * np.abs(nodes), 1e-13 * float(nodes[-1]))
+    # A block sees no more of equal values than it has columns: a full house may stand for many more.
+    near = 1e-6 * np.abs(nodes) + 1e-10 * float(nodes[-1])
+    house = np.searchsorted(nodes, nodes + near, "right") - np.searchsorted(nodes, nodes - near, "left")
+    sure &= house < _BLOCK
     rest = float(weights[~sure].sum())
     if rest:
         weights *= (side - np.count_nonzero(sure)) / rest

@@ -66,10 +66,12 @@ def values_of(bits: Bits, dtype: str) -> Values | None:
 
     Exact, but for 64-bit integers beyond 2^53. Complex numbers and packed 4- and 6-bit floats give None.
     """
-    if dtype == "BF16":
-        return np.asarray((bits.astype(np.uint32) << np.uint32(16)).view(np.float32), dtype=np.float64)
-    if dtype in _PLAIN:
-        return np.asarray(bits.view(_PLAIN[dtype]), dtype=np.float64)
+    if dtype in _PLAIN or dtype == "BF16":
+        plain = (
+            (bits.astype("<u4") << np.uint32(16)).view("<f4") if dtype == "BF16" else bits.view(_PLAIN[dtype])
+        )
+        with np.errstate(invalid="ignore"):  # signalling NaNs
+            return np.asarray(plain, dtype=np.float64)
     if dtype in _EIGHT_BITS or dtype == "F8_E8M0":
         return np.take(_eight_bit_floats(dtype), bits)
     return None
