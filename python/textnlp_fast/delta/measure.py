@@ -148,16 +148,18 @@ def _change(a: Bits, b: Bits, dtype: str) -> tuple[float, float]:
 
 def _norm(values: Values) -> float:
     """L2 norm of the finite values, scaled where squares would overflow or vanish."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        norm = math.sqrt(square) if (square := float(np.dot(values, values))) >= 0 else math.nan
+    norm = math.sqrt(_square(values))
     if _SMALL < norm < _LARGE:
         return norm
     values = np.abs(values[np.isfinite(values)])
     most = float(np.max(values, initial=0.0))
-    if most == 0:
-        return 0.0
-    scaled = values / most
-    return most * math.sqrt(float(np.dot(scaled, scaled)))
+    return most * math.sqrt(_square(values / most)) if most else 0.0
+
+
+def _square(values: Values) -> float:
+    # Not np.dot: BLAS wakes all its threads for a block, in each of ours.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.einsum("i,i->", values, values))
 
 
 def _bit_lengths(distances: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:

@@ -160,7 +160,8 @@ class PairReader(Generic[Result]):
     """Decodes pairs of contents window by window, checks them against their digests, and measures them.
 
     `measure` gets a piece (`step` is the pair's number), the old bytes, the new ones and how many threads it
-    may use; several threads call it. `extra_cost` are the bytes that it keeps of a piece.
+    may use; several threads call it. `extra_cost` are the bytes that it keeps of a piece,
+    `reserved_bytes` what it keeps beyond that.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class PairReader(Generic[Result]):
         options: TransferOptions,
         measure: Callable[[Piece, memoryview, memoryview, int], Result],
         extra_cost: Callable[[Piece], int] = lambda piece: 0,
+        reserved_bytes: int = 0,
     ) -> None:
         self._measure = measure
         self._extra_cost = extra_cost
@@ -179,7 +181,7 @@ class PairReader(Generic[Result]):
         self._contents = (old.contents, new.contents)
         self._pairs = pairs
         self._window_bytes = new.window_bytes
-        self._budget_bytes = max(options.memory_budget_bytes, 4 * self._window_bytes)
+        self._budget_bytes = max(options.memory_budget_bytes - reserved_bytes, 4 * self._window_bytes)
         self._workers = max(
             1, min(2 * options.thread_count, self._budget_bytes // (4 * self._window_bytes), 16)
         )

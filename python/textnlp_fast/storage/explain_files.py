@@ -141,7 +141,7 @@ class _Walk:
         self._jobs = jobs
         self._tally = Tally([job.side for job in jobs], with_rank=with_rank)
         self._window_bytes = DEFAULT_WINDOW_BYTES
-        self._budget_bytes = options.memory_budget_bytes
+        self._budget_bytes = options.memory_budget_bytes - self._tally.reserved_bytes
         threads = options.thread_count
         # Two windows and what they are coded to.
         self._unit_cost = 3 * self._window_bytes

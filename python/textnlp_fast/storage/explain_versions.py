@@ -54,7 +54,14 @@ def explain_versions(
         for change in (changes[number] for number in work)
     ]
     reader = PairReader(
-        store, old, new, pairs, options, measure, lambda piece: tally.kept_bytes(piece.step, piece.length)
+        store,
+        old,
+        new,
+        pairs,
+        options,
+        measure,
+        lambda piece: tally.kept_bytes(piece.step, piece.length),
+        tally.reserved_bytes,
     )
     for piece, sums in reader.run(progress):
         tally.take(piece.step, piece.length, sums)

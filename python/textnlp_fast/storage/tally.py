@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textnlp_fast.delta.measure import Sums, measure, merge
-from textnlp_fast.delta.rank import ChangeMatrix, Rank
+from textnlp_fast.delta.rank import MATRIX_BYTES, ChangeMatrix, Rank
 from textnlp_fast.storage.explain import Side
 
 __all__ = ["Tally"]
@@ -21,11 +21,13 @@ class Tally:
         self._sides = sides
         self._matrices = [ChangeMatrix.of(side.shape, side.dtype) if with_rank else None for side in sides]
         self._left = [side.size for side in sides]
+        #: What a matrix may take whose windows are in and gone.
+        self.reserved_bytes = MATRIX_BYTES if any(self._matrices) else 0
         self.sums: list[Sums | None] = [None] * len(sides)
         self.ranks: list[Rank | None] = [None] * len(sides)
 
     def kept_bytes(self, step: int, length: int) -> int:
-        """Memory that a window of `length` bytes takes until its tensor is done."""
+        """Memory that a window of `length` bytes fills with its part of a matrix."""
         matrix = self._matrices[step]
         return min(matrix.size_bytes, 4 * length) if matrix is not None else 0
 
