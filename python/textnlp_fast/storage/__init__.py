@@ -3,9 +3,9 @@
 from textnlp_fast.storage.chunked_transfer import Progress
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
-from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.explain import Explanation
 from textnlp_fast.storage.explain_files import explain_files
+from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.repository import LogRow, Repository
 from textnlp_fast.storage.unified_storage import UnifiedModelStorage

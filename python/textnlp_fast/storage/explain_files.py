@@ -20,7 +20,7 @@ from textnlp_fast.storage.chunked_transfer import (
     run_in_order,
 )
 from textnlp_fast.storage.compare import unique_name
-from textnlp_fast.storage.config import DEFAULT_WINDOW_BYTES, TransferOptions
+from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.explain import Change, Explanation, Side, is_comparable, pair_up
 from textnlp_fast.storage.inventory import READ_BYTES, coding_dtype, digest_of_range, scan_model
 from textnlp_fast.storage.planning import Piece, plan_units
@@ -32,6 +32,7 @@ __all__ = ["ENCODE_BYTES", "explain_files"]
 #: Bytes of tensors that are coded to learn what they would take; of larger models, frames spread evenly.
 ENCODE_BYTES: Final = 1 << 30
 _FRAME: Final = codec.DEFAULT_FRAME_SIZE_BYTES
+_WINDOW_BYTES: Final = 8 * _FRAME
 _STRATEGIES: Final = {"same": "delta", "delta": "delta", "planes": "alone", "raw": "raw"}
 
 
@@ -140,11 +141,11 @@ class _Walk:
         self._files = files
         self._jobs = jobs
         self._tally = Tally([job.side for job in jobs], with_rank=with_rank)
-        self._window_bytes = DEFAULT_WINDOW_BYTES
+        self._window_bytes = _WINDOW_BYTES
         self._budget_bytes = options.memory_budget_bytes - self._tally.reserved_bytes
         threads = options.thread_count
-        # Two windows and what they are coded to.
-        self._unit_cost = 3 * self._window_bytes
+        # Two windows, room to code one, and what it was coded to.
+        self._unit_cost = 4 * self._window_bytes
         self._workers = max(1, min(threads, self._budget_bytes // self._unit_cost, 16))
         self._threads_each = -(-threads // self._workers)
         self._buffers = BufferPool(self._window_bytes)

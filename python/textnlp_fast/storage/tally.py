@@ -21,8 +21,8 @@ class Tally:
         self._sides = sides
         self._matrices = [ChangeMatrix.of(side.shape, side.dtype) if with_rank else None for side in sides]
         self._left = [side.size for side in sides]
-        #: What a matrix may take whose windows are in and gone.
-        self.reserved_bytes = MATRIX_BYTES if any(self._matrices) else 0
+        #: What a matrix may take whose windows are in and gone, and the search for its rank.
+        self.reserved_bytes = MATRIX_BYTES * 3 // 2 if any(self._matrices) else 0
         self.sums: list[Sums | None] = [None] * len(sides)
         self.ranks: list[Rank | None] = [None] * len(sides)
 
