@@ -110,6 +110,19 @@ def test_sorting_and_limits(pair: tuple[Path, Path], run: Run) -> None:
     assert run("diff", *pair, "--sort", "colour").code == 2
 
 
+def test_a_narrow_terminal_gets_fewer_columns() -> None:
+    from textnlp_fast.cli.diff import _columns, _fitting  # noqa: PLC0415
+
+    columns = {name: [name, "x" * 8] for name in _columns("tensor")}
+    assert _fitting(columns, None) == (columns, [])
+    for width in range(60, 200, 7):
+        kept, dropped = _fitting(columns, width)
+        assert set(kept) | set(dropped) == set(columns)
+        assert {"tensor", "status", "changed", "rank", "stored"} <= set(kept)
+        assert sum(2 + max(map(len, cells)) for cells in kept.values()) <= width
+    assert _fitting(columns, 10)[0].keys() == {"tensor", "status", "changed", "rank", "stored"}
+
+
 def test_nothing_changed_is_said(pair: tuple[Path, Path], run: Run) -> None:
     done = run("diff", pair[0], pair[0])
     assert done.out == (

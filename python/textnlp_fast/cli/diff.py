@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -110,13 +112,14 @@ def command(
     print_line(summary_of(explanation))
     if cut:
         print_line("")
-        columns = _columns(by)
-        print_table(
-            "",
-            list(columns),
-            [[show(line) for show in columns.values()] for line in cut],
-            left=3 if by == "tensor" else 1,
-        )
+        columns = {name: [name, *map(show, cut)] for name, show in _columns(by).items()}
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        columns, dropped = _fitting(columns, width)
+        left = sum(name in columns for name in (by, "dtype", "status"))
+        rows = list(zip(*(cells[1:] for cells in columns.values()), strict=True))
+        print_table("", list(columns), rows, left=left)
+        if dropped:
+            print_line(f"not shown: {', '.join(dropped)} (a wider terminal, or --json)")
     if len(cut) < len(shown):
         print_line(f"... and {len(shown) - len(cut)} more: --limit 0 shows all")
     if by == "tensor":
@@ -230,6 +233,17 @@ def _columns(by: str) -> dict[str, Callable[[Line], str]]:
         "stored": _stored,
         "bits/weight": lambda line: _figure(line.bits_per_weight),
     }
+
+
+def _fitting(columns: dict[str, list[str]], width: int | None) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns that a terminal has room for (None: any), and the names of the others."""
+    kept, dropped = dict(columns), []
+    for name in ("dtype", "how", "max change", "|change|", "bits/weight", "mean ULP", "max ULP", "relative"):
+        if width is None or sum(2 + max(map(len, cells)) for cells in kept.values()) <= width:
+            break
+        if kept.pop(name, None):
+            dropped.append(name)
+    return kept, dropped
 
 
 def _counts(lines: list[Line]) -> str:
