@@ -14,6 +14,7 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "MissingObjectError",
+    "MissingPackageError",
     "ModelNotFoundError",
     "ObjectExistsError",
     "OutOfSpaceError",
@@ -198,6 +199,10 @@ class DeviceError(TextnlpFastError):
 
     exit_code = 11
     default_hint = "Use device='cpu'; `textnlp-fast info` says what was found."
+
+
+class MissingPackageError(TextnlpFastError, ImportError):
+    """An optional package is not installed; ``hint`` is the command that installs it."""
 
 
 class InternalError(TextnlpFastError):

@@ -19,7 +19,7 @@ VERBS = {
     "push": "Publish a model's files as a version.",
     "pull": "Make a directory with a version's files.",
     "log": "Show a model's versions.",
-    "diff": "Show what changed between two versions, tensor by tensor.",
+    "diff": "Explain what changed between two versions, or two models on disk.",
     "verify": "Check that everything is there and unharmed.",
     "ls": "List the models of a repository.",
     "show": "Show one version: files, tensors, where they are stored.",

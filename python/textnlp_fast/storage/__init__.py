@@ -3,6 +3,8 @@
 from textnlp_fast.storage.chunked_transfer import Progress
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.explain import Explanation
+from textnlp_fast.storage.explain_files import explain_files
 from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.repository import LogRow, Repository
@@ -11,6 +13,7 @@ from textnlp_fast.storage.verify import Problem, VerifyReport
 
 __all__ = [
     "DiffRow",
+    "Explanation",
     "LogRow",
     "Problem",
     "Progress",
@@ -21,4 +24,5 @@ __all__ = [
     "TransferOptions",
     "UnifiedModelStorage",
     "VerifyReport",
+    "explain_files",
 ]

@@ -12,6 +12,8 @@ from textnlp_fast.objectstore import ObjectStore, local_folder, open_store
 from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.explain import Explanation
+from textnlp_fast.storage.explain_versions import explain_versions
 from textnlp_fast.storage.headers import read_dtypes
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.pull import PullReport, pull_model
@@ -201,6 +203,24 @@ class Repository:
         """
         first, second = (self._versions.manifest(*_across(name, each)) for each in (old, new))
         return diff_versions(self._store, first, second, self._options, progress)
+
+    def explain(
+        self,
+        name: str,
+        old: str,
+        new: str,
+        *,
+        with_rank: bool = True,
+        progress: ProgressCallback | None = None,
+    ) -> Explanation:
+        """What changed between two versions in depth: norms, ULPs, effective ranks, stored bytes.
+
+        Versions as in `diff`; effective ranks take most of the time. `storage.explain` turns the answer into lines.
+        """
+        first, second = (self._versions.manifest(*_across(name, each)) for each in (old, new))
+        return explain_versions(
+            self._store, first, second, self._options, with_rank=with_rank, progress=progress
+        )
 
     def verify(
         self,

@@ -9,15 +9,19 @@ from textnlp_fast.tensors.format import (
     read_into,
 )
 from textnlp_fast.tensors.model_files import ModelFiles, OtherFile, check_relative_path
+from textnlp_fast.tensors.roles import KINDS, Role, role_of
 
 __all__ = [
     "DTYPE_BITS",
+    "KINDS",
     "Header",
     "ModelFiles",
     "OtherFile",
+    "Role",
     "SafetensorsFile",
     "TensorInfo",
     "check_relative_path",
     "parse_header",
     "read_into",
+    "role_of",
 ]
