@@ -151,6 +151,7 @@ class LowRank(Recipe):
             or _as_f32(self.scale) != self.scale
         ):
             raise InvalidInputError("the scale of a recipe is not a finite value of F32")
+        self.source_sizes()
 
     @property
     def size_bytes(self) -> int:
