@@ -34,8 +34,8 @@ __all__ = ["Candidate", "Tensor", "match"]
 
 # Below this, samples of unrelated tensors are as much alike.
 _LEAST_LIKENESS: Final = 0.5
-# So small that a base by name is worth naming, whatever samples say.
-_SMALL_BYTES: Final = 1 << 16
+# Too little for samples to say no: below this, and of vectors, a base by name is named whatever they say.
+_SMALL_BYTES: Final = 1 << 12
 # Experts in a stack, and slices in all.
 _MOST_SLICES: Final = 1 << 16
 
@@ -237,14 +237,21 @@ class _Search:
                 pools.setdefault((source.dtype, source.shape[1:]), []).append(source)
         for key, numbers in self._grouped(lambda target: (target.dtype, target.shape[1:])).items():
             pool = pools.get(key, [])
-            ours = [(self._prober.head(_whole(self._targets[number])), key[0]) for number in numbers if pool]
-            theirs = [(self._prober.head(_whole(source)), key[0]) for source in pool]
-            for number, likely in zip(numbers, alike(ours, theirs, least=_LEAST_LIKENESS), strict=False):
-                tried = [pool[one] for one in likely]
+            tried: dict[int, list[Tensor]] = {number: [] for number in numbers if pool}
+            for end in (self._prober.head, self._prober.tail):
+                ours = [(end(_whole(self._targets[number])), key[0]) for number in tried]
+                theirs = [(end(_whole(source)), key[0]) for source in pool]
+                for line, likely in zip(
+                    tried.values(), alike(ours, theirs, least=_LEAST_LIKENESS), strict=True
+                ):
+                    line += [pool[one] for one in likely]
+            in_pool = {id(source) for source in pool}
+            for number, line in tried.items():
+                likely_ones = {id(source): source for source in line}
                 named = self._by_name.get(self._targets[number].name)
-                if named is not None and any(named is one for one in pool) and named not in tried:
-                    tried.append(named)
-                for source in tried:
+                if named is not None and id(named) in in_pool:
+                    likely_ones[id(named)] = named
+                for source in likely_ones.values():
                     self._grow(number, source)
 
     def _grow(self, number: int, source: Tensor) -> None:
@@ -286,7 +293,8 @@ class _Search:
             ]
             for (number, block, reason), graded in zip(group, score(samples, dtype), strict=True):
                 target = self._targets[number]
-                if graded.match or (by_name and target.size_bytes <= _SMALL_BYTES):
+                small = len(target.shape) < 2 or target.size_bytes <= _SMALL_BYTES
+                if graded.match or (by_name and small):
                     recipe, how = _recipe_for(target, block)
                     self._found[number].add(recipe, f"{reason}: {how}", graded)
                     if graded.match and block.whole:
