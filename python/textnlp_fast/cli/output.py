@@ -17,8 +17,8 @@ from rich.text import Text
 from textnlp_fast.cli import printable
 
 if TYPE_CHECKING:
+    from textnlp_fast.contents.windows import ProgressCallback
     from textnlp_fast.storage import Progress
-    from textnlp_fast.storage.chunked_transfer import ProgressCallback
 
 __all__ = ["print_json", "print_line", "print_table", "progress_bar", "show_ratio", "show_size"]
 

@@ -1,6 +1,6 @@
 """The repository of models: moves and names their versions. `docs/format.md` states what it stores."""
 
-from textnlp_fast.storage.chunked_transfer import Progress
+from textnlp_fast.contents.windows import Progress
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.pull import PullReport

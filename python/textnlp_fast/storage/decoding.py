@@ -5,23 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from textnlp_fast.errors import CorruptDataError, InvalidInputError
-from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import (
+from textnlp_fast.contents.windows import (
     DATA_ERRORS,
     BufferPool,
     Cancelled,
     DataError,
     DigestCheck,
     OpenFiles,
-    decode_window,
-    fetch_extents,
+    Piece,
+    plan_units,
     run_in_order,
     with_context,
 )
+from textnlp_fast.errors import CorruptDataError, InvalidInputError
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.manifest import Extent, Manifest
-from textnlp_fast.storage.planning import Piece, PullStep, plan_units
+from textnlp_fast.storage.planning import PullStep
 
 __all__ = ["Decoder", "Sink", "content_names"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from textnlp_fast.contents.windows import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.errors import RepositoryNotFoundError
 from textnlp_fast.objectstore import ObjectStore, open_store
-from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.headers import read_dtypes

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
+from textnlp_fast.contents.windows import DataError, Progress, ProgressCallback
 from textnlp_fast.errors import (
     CorruptDataError,
     MissingObjectError,
@@ -16,7 +17,7 @@ from textnlp_fast.errors import (
     VersionNotFoundError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import DataError, Progress, ProgressCallback, digest_of_object
+from textnlp_fast.storage.chunked_transfer import digest_of_object
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.decoding import Decoder, content_names
 from textnlp_fast.storage.manifest import Manifest, chain_of

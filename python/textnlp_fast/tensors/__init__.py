@@ -1,5 +1,6 @@
 """Model files as they lie on disk: safetensors headers, Hugging Face directories, what is refused in them."""
 
+from textnlp_fast.tensors.element_types import DTYPES
 from textnlp_fast.tensors.format import (
     DTYPE_BITS,
     Header,
@@ -11,6 +12,7 @@ from textnlp_fast.tensors.format import (
 from textnlp_fast.tensors.model_files import ModelFiles, OtherFile, check_relative_path
 
 __all__ = [
+    "DTYPES",
     "DTYPE_BITS",
     "Header",
     "ModelFiles",
