@@ -1,0 +1,72 @@
+"""Recipes: how a reader makes a base out of contents that it has. Chapter *Recipes* of docs/format.md is the norm.
+
+This is the door: every kind of recipe, and the reader of their JSON, which comes from strangers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from textnlp_fast.delta.bases import MAX_SIZE, Held, Recipe, Stretch
+from textnlp_fast.delta.moved import MAX_PIECES, Piece, Pieces, Whole
+from textnlp_fast.errors import CorruptDataError, InvalidInputError, UnsupportedFormatError
+
+__all__ = [
+    "MAX_PIECES",
+    "MAX_SIZE",
+    "Held",
+    "Piece",
+    "Pieces",
+    "Recipe",
+    "Stretch",
+    "Whole",
+    "from_json",
+]
+
+
+def from_json(value: object, *, size_bytes: int, dtype: str) -> Recipe:
+    """Reads a recipe for a content of that size and dtype.
+
+    Raises CorruptDataError for anything that breaks the format, UnsupportedFormatError for a kind of recipe or
+    a pair of types that this version does not know. Whether the contents named are there and fit is
+    :meth:`Recipe.check_sources`.
+    """
+    try:
+        recipe = _build(value, size_bytes, dtype)
+    except InvalidInputError as error:
+        raise CorruptDataError(f"not a recipe: {error.args[0]}") from None
+    if recipe.size_bytes != size_bytes:
+        raise CorruptDataError(f"a recipe makes {recipe.size_bytes} bytes for a content of {size_bytes}")
+    return recipe
+
+
+def _build(value: object, size_bytes: int, dtype: str) -> Recipe:
+    if isinstance(value, str):
+        return Whole(value, size_bytes)
+    if not isinstance(value, dict) or len(value) != 1:
+        raise InvalidInputError("it is neither a digest nor an object with one key")
+    ((kind, fields),) = value.items()
+    reader = _READERS.get(kind)
+    if reader is None:
+        raise UnsupportedFormatError(f"a recipe of kind {str(kind)[:40]!a}, which this version does not know")
+    if not isinstance(fields, list):
+        raise InvalidInputError(f"{kind} is not a list")
+    return reader(fields, size_bytes, dtype)
+
+
+def _fields(values: object, count: int, what: str) -> list[Any]:
+    if not isinstance(values, list) or len(values) != count:
+        raise InvalidInputError(f"{what} has not {count} fields")
+    return values
+
+
+def _pieces(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
+    if len(fields) > MAX_PIECES:
+        raise InvalidInputError(f"{len(fields)} pieces; a recipe has at most {MAX_PIECES}")
+    return Pieces(tuple(Piece(*_fields(row, 3, "a piece")) for row in fields))
+
+
+_READERS: Final[dict[str, Callable[[list[Any], int, str], Recipe]]] = {
+    "pieces": _pieces,
+}
