@@ -19,6 +19,7 @@ __all__ = [
     "FileEntry",
     "check_path",
     "check_paths",
+    "content_names",
     "extent_limit",
     "file_digest",
     "file_document",
@@ -77,11 +78,12 @@ def file_document(entry: FileEntry) -> dict[str, Any]:
     return document
 
 
-def check_path(path: str) -> None:
-    """Raises InvalidInputError unless `path` names a file below the directory that it is joined to."""
+def check_path(path: str) -> str:
+    """The path. Raises InvalidInputError unless it names a file below the directory that it is joined to."""
     check_relative_path(path)
     if path.startswith(RESERVED_PREFIX):
         raise InvalidInputError(f"the path {path!r} is reserved for textnlp-fast's own records")
+    return path
 
 
 def read_file_entry(value: object, sizes: Mapping[str, int]) -> FileEntry:
@@ -125,3 +127,16 @@ def check_paths(paths: list[str]) -> None:
         pieces = path.split("/")
         if any("/".join(pieces[:count]) in seen for count in range(1, len(pieces))):
             raise Broken(f"the path {path!r} runs through another file")
+
+
+def content_names(files: Iterable[FileEntry]) -> dict[str, str]:
+    """For errors: what each content of these files is to a person."""
+    names: dict[str, str] = {}
+    for entry in files:
+        if entry.kind == "blob":
+            names.update((digest, f"file {entry.path!r}") for digest in entry.parts)
+        else:
+            names[entry.parts[0]] = f"the header of {entry.path!r}"
+            pairs = zip(entry.names, entry.parts[1:], strict=True)
+            names.update((digest, f"tensor {name!r} of {entry.path!r}") for name, digest in pairs)
+    return names

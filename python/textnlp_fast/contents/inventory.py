@@ -130,7 +130,7 @@ def check_unchanged(files: Iterable[LocalFile]) -> None:
         if not same:
             raise InvalidInputError(
                 f"{file.location} changed while it was read; nothing was published",
-                hint="Push again when nothing writes to it.",
+                hint="Run the command again when nothing writes to it.",
             )
 
 

@@ -10,11 +10,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from textnlp_fast.contents.entries import RESERVED_PREFIX
+from textnlp_fast.contents.documents import parse_document, seal_document
+from textnlp_fast.contents.entries import RESERVED_PREFIX, check_path
+from textnlp_fast.contents.windows import write_exactly
 from textnlp_fast.errors import ConflictError, InvalidInputError, OutOfSpaceError
 
-__all__ = ["check_destination", "disk_errors", "staging_folder", "sync_folder"]
+__all__ = [
+    "check_destination",
+    "disk_errors",
+    "finish_replacing",
+    "replace_files",
+    "staging_folder",
+    "sync_folder",
+]
 
+# In a staging folder: every file beside it is complete, and where they go.
+COMMIT_NAME = "commit"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -51,25 +62,85 @@ def check_destination(final: Path, paths: Iterable[str]) -> None:
 def staging_folder(final: Path) -> Iterator[Path]:
     """An empty folder on the destination's file system, for this process alone; gone afterwards.
 
-    It lies beside a destination that does not exist yet, and inside one that does, which may be a file
-    system of its own. What a killed run left in it is removed first. Raises ConflictError if another run
+    It lies inside a destination that is a directory, which may be a file system of its own, and beside any
+    other. What a killed run left in it is removed first. Raises ConflictError if another run
     works there.
     """
-    if final.exists():
+    if final.is_dir():
         root = final / f"{RESERVED_PREFIX}-partial"
     else:
         root = final.parent / f".{final.name}{RESERVED_PREFIX}-partial"
         final.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(root)
     try:
+        (root / COMMIT_NAME).unlink(missing_ok=True)
         files = root / "files"
         if files.exists():
             shutil.rmtree(files)
         files.mkdir()
         yield files
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        if not (root / COMMIT_NAME).exists():  # else the files are on their way to their places
+            shutil.rmtree(root, ignore_errors=True)
         os.close(lock)
+
+
+def replace_files(staging: Path, final: Path, removed: Iterable[str], note: str) -> None:
+    """Moves the staged files, which are complete, to their places in a directory and removes others.
+
+    Every file is replaced by one rename. A commit is written first, so that `finish_replacing` can do what is
+    left if this is interrupted. `note` says for whom it is.
+    """
+    moved = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
+    for folder in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:
+        sync_folder(folder)
+    gone = sorted(removed)
+    commit = {"format": 1, "moved": moved, "note": note, "removed": gone}
+    written = staging.parent / f"{COMMIT_NAME}.new"
+    descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        write_exactly(descriptor, memoryview(seal_document(commit)), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    written.replace(staging.parent / COMMIT_NAME)
+    sync_folder(staging.parent)
+    _replace(staging, final, moved, gone)
+
+
+def finish_replacing(final: Path) -> str | None:
+    """Ends what an interrupted `replace_files` left half done in a directory: its note; None if there was nothing.
+
+    Raises ConflictError if another command works there.
+    """
+    root = final / f"{RESERVED_PREFIX}-partial"
+    if not (root / COMMIT_NAME).exists():
+        return None
+    lock = _lock(root)
+    try:
+        try:
+            commit = parse_document((root / COMMIT_NAME).read_bytes(), str(root / COMMIT_NAME))
+        except FileNotFoundError:
+            return None  # another process ended it
+        moved, removed = ([check_path(path) for path in commit[key]] for key in ("moved", "removed"))
+        _replace(root / "files", final, moved, removed)
+        return str(commit["note"])
+    finally:
+        os.close(lock)
+
+
+def _replace(staging: Path, final: Path, moved: Iterable[str], removed: Iterable[str]) -> None:
+    for path in moved:
+        if (staging / path).exists():
+            place = final / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (staging / path).replace(place)
+            sync_folder(place.parent)
+    for path in removed:
+        (final / path).unlink(missing_ok=True)
+    sync_folder(final)
+    (staging.parent / COMMIT_NAME).unlink()
+    shutil.rmtree(staging.parent, ignore_errors=True)
 
 
 def _lock(root: Path) -> int:

@@ -265,8 +265,8 @@ def run_in_order(
                 future.cancel()
 
 
-def with_context(error: DataError, what: str) -> DataError:
-    """The same error, saying which content was being made."""
-    renewed = type(error)(f"{what}: {error.args[0]}", hint=error.hint)
+def with_context(error: DataError, what: str, *, hint: str | None = None) -> DataError:
+    """The same error, saying which content was being made, and perhaps what to do."""
+    renewed = type(error)(f"{what}: {error.args[0]}", hint=hint or error.hint)
     renewed.position = error.position
     return renewed

@@ -1,1 +1,7 @@
-"""Which tensor against which base, into which bytes."""
+"""Which tensor against which base, into which bytes; and patches, the files that carry it."""
+
+from textnlp_fast.delta.apply import ApplyReport, apply_patch
+from textnlp_fast.delta.create import PatchReport, create_patch
+from textnlp_fast.delta.patch_file import PatchFile, read_patch
+
+__all__ = ["ApplyReport", "PatchFile", "PatchReport", "apply_patch", "create_patch", "read_patch"]

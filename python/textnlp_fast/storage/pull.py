@@ -15,14 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from textnlp_fast.contents.entries import FileEntry
+from textnlp_fast.contents.entries import FileEntry, content_names
 from textnlp_fast.contents.inventory import READ_BYTES, Held, digest_of_range, take_inventory
 from textnlp_fast.contents.staging import check_destination, disk_errors, staging_folder
 from textnlp_fast.contents.windows import BufferPool, OpenFiles, Progress, ProgressCallback, write_exactly
 from textnlp_fast.errors import InvalidInputError, OutOfSpaceError, TextnlpFastError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.decoding import Decoder, content_names
+from textnlp_fast.storage.decoding import Decoder
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.planning import PullPlan, PullStep, plan_pull
 from textnlp_fast.storage.pull_record import PullRecord, read_record, regular_status
@@ -76,7 +76,7 @@ def pull_model(
             held = _held(final, manifest, record, have, options)
             plan = plan_pull(manifest, held, skip=frozenset(kept))
             _check_space(staging, plan)
-            decoder = Decoder(store, manifest.window_bytes, options, content_names(manifest))
+            decoder = Decoder(store, manifest.window_bytes, options, content_names(manifest.files))
             _fill(decoder, manifest, plan, staging, progress)
             publish(staging, final, manifest, record, store.url)
     return PullReport(

@@ -1,0 +1,308 @@
+"""Makes a patch from two models: hash both, match what is new with what is held, code it window by window.
+
+The payload goes to a temporary file as it is made; the index, which comes first in the patch, is known last.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from textnlp_fast.contents.inventory import (
+    Held,
+    LocalFile,
+    LocalPart,
+    check_unchanged,
+    file_entry,
+)
+from textnlp_fast.contents.windows import (
+    MAX_PIECES,
+    BufferPool,
+    OpenFiles,
+    Piece,
+    Progress,
+    ProgressCallback,
+    plan_units,
+    run_in_order,
+)
+from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES, thread_count, workers_for
+from textnlp_fast.delta import codec
+from textnlp_fast.delta.patch import (
+    STRATEGIES,
+    End,
+    HeldContent,
+    Patch,
+    Stored,
+    Strategy,
+    check_version_name,
+)
+from textnlp_fast.delta.patch_file import PatchWriter, new_patch
+from textnlp_fast.delta.recipe import Recipe, Whole
+from textnlp_fast.delta.source import model_inventory
+from textnlp_fast.errors import InvalidInputError
+
+__all__ = ["DEFAULT_WINDOW_BYTES", "PatchReport", "create_patch"]
+
+DEFAULT_WINDOW_BYTES: Final = 16 << 20
+# A window in flight: itself, its base, what a recipe makes the base from, its coded form.
+_BUFFERS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PatchReport:
+    """What was made. Sizes in bytes; `raw_bytes` are those of the target, `patch_bytes` those of the file."""
+
+    path: str
+    source_version: str | None
+    target_version: str | None
+    source_digest: str
+    target_digest: str
+    strategy: str
+    raw_bytes: int
+    patch_bytes: int
+    held_contents: int
+    """Contents of the target that the source has."""
+    stored_contents: int
+    seconds: float
+
+    @property
+    def ratio(self) -> float:
+        """Raw bytes per byte of the patch."""
+        return self.raw_bytes / self.patch_bytes
+
+    @property
+    def gigabytes_per_s(self) -> float:
+        return self.raw_bytes / max(self.seconds, 1e-9) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A content to code: where it is, and what to code it against."""
+
+    part: LocalPart
+    location: str
+    base: Recipe | None
+
+
+def create_patch(
+    old: str | os.PathLike[str],
+    new: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    source_version: str | None = None,
+    target_version: str | None = None,
+    strategy: Strategy = "auto",
+    metadata: Mapping[str, str] | None = None,
+    window_bytes: int = DEFAULT_WINDOW_BYTES,
+    memory_budget_bytes: int = DEFAULT_MEMORY_BYTES,
+    threads: int = 0,
+    progress: ProgressCallback | None = None,
+) -> PatchReport:
+    """Writes at `out` what makes `new` out of `old`, bit by bit. Both are safetensors files or model directories.
+
+    The same arguments make the same bytes, whatever the threads and the memory. Nothing appears at `out` before
+    it is complete. Raises InvalidInputError for a wrong argument or input, ConflictError if another command
+    writes to `out`, OutOfSpaceError if the disk is full.
+    """
+    started = time.monotonic()
+    check_version_name(source_version)
+    check_version_name(target_version)
+    _check_strategy(strategy)
+    _check_output(out, (old, new))
+    count = thread_count(threads)
+    source = model_inventory(old, threads=count, progress=progress)
+    target = model_inventory(new, threads=count, progress=progress)
+    held, steps = _plan(source, target)
+    with new_patch(out) as writer:
+        coder = _Coder(steps, _places(source), window_bytes, memory_budget_bytes, count)
+        contents = coder.run(writer, progress)
+        check_unchanged([*source, *target])
+        patch = Patch(
+            End(source_version, tuple(map(file_entry, source))),
+            End(target_version, tuple(map(file_entry, target))),
+            held,
+            contents,
+            window_bytes,
+            0,
+            "",
+            strategy,
+            dict(metadata or {}),
+        )
+        file = writer.finish(patch)
+    return PatchReport(
+        str(file.path),
+        source_version,
+        target_version,
+        patch.source.digest,
+        patch.target.digest,
+        strategy,
+        patch.target.raw_bytes,
+        file.size_bytes,
+        len(patch.target.parts()) - len(contents),
+        len(contents),
+        time.monotonic() - started,
+    )
+
+
+def _check_strategy(strategy: str) -> None:
+    if strategy not in STRATEGIES:
+        raise InvalidInputError(f"unknown strategy {strategy!r}", hint=f"Use one of {', '.join(STRATEGIES)}.")
+    if strategy == "low_rank":
+        raise InvalidInputError(
+            "this version of textnlp-fast cannot look for low-rank changes yet",
+            hint="Use strategy 'auto', which is exact as well.",
+        )
+
+
+def _check_output(out: str | os.PathLike[str], models: Sequence[str | os.PathLike[str]]) -> None:
+    final = Path(out).expanduser().resolve()
+    for model in models:
+        if Path(model).expanduser().resolve() == final:
+            raise InvalidInputError(
+                f"{os.fspath(out)} is one of the two models", hint="Name another file: changes.tnpatch."
+            )
+
+
+def _places(files: Sequence[LocalFile]) -> dict[str, Held]:
+    return {part.digest: Held(file.location, part.offset) for file in files for part in file.parts}
+
+
+# --- what to code against what ----------------------------------------------------------------------------
+
+
+def _plan(
+    source: Sequence[LocalFile], target: Sequence[LocalFile]
+) -> tuple[dict[str, HeldContent], list[_Step]]:
+    """The contents of the source, and those of the target that it lacks, each once, in the files' order."""
+    held = {part.digest: HeldContent(part.size, part.dtype) for file in source for part in file.parts}
+    bases = _bases_by_name(source)
+    steps: dict[str, _Step] = {}
+    for file in target:
+        for position, part in enumerate(file.parts):
+            if part.digest in held or part.digest in steps:
+                continue
+            base = None
+            if file.kind == "safetensors":
+                base = next((bases[key] for key in _keys(file, position) if key in bases), None)
+            if base is not None and (base.size, base.dtype) != (part.size, part.dtype):
+                base = None
+            recipe = Whole(base.digest, base.size) if base is not None else None
+            steps[part.digest] = _Step(part, file.location, recipe)
+    return held, list(steps.values())
+
+
+def _keys(file: LocalFile, position: int) -> list[tuple[str, str, str]]:
+    """What may name the same thing in the other model, nearest first; headers go by the file's path."""
+    if position == 0:
+        return [("header", file.path, "")]
+    name = file.parts[position].name
+    return [("tensor", file.path.rpartition("/")[0], name), ("anywhere", "", name)]
+
+
+def _bases_by_name(source: Sequence[LocalFile]) -> dict[tuple[str, str, str], LocalPart]:
+    found: dict[tuple[str, str, str], LocalPart] = {}
+    for file in source:
+        if file.kind == "safetensors":
+            for position, part in enumerate(file.parts):
+                for key in _keys(file, position):
+                    found.setdefault(key, part)
+    return found
+
+
+# --- coding -----------------------------------------------------------------------------------------------
+
+
+class _Coder:
+    """Codes steps on a few threads and hands the windows, in order, to the writer."""
+
+    def __init__(
+        self,
+        steps: Sequence[_Step],
+        places: Mapping[str, Held],
+        window_bytes: int,
+        memory_budget_bytes: int,
+        threads: int,
+    ) -> None:
+        self._steps = steps
+        self._places = places
+        self._window_bytes = window_bytes
+        self._budget_bytes = memory_budget_bytes
+        self._unit_bytes = _BUFFERS * window_bytes
+        self._workers = workers_for(self._unit_bytes, memory_budget_bytes, threads)
+        self._threads_each = -(-threads // self._workers)
+        self._buffers = BufferPool(window_bytes)
+        self._coded = BufferPool(codec.encode_bound(window_bytes) + MAX_PIECES * codec.encode_bound(1))
+        self._files = OpenFiles()
+
+    def run(self, writer: PatchWriter, progress: ProgressCallback | None) -> dict[str, Stored]:
+        """Codes everything; raises the first error once all threads have stopped."""
+        sizes = [step.part.size for step in self._steps]
+        total, done = sum(sizes), 0
+        extents: list[list[tuple[int, int]]] = [[] for _ in self._steps]
+        needs_base = [False] * len(self._steps)
+        with self._files:
+            coded_units = run_in_order(
+                self._code_unit,
+                plan_units(sizes, self._window_bytes),
+                workers=self._workers,
+                cost=lambda _: self._unit_bytes,
+                budget_bytes=self._budget_bytes,
+            )
+            for unit, buffer, lengths in coded_units:
+                offset = 0
+                for piece, length in zip(unit, lengths, strict=True):
+                    payload = memoryview(buffer)[offset : offset + length]
+                    offset += length
+                    if length:
+                        extents[piece.step].append(writer.add(payload))
+                        needs_base[piece.step] |= codec.scan(payload).needs_base
+                self._coded.give_back(buffer)
+                done += sum(piece.length for piece in unit)
+                if progress is not None:
+                    progress(Progress("create", done, total))
+        return {
+            step.part.digest: Stored(
+                step.part.digest, step.part.size, step.part.dtype, step.base if needed else None, tuple(rows)
+            )
+            for step, rows, needed in zip(self._steps, extents, needs_base, strict=True)
+        }
+
+    def _code_unit(self, unit: tuple[Piece, ...]) -> tuple[tuple[Piece, ...], bytearray, list[int]]:
+        buffer = self._coded.take()
+        lengths: list[int] = []
+        used = 0
+        with self._buffers.borrow() as target, self._buffers.borrow() as base, memoryview(buffer) as out:
+            for piece in unit:
+                lengths.append(
+                    self._code_piece(piece, target[: piece.length], base[: piece.length], out[used:])
+                )
+                used += lengths[-1]
+        return unit, buffer, lengths
+
+    def _code_piece(self, piece: Piece, target: memoryview, base: memoryview, out: memoryview) -> int:
+        if piece.length == 0:
+            return 0
+        step = self._steps[piece.step]
+        self._files.read(step.location, target, step.part.offset + piece.offset)
+        if step.base is not None:
+            self._fill_base(step.base, piece.offset, base)
+        against = base if step.base is not None else None
+        return codec.encode_into(target, out, against, dtype=step.part.dtype, threads=self._threads_each)
+
+    def _fill_base(self, recipe: Recipe, begin: int, out: memoryview) -> None:
+        if isinstance(recipe, Whole):
+            place = self._places[recipe.digest]
+            self._files.read(place.location, out, place.offset + begin)
+            return
+        recipe.read_into(begin, out, self._held)
+
+    def _held(self, digest: str, begin: int, end: int) -> bytearray:
+        data = bytearray(end - begin)
+        place = self._places[digest]
+        with memoryview(data) as view:
+            self._files.read(place.location, view, place.offset + begin)
+        return data
