@@ -6,11 +6,13 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textnlp_fast.delta.recipe import Piece, Pieces, Recipe, Whole, from_json
+from textnlp_fast.delta import moved
+from textnlp_fast.delta.recipe import Piece, Pieces, Recipe, Transposed, Whole, from_json
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, UnsupportedFormatError
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -75,9 +77,58 @@ def test_pieces(case: tuple[Pieces, dict[str, bytes]], at: list[int]) -> None:
     recipe.check_sources({digest: len(data) for digest, data in contents.items()})
 
 
-@given(some_pieces(), st.data())
+@st.composite
+def a_matrix(draw: st.DrawFn) -> tuple[Transposed, dict[str, bytes]]:
+    rows, columns = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    element_bytes = draw(st.sampled_from([1, 2, 4, 8]))
+    data = np.random.default_rng(draw(st.integers(0, 99))).bytes(rows * columns * element_bytes)
+    return Transposed(A, rows, columns, element_bytes), {A: data}
+
+
+def turned(recipe: Transposed, data: bytes) -> bytes:
+    """The oracle: numpy on the whole matrix, its elements as opaque bytes."""
+    matrix = np.frombuffer(data, np.uint8).reshape(recipe.rows, recipe.columns, recipe.element_bytes)
+    return matrix.transpose(1, 0, 2).tobytes()
+
+
+@given(a_matrix(), cuts)
+def test_a_matrix_turned(case: tuple[Transposed, dict[str, bytes]], at: list[int]) -> None:
+    recipe, contents = case
+    assert joined(recipe, at, contents) == turned(recipe, contents[A])
+    assert again(recipe) == recipe
+
+
+@given(a_matrix(), cuts)
+def test_a_matrix_turned_in_small_strips(case: tuple[Transposed, dict[str, bytes]], at: list[int]) -> None:
+    """Limits as small as these take the roads of matrices that do not fit into a strip, or into a row."""
+    recipe, contents = case
+    for strip_bytes, gap_bytes in ((24, 0), (24, 1 << 20), (100, 16)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(moved, "_STRIP_BYTES", strip_bytes)
+            patch.setattr(moved, "_GAP_BYTES", gap_bytes)
+            assert joined(recipe, at, contents) == turned(recipe, contents[A])
+
+
+def test_turning_a_window_takes_memory_for_the_window_alone() -> None:
+    """A matrix of 2 TiB whose bytes are made up on demand."""
+    recipe = Transposed(A, 1 << 20, 1 << 20, 2)
+    most = 0
+
+    def held(digest: str, begin: int, end: int) -> bytes:
+        nonlocal most
+        most = max(most, end - begin)
+        return ((begin // 2) & 0xFFFF).to_bytes(2, "little") * ((end - begin) // 2)
+
+    begin = recipe.rows * 2 * 12345 + 2 * 77
+    part = np.frombuffer(recipe.read(begin, begin + 64, held), "<u2")
+    row = np.arange(77, 77 + 32, dtype=np.uint64)
+    assert part.tolist() == ((row * (1 << 20) + 12345) & 0xFFFF).tolist()
+    assert most <= 1 << 20
+
+
+@given(st.one_of(some_pieces(), a_matrix()), st.data())
 def test_what_a_window_reads_is_what_it_says(
-    case: tuple[Pieces, dict[str, bytes]], data: st.DataObject
+    case: tuple[Pieces | Transposed, dict[str, bytes]], data: st.DataObject
 ) -> None:
     recipe, contents = case
     begin = data.draw(st.integers(0, recipe.size_bytes))
@@ -121,6 +172,36 @@ def test_what_a_window_reads_is_what_it_says(
         {"pieces": [[A, 0, 9]]},
         {"pieces": [[A, 0, 1 << 52], [A, 0, 1 << 52]]},
         {"pieces": [[A, 0, 8]], "transpose": []},
+        {"transpose": [A, 2, 2]},
+        {"transpose": [A, 2, 2, 2, 2]},
+        {"transpose": [A, 0, 2, 2]},
+        {"transpose": [A, -2, -2, 2]},
+        {"transpose": [A, True, 4, 2]},
+        {"transpose": [A, 2, 2, 3]},
+        {"transpose": [A, 2, 2, True]},
+        {"transpose": [A, 1 << 40, 1 << 40, 2]},
+        {"transpose": [A, 2, 4, 2]},
+        {"cast": [A, "F32"]},
+        {"cast": [A, "BF16", "BF16"]},
+        {"cast": [A, "F32", "F16"]},
+        {"cast": [A, ["F32"], "BF16"]},
+        {"cast": [7, "F32", "BF16"]},
+        {"low_rank": [A, B, C, 2, 2, 1]},
+        {"low_rank": [A, B, C, 2, 2, 1, 1.5]},
+        {"low_rank": [A, B, C, 2, 2, 1, -1]},
+        {"low_rank": [A, B, C, 2, 2, 1, 1 << 32]},
+        {"low_rank": [A, B, C, 2, 2, 1, 0x7F800000]},
+        {"low_rank": [A, B, C, 2, 2, 1, 0x7FC00000]},
+        {"low_rank": [A, B, C, 2, 2, 3, 0]},
+        {"low_rank": [A, B, C, 1 << 51, 1 << 51, 1, 0]},
+        {"low_rank": [A, A, C, 2, 2, 2, 0]},
+        {"low_rank": [A, B, C, 2, 4, 1, 0]},
+        {"sign_scale": [A, B, C, 2]},
+        {"sign_scale": [A, B, C, 2, "2"]},
+        {"sign_scale": [A, B, C, 0, 4]},
+        {"sign_scale": [A, A, C, 2, 2]},
+        {"sign_scale": [A, B, C, 1 << 52, 1]},
+        {"sign_scale": [A, B, C, 4, 2]},
     ],
 )
 def test_what_is_no_recipe(value: Any) -> None:
@@ -131,6 +212,43 @@ def test_what_is_no_recipe(value: Any) -> None:
 def test_a_kind_of_the_future() -> None:
     with pytest.raises(UnsupportedFormatError, match="Upgrade"):
         from_json({"fourier": []}, size_bytes=8, dtype="BF16")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ({"cast": [A, "F8_E8M0", "BF16"]}, "BF16"),
+        ({"cast": [A, "F32", "F4"]}, "F4"),
+        ({"low_rank": [A, B, C, 2, 2, 1, 0]}, "F8_E4M3"),
+        ({"sign_scale": [A, B, C, 2, 2]}, "I16"),
+    ],
+)
+def test_types_of_the_future(value: Any, dtype: str) -> None:
+    with pytest.raises(UnsupportedFormatError, match="Upgrade"):
+        from_json(value, size_bytes=8, dtype=dtype)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([A, B, "BF16", "F32"]),
+        lambda inner: (
+            st.lists(inner, max_size=8)
+            | st.dictionaries(
+                st.sampled_from(["pieces", "transpose", "cast", "low_rank", "sign_scale", "x"]),
+                inner,
+                max_size=2,
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_json_of_strangers_is_read_or_refused(value: Any) -> None:
+    try:
+        recipe = from_json(value, size_bytes=8, dtype="BF16")
+    except (CorruptDataError, UnsupportedFormatError):
+        return
+    assert recipe.size_bytes == 8
+    assert recipe.to_json() == value
 
 
 def test_sources_that_are_missing_or_of_another_size() -> None:

@@ -12,17 +12,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import numpy as np
+
 from textnlp_fast.errors import CorruptDataError, InvalidInputError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["MAX_SIZE", "Held", "Recipe", "Stretch", "checked_count", "checked_digest", "taken"]
+__all__ = ["MAX_SIZE", "WORDS", "Held", "Recipe", "Stretch", "checked_count", "checked_digest", "taken"]
 
 #: ``held(digest, begin, end)`` gives exactly those bytes of a content. The buffer is read before the next call.
 Held = Callable[[str, int, int], "Buffer"]
 
 MAX_SIZE: Final = 1 << 52
+#: How elements whose values do not matter are moved, by their bytes.
+WORDS: Final[dict[int, type[np.unsignedinteger[Any]]]] = {
+    1: np.uint8,
+    2: np.uint16,
+    4: np.uint32,
+    8: np.uint64,
+}
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 

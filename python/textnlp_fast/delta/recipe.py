@@ -5,23 +5,31 @@ This is the door: every kind of recipe, and the reader of their JSON, which come
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
 from textnlp_fast.delta.bases import MAX_SIZE, Held, Recipe, Stretch
-from textnlp_fast.delta.moved import MAX_PIECES, Piece, Pieces, Whole
+from textnlp_fast.delta.computed import Cast, LowRank, LowRankKernel, SignScale, register_low_rank
+from textnlp_fast.delta.moved import MAX_PIECES, Piece, Pieces, Transposed, Whole
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, UnsupportedFormatError
 
 __all__ = [
     "MAX_PIECES",
     "MAX_SIZE",
+    "Cast",
     "Held",
+    "LowRank",
+    "LowRankKernel",
     "Piece",
     "Pieces",
     "Recipe",
+    "SignScale",
     "Stretch",
+    "Transposed",
     "Whole",
     "from_json",
+    "register_low_rank",
 ]
 
 
@@ -67,6 +75,34 @@ def _pieces(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
     return Pieces(tuple(Piece(*_fields(row, 3, "a piece")) for row in fields))
 
 
+def _transpose(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
+    return Transposed(*_fields(fields, 4, "transpose"))
+
+
+def _cast(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
+    digest, source_type, target_type = _fields(fields, 3, "cast")
+    if target_type != dtype:
+        raise InvalidInputError(f"it casts to another type than that of the content, {dtype}")
+    return Cast(digest, source_type, target_type, size_bytes)
+
+
+def _low_rank(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
+    digest, a, b, rows, columns, rank, scale = _fields(fields, 7, "low_rank")
+    if type(scale) is not int or not 0 <= scale < 1 << 32:
+        raise InvalidInputError("the scale is not the bits of a value of F32")
+    factor: float = struct.unpack("<f", scale.to_bytes(4, "little"))[0]
+    return LowRank(digest, a, b, rows, columns, rank, factor, dtype)
+
+
+def _sign_scale(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
+    digest, signs, scales, rows, columns = _fields(fields, 5, "sign_scale")
+    return SignScale(digest, signs, scales, rows, columns, dtype)
+
+
 _READERS: Final[dict[str, Callable[[list[Any], int, str], Recipe]]] = {
     "pieces": _pieces,
+    "transpose": _transpose,
+    "cast": _cast,
+    "low_rank": _low_rank,
+    "sign_scale": _sign_scale,
 }

@@ -1,0 +1,184 @@
+"""Recipes that compute: casts against exact fractions and torch, sums against plain numpy."""
+
+from __future__ import annotations
+
+from itertools import pairwise, permutations
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reference import casts
+from textnlp_fast.delta import computed
+from textnlp_fast.delta.float_casts import FLOAT_BYTES, cast_bits
+from textnlp_fast.delta.recipe import Cast, LowRank, SignScale, Stretch, from_json, register_low_rank
+from textnlp_fast.errors import InvalidInputError, UnsupportedFormatError
+
+A, B, C = ("a" * 64, "b" * 64, "c" * 64)
+WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+VALUES: dict[str, Any] = {
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "F32": np.float32,
+    "F64": np.float64,
+}
+PAIRS = list(permutations(FLOAT_BYTES, 2))
+Bits = npt.NDArray[Any]
+
+
+def converted(bits: Bits, source: str, target: str) -> Bits:
+    out = np.empty(len(bits), WORDS[FLOAT_BYTES[target]])
+    cast_bits(bits, out, source, target)
+    return out
+
+
+def interesting(dtype: str) -> Bits:
+    """All patterns of a short type; of a long one, those around every value of the short types and halfway
+    between two of them, and some at random."""
+    size = FLOAT_BYTES[dtype]
+    if size <= 2:
+        return np.arange(1 << (8 * size), dtype=WORDS[size])
+    rng = np.random.default_rng(5)
+    high = np.arange(1 << 16, dtype=np.uint32) << np.uint32(16)
+    fine = np.arange(1 << 20, dtype=np.uint32) << np.uint32(12)
+    bits: Bits = np.concatenate([high, high + 0x7FFF, high + 0x8000, high + 0x8001, fine, fine + 1, fine - 1])
+    if size == 8:
+        with np.errstate(invalid="ignore"):
+            wide: Bits = bits[::7].view(np.float32).astype(np.float64).view(np.uint64)
+        half = np.uint64(1 << 28)
+        bits = np.concatenate([wide, wide + 1, wide + half - 1, wide + half, wide + half + 1])
+    return np.concatenate([bits, np.frombuffer(rng.bytes(size << 16), WORDS[size])])
+
+
+def is_nan(bits: Bits, dtype: str) -> npt.NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.isnan(bits.view(VALUES[dtype]).astype(np.float64))
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_casts_against_torch(source: str, target: str) -> None:
+    torch = pytest.importorskip("torch", minversion="2.13")
+    types = {
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "F32": torch.float32,
+        "F64": torch.float64,
+    }
+    bits = interesting(source)
+    tensor = torch.frombuffer(bytearray(bits.tobytes()), dtype=types[source]).to(types[target])
+    theirs = np.frombuffer(tensor.view(torch.uint8).numpy().tobytes(), WORDS[FLOAT_BYTES[target]])
+    ours = converted(bits, source, target)
+    if target == "BF16":  # torch makes other NaNs of BF16 with vectors than without
+        nan = is_nan(bits, source)
+        assert is_nan(ours[nan], target).all()
+        ours, theirs = ours[~nan], theirs[~nan]
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_casts_against_fractions(source: str, target: str) -> None:
+    bits = interesting(source)
+    chosen = bits if len(bits) == 256 else np.random.default_rng(7).choice(bits, 1500)
+    expected = [casts.cast(int(pattern), source, target) for pattern in chosen]
+    assert converted(chosen, source, target).tolist() == expected
+
+
+def test_casts_of_shorter_types_and_back_change_nothing() -> None:
+    for wide, narrow in (
+        ("F32", "BF16"),
+        ("F32", "F16"),
+        ("F64", "F32"),
+        ("F16", "F8_E5M2"),
+        ("BF16", "F8_E4M3"),
+    ):
+        bits = interesting(narrow)
+        kept = ~is_nan(bits, narrow)
+        back = converted(converted(bits, narrow, wide), wide, narrow)
+        if wide == "F16" or narrow != "F8_E5M2":
+            np.testing.assert_array_equal(back[kept], bits[kept])
+
+
+@given(
+    st.sampled_from(PAIRS),
+    st.integers(1, 60),
+    st.lists(st.integers(0, 500), max_size=6),
+    st.integers(1, 9),
+)
+def test_windows_of_a_cast(types: tuple[str, str], count: int, at: list[int], block: int) -> None:
+    source, target = types
+    data = np.random.default_rng(count).bytes(count * FLOAT_BYTES[source])
+    recipe = Cast(A, source, target, count * FLOAT_BYTES[target])
+    whole = converted(np.frombuffer(data, WORDS[FLOAT_BYTES[source]]), source, target).tobytes()
+    edges = sorted({0, recipe.size_bytes, *(cut % (recipe.size_bytes + 1) for cut in at)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(computed, "_BLOCK", block)
+        parts = [recipe.read(begin, end, lambda _, b, e: data[b:e]) for begin, end in pairwise(edges)]
+    assert b"".join(parts) == whole
+    assert from_json(recipe.to_json(), size_bytes=recipe.size_bytes, dtype=target) == recipe
+    for begin, end in pairwise(edges):
+        assert sum(one.end - one.begin for one in recipe.sources(begin, end)) <= (end - begin + 14) * 8
+
+
+@given(
+    st.sampled_from(["BF16", "F16", "F32"]),
+    st.integers(1, 12),
+    st.integers(1, 20),
+    st.lists(st.integers(0, 2000), max_size=6),
+    st.integers(1, 50),
+    st.integers(0, 1000),
+)
+def test_sign_and_scale(dtype: str, rows: int, columns: int, at: list[int], block: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = (rng.standard_normal((rows, columns)) * 0.1).astype(VALUES[dtype])
+    values.reshape(-1)[rng.integers(values.size)] = rng.choice([np.inf, -np.inf, np.nan, 0.0])
+    down = rng.integers(0, 2, (rows, columns), dtype=np.uint8)
+    scales = (rng.random(rows) * 0.01).astype(np.float32)
+    scales[rng.integers(rows)] = rng.choice([0.001, np.inf, np.nan])
+    contents = {
+        A: values.tobytes(),
+        B: np.packbits(down.reshape(-1), bitorder="little").tobytes(),
+        C: scales.tobytes(),
+    }
+    with np.errstate(all="ignore"):
+        wide = values.astype(np.float32)
+        total = np.where(down == 1, wide - scales[:, None], wide + scales[:, None])
+        expected = np.where(np.isnan(total), values, total.astype(VALUES[dtype]))
+    recipe = SignScale(A, B, C, rows, columns, dtype)
+    assert recipe.source_sizes() == {digest: len(data) for digest, data in contents.items()}
+    edges = sorted({0, recipe.size_bytes, *(cut % (recipe.size_bytes + 1) for cut in at)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(computed, "_BLOCK", block)
+        parts = [recipe.read(begin, end, lambda d, b, e: contents[d][b:e]) for begin, end in pairwise(edges)]
+    assert b"".join(parts) == expected.tobytes()
+    assert from_json(recipe.to_json(), size_bytes=recipe.size_bytes, dtype=dtype) == recipe
+
+
+def test_low_rank_says_what_it_needs_and_waits_for_its_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = LowRank(A, B, C, rows=6, columns=10, rank=2, scale=2.0, dtype="BF16")
+    assert recipe.to_json() == {"low_rank": [A, B, C, 6, 10, 2, 0x40000000]}
+    assert from_json(recipe.to_json(), size_bytes=120, dtype="BF16") == recipe
+    assert recipe.source_sizes() == {A: 120, B: 80, C: 48}
+    assert recipe.sources(41, 60) == (Stretch(A, 40, 60), Stretch(B, 0, 80), Stretch(C, 16, 24))
+    monkeypatch.setattr(computed, "_low_rank_kernels", [])
+    with pytest.raises(UnsupportedFormatError, match="Upgrade"):
+        recipe.read(0, 8, lambda digest, begin, end: bytes(end - begin))
+
+    def kernel(which: LowRank, begin: int, out: memoryview, held: Any) -> None:
+        out[:] = held(which.digest, begin, begin + len(out))
+
+    register_low_rank(kernel)
+    assert recipe.read(3, 8, lambda digest, begin, end: bytes(range(begin, end))) == bytes(range(3, 8))
+
+
+@pytest.mark.parametrize("scale", [float("inf"), float("nan"), 0.1, 1e300, 2])
+def test_a_scale_that_f32_does_not_have(scale: float) -> None:
+    with pytest.raises(InvalidInputError, match="scale"):
+        LowRank(A, B, C, rows=6, columns=10, rank=2, scale=scale, dtype="BF16")
