@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -40,12 +40,12 @@ from textnlp_fast.delta.patch import (
     Strategy,
     check_version_name,
 )
-from textnlp_fast.delta.patch_file import PatchWriter, new_patch
+from textnlp_fast.delta.patch_file import PatchFile, PatchWriter, new_patch
 from textnlp_fast.delta.recipe import Recipe, Whole
 from textnlp_fast.delta.source import model_inventory
 from textnlp_fast.errors import InvalidInputError
 
-__all__ = ["DEFAULT_WINDOW_BYTES", "PatchReport", "create_patch"]
+__all__ = ["DEFAULT_WINDOW_BYTES", "PatchReport", "create_from", "create_patch", "report_on"]
 
 DEFAULT_WINDOW_BYTES: Final = 16 << 20
 # A window in flight: itself, its base, what a recipe makes the base from, its coded form.
@@ -112,10 +112,42 @@ def create_patch(
     check_version_name(source_version)
     check_version_name(target_version)
     _check_strategy(strategy)
+    _check_metadata(metadata or {})
     _check_output(out, (old, new))
     count = thread_count(threads)
-    source = model_inventory(old, threads=count, progress=progress)
-    target = model_inventory(new, threads=count, progress=progress)
+    report = create_from(
+        model_inventory(old, threads=count, progress=progress),
+        model_inventory(new, threads=count, progress=progress),
+        out,
+        source_version=source_version,
+        target_version=target_version,
+        strategy=strategy,
+        metadata=metadata,
+        window_bytes=window_bytes,
+        memory_budget_bytes=memory_budget_bytes,
+        threads=threads,
+        progress=progress,
+    )
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def create_from(
+    source: Sequence[LocalFile],
+    target: Sequence[LocalFile],
+    out: str | os.PathLike[str],
+    *,
+    source_version: str | None,
+    target_version: str | None,
+    strategy: Strategy,
+    metadata: Mapping[str, str] | None,
+    window_bytes: int,
+    memory_budget_bytes: int,
+    threads: int,
+    progress: ProgressCallback | None,
+) -> PatchReport:
+    """Like `create_patch`, of models whose files are known."""
+    started = time.monotonic()
+    count = thread_count(threads)
     held, steps = _plan(source, target)
     with new_patch(out) as writer:
         coder = _Coder(steps, _places(source), window_bytes, memory_budget_bytes, count)
@@ -132,19 +164,25 @@ def create_patch(
             strategy,
             dict(metadata or {}),
         )
-        file = writer.finish(patch)
+        return report_on(writer.finish(patch), time.monotonic() - started)
+
+
+def report_on(file: PatchFile, seconds: float) -> PatchReport:
+    """What there is to say of a patch that took `seconds` to make."""
+    patch = file.patch
+    wanted = patch.target.parts().keys()
     return PatchReport(
         str(file.path),
-        source_version,
-        target_version,
+        patch.source.version,
+        patch.target.version,
         patch.source.digest,
         patch.target.digest,
-        strategy,
+        patch.strategy,
         patch.target.raw_bytes,
         file.size_bytes,
-        len(patch.target.parts()) - len(contents),
-        len(contents),
-        time.monotonic() - started,
+        len(wanted - patch.contents.keys()),
+        len(patch.contents),
+        seconds,
     )
 
 
@@ -156,6 +194,11 @@ def _check_strategy(strategy: str) -> None:
             "this version of textnlp-fast cannot look for low-rank changes yet",
             hint="Use strategy 'auto', which is exact as well.",
         )
+
+
+def _check_metadata(metadata: Mapping[str, str]) -> None:
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in metadata.items()):
+        raise InvalidInputError("metadata maps text to text")
 
 
 def _check_output(out: str | os.PathLike[str], models: Sequence[str | os.PathLike[str]]) -> None:
