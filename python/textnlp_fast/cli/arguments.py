@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
@@ -12,7 +12,7 @@ from textnlp_fast.errors import InvalidInputError
 if TYPE_CHECKING:
     from textnlp_fast.storage import Repository
 
-__all__ = ["json_option", "named_version", "open_repository", "repository_option", "tuning_options"]
+__all__ = ["json_option", "named_version", "notes", "open_repository", "repository_option", "tuning_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -76,3 +76,14 @@ def named_version(reference: str) -> tuple[str, str]:
             f"{reference!r} names no version", hint=f"Write {parsed.name}@1.0.0, for example."
         )
     return parsed.name, parsed.version
+
+
+def notes(texts: Iterable[str]) -> dict[str, str]:
+    """What `--meta KEY=VALUE` said, given any number of times."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidInputError(f"--meta {text!r} is not KEY=VALUE")
+        found[key] = value
+    return found

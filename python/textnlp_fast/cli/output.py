@@ -28,6 +28,9 @@ _STAGES = {
     "pull": "Fetching and decoding",
     "verify": "Verifying",
     "diff": "Comparing",
+    "create": "Coding",
+    "apply": "Decoding",
+    "squash": "Copying",
 }
 # A bar for something quicker than this would only flicker.
 _PATIENCE_S = 0.5

@@ -3,6 +3,7 @@
 from textnlp_fast.contents.windows import Progress
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.delta_manager import DeltaUpdateManager
 from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.repository import LogRow, Repository
@@ -10,6 +11,7 @@ from textnlp_fast.storage.unified_storage import UnifiedModelStorage
 from textnlp_fast.storage.verify import Problem, VerifyReport
 
 __all__ = [
+    "DeltaUpdateManager",
     "DiffRow",
     "LogRow",
     "Problem",
