@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from delta.models import WINDOW, Model, Tensor, files_of, models, nudged, pairs, successors, tree, write
 from reference import patch as reference
+from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta import apply_patch, create_patch, inspect_patch, read_patch, squash_patches
 from textnlp_fast.delta.patch import index_document
 from textnlp_fast.delta.patch_reading import parse_index
@@ -139,7 +141,7 @@ def test_squashing_any_chain(data: st.DataObject) -> None:
         places = [write(model, root / str(number)) for number, model in enumerate(chain)]
         patches = [
             make(before, after, root / f"{number}.tnpatch")
-            for number, (before, after) in enumerate(zip(places, places[1:], strict=False))
+            for number, (before, after) in enumerate(pairwise(places))
         ]
         squash_patches(patches, root / "all.tnpatch")
         squash_patches(patches, root / "anew.tnpatch", source=places[0])
@@ -337,8 +339,6 @@ def test_rows_and_tensors_that_are_not_there(tmp_path: Path, patch: Path) -> Non
 def test_rows_read_only_the_windows_that_cover_them(
     tmp_path: Path, patch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from textnlp_fast.contents.windows import OpenFiles  # noqa: PLC0415
-
     file = read_patch(patch)
     digest = next(iter(file.patch.target.files[0].parts[1:]))
     reads: list[tuple[str, int, int]] = []
@@ -401,10 +401,7 @@ def test_a_chain_too_long_to_be_joined(tmp_path: Path) -> None:
     for number in range(66):
         state = nudged(state, number)
         places.append(write({"m": {"w": state}}, tmp_path / f"{number}.safetensors"))
-    patches = [
-        make(before, after, after.with_suffix(".tnpatch"))
-        for before, after in zip(places, places[1:], strict=False)
-    ]
+    patches = [make(before, after, after.with_suffix(".tnpatch")) for before, after in pairwise(places)]
     squash_patches(patches[:63], tmp_path / "most.tnpatch")
     apply_patch(tmp_path / "most.tnpatch", places[0], tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").read_bytes() == places[63].read_bytes()

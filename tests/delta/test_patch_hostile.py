@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from hypothesis import strategies as st
 from delta.handmade import rewritten, write_patch
 from delta.models import WINDOW, Model, Tensor, files_of, nudged, tree, write
 from reference import patch as reference
-from textnlp_fast.delta import apply_patch, create_patch, inspect_patch, read_patch, squash_patches
+from textnlp_fast.contents.windows import OpenFiles
+from textnlp_fast.delta import apply_patch, create_patch, inspect_patch, making, read_patch, squash_patches
 from textnlp_fast.delta.recipe import Piece, Pieces, Recipe, Whole
+from textnlp_fast.delta.source import held_places
 from textnlp_fast.errors import CorruptDataError, TextnlpFastError, UnsupportedFormatError
 from textnlp_fast.hashing import blake3_hex
 
@@ -261,11 +265,6 @@ def layered(draw: st.DrawFn) -> tuple[bytes, list[tuple[bytes, Recipe | None]], 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(layered(), st.data())
 def test_recipes_of_recipes(case: tuple[bytes, Any, list[bytes]], data: st.DataObject) -> None:
-    import tempfile  # noqa: PLC0415
-
-    from textnlp_fast.contents.windows import OpenFiles  # noqa: PLC0415
-    from textnlp_fast.delta.making import Maker  # noqa: PLC0415
-    from textnlp_fast.delta.source import held_places  # noqa: PLC0415
 
     source, stored, wanted = case
     with tempfile.TemporaryDirectory() as folder:
@@ -285,7 +284,7 @@ def test_recipes_of_recipes(case: tuple[bytes, Any, list[bytes]], data: st.DataO
         inspect_patch(root / "p")
         file = read_patch(root / "p")
         with OpenFiles() as files:
-            maker = Maker(file, files, held_places(file.patch, root / "src"), bounded=True)
+            maker = making.Maker(file, files, held_places(file.patch, root / "src"), bounded=True)
             for content in wanted:
                 begin = data.draw(st.integers(0, len(content)))
                 out = bytearray(data.draw(st.integers(0, len(content) - begin)))
@@ -317,9 +316,6 @@ def test_recipes_of_recipes_take_no_more_than_their_size(tmp_path: Path) -> None
 
 
 def test_reading_here_and_there_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from textnlp_fast.contents.windows import OpenFiles  # noqa: PLC0415
-    from textnlp_fast.delta import making  # noqa: PLC0415
-    from textnlp_fast.delta.source import held_places  # noqa: PLC0415
 
     monkeypatch.setattr(making, "_SLACK_BYTES", 1 << 20)
     file = read_patch(nested(8, tmp_path)[0])
@@ -353,7 +349,7 @@ def test_long_chains_are_refused(tmp_path: Path) -> None:
     write_patch(tmp_path / "p", {"a": [b"x"]}, {"b": contents}, [(content, None) for content in contents])
 
     def chain(document: dict[str, Any], length: int) -> None:
-        for above, below in zip(names[: length - 1], names[1:length], strict=True):
+        for above, below in pairwise(names[:length]):
             document["contents"][above]["base"] = below
 
     plain = (tmp_path / "p").read_bytes()
@@ -365,10 +361,10 @@ def test_long_chains_are_refused(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_by_the_budget(tmp_path: Path) -> None:
-    """A model sixteen times the budget."""
+    """A model a hundred times the budget."""
     window, budget = 1 << 16, 1 << 18
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
-    weights = Tensor("BF16", (1 << 21,), random.Random(1).randbytes(1 << 22))
+    weights = Tensor("BF16", (1 << 24,), random.Random(1).randbytes(1 << 25))
     write({"m": {"w": weights}}, old)
     write({"m": {"w": nudged(weights, 1)}}, new)
     wanted = new.read_bytes()
