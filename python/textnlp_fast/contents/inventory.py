@@ -36,13 +36,17 @@ READ_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class LocalPart:
-    """A content inside a local file: a tensor, a header (`name` is empty) or a chunk."""
+    """A content inside a local file: a tensor, a header (`name` is empty) or a chunk.
+
+    `shape` is the tensor's, () for the others.
+    """
 
     digest: str
     dtype: str
     offset: int
     size: int
     name: str = ""
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,14 @@ class _Jobs:
 
         def collect() -> LocalFile:
             parts = (
-                LocalPart(digest, coding_dtype(tensor.dtype), tensor.begin, tensor.size_bytes, tensor.name)
+                LocalPart(
+                    digest,
+                    coding_dtype(tensor.dtype),
+                    tensor.begin,
+                    tensor.size_bytes,
+                    tensor.name,
+                    tensor.shape,
+                )
                 for digest, tensor in zip(digests, tensors, strict=True)
             )
             return LocalFile(

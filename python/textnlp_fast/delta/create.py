@@ -15,7 +15,6 @@ from typing import Final
 from textnlp_fast.contents.inventory import (
     Held,
     LocalFile,
-    LocalPart,
     check_unchanged,
     file_entry,
 )
@@ -34,14 +33,13 @@ from textnlp_fast.delta import codec
 from textnlp_fast.delta.patch import (
     STRATEGIES,
     End,
-    HeldContent,
     Patch,
     Stored,
     Strategy,
     check_version_name,
 )
 from textnlp_fast.delta.patch_file import PatchFile, PatchWriter, new_patch
-from textnlp_fast.delta.recipe import Recipe, Whole
+from textnlp_fast.delta.planning import LEAST_FRAME_BYTES, Bases, Step, choose, plan_patch
 from textnlp_fast.delta.source import model_inventory
 from textnlp_fast.errors import InvalidInputError
 
@@ -77,15 +75,6 @@ class PatchReport:
     @property
     def gigabytes_per_s(self) -> float:
         return self.raw_bytes / max(self.seconds, 1e-9) / 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A content to code: where it is, and what to code it against."""
-
-    part: LocalPart
-    location: str
-    base: Recipe | None
 
 
 def create_patch(
@@ -148,10 +137,14 @@ def create_from(
     """Like `create_patch`, of models whose files are known."""
     started = time.monotonic()
     count = thread_count(threads)
-    held, steps = _plan(source, target)
-    with new_patch(out) as writer:
-        coder = _Coder(steps, _places(source), window_bytes, memory_budget_bytes, count)
-        contents = coder.run(writer, progress)
+    places = {part.digest: Held(file.location, part.offset) for file in source for part in file.parts}
+    with new_patch(out) as writer, OpenFiles() as files:
+        bases = Bases(files, places)
+        coder = _Coder(files, bases, window_bytes, memory_budget_bytes, count)
+        held, steps = plan_patch(source, target, files, strategy)
+        if strategy == "auto":
+            steps = choose(steps, files, bases, sample_bytes=window_bytes, threads=coder.workers)
+        contents = coder.run(steps, writer, progress)
         check_unchanged([*source, *target])
         patch = Patch(
             End(source_version, tuple(map(file_entry, source))),
@@ -210,52 +203,6 @@ def _check_output(out: str | os.PathLike[str], models: Sequence[str | os.PathLik
             )
 
 
-def _places(files: Sequence[LocalFile]) -> dict[str, Held]:
-    return {part.digest: Held(file.location, part.offset) for file in files for part in file.parts}
-
-
-# --- what to code against what ----------------------------------------------------------------------------
-
-
-def _plan(
-    source: Sequence[LocalFile], target: Sequence[LocalFile]
-) -> tuple[dict[str, HeldContent], list[_Step]]:
-    """The contents of the source, and those of the target that it lacks, each once, in the files' order."""
-    held = {part.digest: HeldContent(part.size, part.dtype) for file in source for part in file.parts}
-    bases = _bases_by_name(source)
-    steps: dict[str, _Step] = {}
-    for file in target:
-        for position, part in enumerate(file.parts):
-            if part.digest in held or part.digest in steps:
-                continue
-            base = None
-            if file.kind == "safetensors":
-                base = next((bases[key] for key in _keys(file, position) if key in bases), None)
-            if base is not None and (base.size, base.dtype) != (part.size, part.dtype):
-                base = None
-            recipe = Whole(base.digest, base.size) if base is not None else None
-            steps[part.digest] = _Step(part, file.location, recipe)
-    return held, list(steps.values())
-
-
-def _keys(file: LocalFile, position: int) -> list[tuple[str, str, str]]:
-    """What may name the same thing in the other model, nearest first; headers go by the file's path."""
-    if position == 0:
-        return [("header", file.path, "")]
-    name = file.parts[position].name
-    return [("tensor", file.path.rpartition("/")[0], name), ("anywhere", "", name)]
-
-
-def _bases_by_name(source: Sequence[LocalFile]) -> dict[tuple[str, str, str], LocalPart]:
-    found: dict[tuple[str, str, str], LocalPart] = {}
-    for file in source:
-        if file.kind == "safetensors":
-            for position, part in enumerate(file.parts):
-                for key in _keys(file, position):
-                    found.setdefault(key, part)
-    return found
-
-
 # --- coding -----------------------------------------------------------------------------------------------
 
 
@@ -264,49 +211,53 @@ class _Coder:
 
     def __init__(
         self,
-        steps: Sequence[_Step],
-        places: Mapping[str, Held],
+        files: OpenFiles,
+        bases: Bases,
         window_bytes: int,
         memory_budget_bytes: int,
         threads: int,
     ) -> None:
-        self._steps = steps
-        self._places = places
+        self._steps: Sequence[Step] = ()
+        self._files = files
+        self._bases = bases
         self._window_bytes = window_bytes
         self._budget_bytes = memory_budget_bytes
         self._unit_bytes = _BUFFERS * window_bytes
-        self._workers = workers_for(self._unit_bytes, memory_budget_bytes, threads)
-        self._threads_each = -(-threads // self._workers)
+        self.workers = workers_for(self._unit_bytes, memory_budget_bytes, threads)
+        self._threads_each = -(-threads // self.workers)
         self._buffers = BufferPool(window_bytes)
-        self._coded = BufferPool(codec.encode_bound(window_bytes) + MAX_PIECES * codec.encode_bound(1))
-        self._files = OpenFiles()
+        # Frames are at least this large, so no bound is larger.
+        bound = codec.encode_bound(window_bytes, frame_size_bytes=LEAST_FRAME_BYTES)
+        self._coded = BufferPool(bound + MAX_PIECES * codec.encode_bound(1))
 
-    def run(self, writer: PatchWriter, progress: ProgressCallback | None) -> dict[str, Stored]:
+    def run(
+        self, steps: Sequence[Step], writer: PatchWriter, progress: ProgressCallback | None
+    ) -> dict[str, Stored]:
         """Codes everything; raises the first error once all threads have stopped."""
+        self._steps = steps
         sizes = [step.part.size for step in self._steps]
         total, done = sum(sizes), 0
         extents: list[list[tuple[int, int]]] = [[] for _ in self._steps]
         needs_base = [False] * len(self._steps)
-        with self._files:
-            coded_units = run_in_order(
-                self._code_unit,
-                plan_units(sizes, self._window_bytes),
-                workers=self._workers,
-                cost=lambda _: self._unit_bytes,
-                budget_bytes=self._budget_bytes,
-            )
-            for unit, buffer, lengths in coded_units:
-                offset = 0
-                for piece, length in zip(unit, lengths, strict=True):
-                    payload = memoryview(buffer)[offset : offset + length]
-                    offset += length
-                    if length:
-                        extents[piece.step].append(writer.add(payload))
-                        needs_base[piece.step] |= codec.scan(payload).needs_base
-                self._coded.give_back(buffer)
-                done += sum(piece.length for piece in unit)
-                if progress is not None:
-                    progress(Progress("create", done, total))
+        coded_units = run_in_order(
+            self._code_unit,
+            plan_units(sizes, self._window_bytes),
+            workers=self.workers,
+            cost=lambda _: self._unit_bytes,
+            budget_bytes=self._budget_bytes,
+        )
+        for unit, buffer, lengths in coded_units:
+            offset = 0
+            for piece, length in zip(unit, lengths, strict=True):
+                payload = memoryview(buffer)[offset : offset + length]
+                offset += length
+                if length:
+                    extents[piece.step].append(writer.add(payload))
+                    needs_base[piece.step] |= codec.scan(payload).needs_base
+            self._coded.give_back(buffer)
+            done += sum(piece.length for piece in unit)
+            if progress is not None:
+                progress(Progress("create", done, total))
         return {
             step.part.digest: Stored(
                 step.part.digest, step.part.size, step.part.dtype, step.base if needed else None, tuple(rows)
@@ -332,20 +283,13 @@ class _Coder:
         step = self._steps[piece.step]
         self._files.read(step.location, target, step.part.offset + piece.offset)
         if step.base is not None:
-            self._fill_base(step.base, piece.offset, base)
+            self._bases.read_into(step.base, piece.offset, base)
         against = base if step.base is not None else None
-        return codec.encode_into(target, out, against, dtype=step.part.dtype, threads=self._threads_each)
-
-    def _fill_base(self, recipe: Recipe, begin: int, out: memoryview) -> None:
-        if isinstance(recipe, Whole):
-            place = self._places[recipe.digest]
-            self._files.read(place.location, out, place.offset + begin)
-            return
-        recipe.read_into(begin, out, self._held)
-
-    def _held(self, digest: str, begin: int, end: int) -> bytearray:
-        data = bytearray(end - begin)
-        place = self._places[digest]
-        with memoryview(data) as view:
-            self._files.read(place.location, view, place.offset + begin)
-        return data
+        return codec.encode_into(
+            target,
+            out,
+            against,
+            dtype=step.part.dtype,
+            frame_size_bytes=step.frame_bytes,
+            threads=self._threads_each,
+        )
