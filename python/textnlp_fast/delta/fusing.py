@@ -20,7 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from textnlp_fast.delta.moved import MAX_PIECES, Piece, Pieces
-from textnlp_fast.delta.probing import HEAD, Block, Prober, Score, Tensor, directions, score, stretches
+from textnlp_fast.delta.probing import (
+    HEAD,
+    Block,
+    Prober,
+    Score,
+    Tensor,
+    directions,
+    nearest,
+    score,
+    stretches,
+)
 
 __all__ = ["Layout", "Parts", "find_layout", "natural", "pieces_of", "worth_it"]
 
@@ -103,18 +113,38 @@ class Parts:
         self._tails: Array | None = None
         self._sizes = np.array([block.elements for block in self.blocks])
 
+    def begin_like(self, wholes: Sequence[Tensor]) -> list[list[int]]:
+        """For each of these tensors the parts that begin like it and are smaller, best first.
+
+        All at once: most tensors are made of nothing here, and that should cost little.
+        """
+        smallest = int(self._sizes.min()) if self.blocks else 0
+        large = [place for place, whole in enumerate(wholes) if self.blocks and whole.elements > smallest]
+        found: list[list[int]] = [[] for _ in wholes]
+        if large:
+            bits = [
+                (self._prober.head(Block(wholes[place], 0, HEAD)), wholes[place].dtype) for place in large
+            ]
+            likely = nearest(directions(bits), self._all_heads(), least=_LEAST_HEAD, most=8)
+            for place, line in zip(large, likely, strict=True):
+                found[place] = [one for one in line if self._sizes[one] < wholes[place].elements]
+        return found
+
+    def _all_heads(self) -> Array:
+        if self._heads is None:
+            self._heads = directions([(self._prober.head(one), one.tensor.dtype) for one in self.blocks])
+        return self._heads
+
     def at_head(self, bits: Array, dtype: str, *, most_elements: int, hints: Sequence[int] = ()) -> list[int]:
         """Parts that begin like these bits, best first; a hint that surely does is all the answer."""
         if not self.blocks:
             return []
-        if self._heads is None:
-            self._heads = directions([(self._prober.head(one), one.tensor.dtype) for one in self.blocks])
-        line = directions([(bits, dtype)])[0]
+        heads, line = self._all_heads(), directions([(bits, dtype)])[0]
         for hint in hints:
             known = hint < len(self.blocks) and self._sizes[hint] <= most_elements
-            if known and float(self._heads[hint] @ line) >= _SURE_HEAD:
+            if known and float(heads[hint] @ line) >= _SURE_HEAD:
                 return [hint]
-        return self._best(self._heads @ line, most_elements)
+        return self._best(heads @ line, most_elements)
 
     def at_tail(self, bits: Array, dtype: str, *, most_elements: int) -> list[int]:
         """Parts that end like these bits, best first."""
@@ -130,19 +160,22 @@ class Parts:
         return [int(number) for number in best[np.argsort(-products[best], kind="stable")][:3]]
 
 
-def find_layout(whole: Tensor, parts: Parts, prober: Prober) -> Layout | None:
-    """The way to make ``whole`` of two or more of ``parts``, if samples say that there is one."""
-    if whole.elements < 2 * HEAD:
+def find_layout(whole: Tensor, first: Sequence[int], parts: Parts, prober: Prober) -> Layout | None:
+    """The way to make ``whole`` of two or more of ``parts``, if samples say that there is one.
+
+    ``first`` are the parts that it may begin with, from :meth:`Parts.begin_like`.
+    """
+    if whole.elements < 2 * HEAD or not first:
         return None
     tried = []
     for groups in dict.fromkeys((1, whole.shape[0] if len(whole.shape) > 1 else 1)):
-        chosen = _cover(whole, groups, parts, prober)
+        chosen = _cover(whole, groups, first, parts, prober)
         if chosen:
             tried.append((chosen, groups))
     if not tried:
         tried = [
             (chosen, groups)
-            for chosen in _ends_and_middle(whole, parts, prober)
+            for chosen in _ends_and_middle(whole, first, parts, prober)
             for groups in _groups(chosen)
         ]
     layouts = [
@@ -153,7 +186,9 @@ def find_layout(whole: Tensor, parts: Parts, prober: Prober) -> Layout | None:
     return min(layouts, key=lambda layout: layout.score.bits, default=None)
 
 
-def _cover(whole: Tensor, groups: int, parts: Parts, prober: Prober) -> tuple[Block, ...]:
+def _cover(
+    whole: Tensor, groups: int, first: Sequence[int], parts: Parts, prober: Prober
+) -> tuple[Block, ...]:
     """Parts that fill the whole's first group one after the other, each found where the one before it ends."""
     if whole.elements % groups:
         return ()
@@ -162,19 +197,17 @@ def _cover(whole: Tensor, groups: int, parts: Parts, prober: Prober) -> tuple[Bl
     while place < length:
         if length - place < HEAD:
             return ()
-        bits = prober.take(whole, 0, ((place, HEAD),))
-        hints = [number + 1 for number in chosen[-4:]]
-        room = (length - place) * groups
-        found = parts.at_head(bits, whole.dtype, most_elements=room, hints=hints)
-        found = [
-            one
-            for one in found
-            if parts.blocks[one].elements % groups == 0 and _fits(parts.blocks[one], groups)
-        ]
-        if not found:
+        found = first
+        if chosen:
+            bits = prober.take(whole, 0, ((place, HEAD),))
+            hints = [number + 1 for number in chosen[-4:]]
+            room = (length - place) * groups
+            found = parts.at_head(bits, whole.dtype, most_elements=room, hints=hints)
+        fitting = next((number for number in found if _fits(parts.blocks[number], groups)), None)
+        if fitting is None:
             return ()
-        chosen.append(found[0])
-        place += parts.blocks[found[0]].elements // groups
+        chosen.append(fitting)
+        place += parts.blocks[fitting].elements // groups
     return tuple(parts.blocks[number] for number in chosen) if len(chosen) > 1 else ()
 
 
@@ -185,17 +218,16 @@ def _fits(part: Block, groups: int) -> bool:
     )
 
 
-def _ends_and_middle(whole: Tensor, parts: Parts, prober: Prober) -> Iterator[tuple[Block, ...]]:
+def _ends_and_middle(
+    whole: Tensor, first: Sequence[int], parts: Parts, prober: Prober
+) -> Iterator[tuple[Block, ...]]:
     """Two or three parts of which the first begins and the last ends like the whole, whatever lies between.
 
     What heads and tails cannot tell, the middle one of three, is the part of the right size whose name is nearest.
     """
     room = whole.elements
-    first = parts.at_head(prober.take(whole, 0, ((0, HEAD),)), whole.dtype, most_elements=room)
-    if not first:
-        return
     last = parts.at_tail(prober.take(whole, 0, ((room - HEAD, HEAD),)), whole.dtype, most_elements=room)
-    for head in (parts.blocks[number] for number in first):
+    for head in (parts.blocks[number] for number in first[:3]):
         for tail in (parts.blocks[number] for number in last):
             rest = room - head.elements - tail.elements
             if head is tail or not (head.whole and tail.whole):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from textnlp_fast.delta.bases import Recipe
 from textnlp_fast.delta.computed import Cast
@@ -34,10 +34,13 @@ __all__ = ["Candidate", "Tensor", "match"]
 
 # Below this, samples of unrelated tensors are as much alike.
 _LEAST_LIKENESS: Final = 0.5
-# So small that a base by name is worth naming, whatever samples say.
-_SMALL_BYTES: Final = 1 << 16
+# Too little for samples to say no: below this, and of vectors, a base by name is named whatever they say.
+_SMALL_BYTES: Final = 1 << 12
 # Experts in a stack, and slices in all.
 _MOST_SLICES: Final = 1 << 16
+
+
+_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,10 @@ def match(
 ) -> list[list[Candidate]]:
     """For each target its candidates, best first; none where nothing is like it.
 
-    ``most_reads`` bounds the stretches (of at most 512 bytes) that are read; by default 40 for each tensor and
+    ``most_reads`` bounds the stretches (of at most 512 bytes) that are read; by default 64 for each tensor and
     20,000. When they are used up, what was found by then is the answer.
     """
-    budget = most_reads if most_reads is not None else 20_000 + 40 * (len(sources) + len(targets))
+    budget = most_reads if most_reads is not None else 20_000 + 64 * (len(sources) + len(targets))
     search = _Search(sources, targets, Prober(budget))
     steps: tuple[Callable[[], None], ...] = (
         search.by_digest,
@@ -196,68 +199,75 @@ class _Search:
                     self._used.add(source.digest)
 
     def by_fusing(self) -> None:
-        pools: dict[str, Parts] = {}
-        for number in self._open():
-            target = self._targets[number]
-            if target.dtype not in pools:
-                alike_typed = [source for source in self._sources if source.dtype == target.dtype]
-                pools[target.dtype] = Parts(list(_blocks(alike_typed)), self._prober)
-            layout = find_layout(target, pools[target.dtype], self._prober)
-            if layout is not None and worth_it(layout.count(), target.size_bytes):
-                recipe = pieces_of(layout.whole_from_parts())
-                self._found[number].add(recipe, f"{_described(layout)}, fused", layout.score)
-                self._used.update(part.tensor.digest for part in layout.parts)
+        for dtype, numbers in self._grouped(lambda target: target.dtype).items():
+            parts = Parts(list(_blocks(one for one in self._sources if one.dtype == dtype)), self._prober)
+            wholes = [self._targets[number] for number in numbers]
+            for number, first in zip(numbers, parts.begin_like(wholes), strict=True):
+                target = self._targets[number]
+                layout = find_layout(target, first, parts, self._prober)
+                if layout is not None and worth_it(layout.count(), target.size_bytes):
+                    recipe = pieces_of(layout.whole_from_parts())
+                    self._found[number].add(recipe, f"{_described(layout)}, fused", layout.score)
+                    self._used.update(part.tensor.digest for part in layout.parts)
 
     def by_splitting(self) -> None:
         """The same with the models' roles changed: a source that is made of targets."""
         places = {id(target): number for number, target in enumerate(self._targets)}
-        smallest: dict[str, int] = {}
-        for number in self._open():
-            target = self._targets[number]
-            smallest[target.dtype] = min(smallest.get(target.dtype, target.elements), target.elements)
-        pools: dict[str, Parts] = {}
-        for source in self._sources:
-            if source.digest in self._used or source.elements <= smallest.get(source.dtype, source.elements):
-                continue
-            if source.dtype not in pools:
-                blocks = [_whole(target) for target in self._targets if target.dtype == source.dtype]
-                pools[source.dtype] = Parts(blocks, self._prober)
-            layout = find_layout(source, pools[source.dtype], self._prober)
-            if layout is None:
-                continue
-            for place, part in enumerate(layout.parts):
-                found = self._found[places[id(part.tensor)]]
-                if not found.settled and worth_it(layout.groups, part.size_bytes):
-                    recipe = pieces_of(layout.part_from_whole(place))
-                    how = f"part {place + 1} of {len(layout.parts)} of {source.name}"
-                    found.add(recipe, how + _interleaved(layout), layout.score)
+        for dtype in self._grouped(lambda target: target.dtype):
+            parts = Parts([_whole(target) for target in self._targets if target.dtype == dtype], self._prober)
+            wholes = [
+                one
+                for one in self._sources
+                if one.dtype == dtype and one.digest not in self._used and one.elements >= HEAD
+            ]
+            for source, first in zip(wholes, parts.begin_like(wholes), strict=True):
+                layout = find_layout(source, first, parts, self._prober)
+                for place, part in enumerate(layout.parts if layout is not None else ()):
+                    found = self._found[places[id(part.tensor)]]
+                    if layout is None or found.settled or not worth_it(layout.groups, part.size_bytes):
+                        continue
+                    how = f"part {place + 1} of {len(layout.parts)} of {source.name}{_interleaved(layout)}"
+                    found.add(pieces_of(layout.part_from_whole(place)), how, layout.score)
 
     def by_rows(self) -> None:
         """Tensors with rows more, fewer, or in the other order of rotary embeddings."""
-        by_rest: dict[tuple[str, tuple[int, ...]], list[Tensor]] = {}
+        pools: dict[tuple[str, tuple[int, ...]], list[Tensor]] = {}
         for source in self._sources:
             if source.shape and source.elements >= HEAD:
-                by_rest.setdefault((source.dtype, source.shape[1:]), []).append(source)
-        pools: dict[tuple[str, tuple[int, ...]], Parts] = {}
+                pools.setdefault((source.dtype, source.shape[1:]), []).append(source)
+        for key, numbers in self._grouped(lambda target: (target.dtype, target.shape[1:])).items():
+            pool = pools.get(key, [])
+            tried: dict[int, list[Tensor]] = {number: [] for number in numbers if pool}
+            for end in (self._prober.head, self._prober.tail):
+                ours = [(end(_whole(self._targets[number])), key[0]) for number in tried]
+                theirs = [(end(_whole(source)), key[0]) for source in pool]
+                for line, likely in zip(
+                    tried.values(), alike(ours, theirs, least=_LEAST_LIKENESS), strict=True
+                ):
+                    line += [pool[one] for one in likely]
+            in_pool = {id(source) for source in pool}
+            for number, line in tried.items():
+                likely_ones = {id(source): source for source in line}
+                named = self._by_name.get(self._targets[number].name)
+                if named is not None and id(named) in in_pool:
+                    likely_ones[id(named)] = named
+                for source in likely_ones.values():
+                    self._grow(number, source)
+
+    def _grow(self, number: int, source: Tensor) -> None:
+        target = self._targets[number]
+        answers = (*find_grown(source, target, self._prober), *find_rotated(source, target, self._prober))
+        for recipe, reason, graded in answers:
+            self._found[number].add(recipe, reason, graded)
+
+    def _grouped(self, key: Callable[[Tensor], _Key]) -> dict[_Key, list[int]]:
+        """The open targets that have a head, by a key."""
+        groups: dict[_Key, list[int]] = {}
         for number in self._open():
             target = self._targets[number]
-            key = (target.dtype, target.shape[1:])
-            if not target.shape or key not in by_rest or target.elements < HEAD:
-                continue
-            if key not in pools:
-                pools[key] = Parts([_whole(source) for source in by_rest[key]], self._prober)
-            head = self._prober.head(_whole(target))
-            likely = pools[key].at_head(head, target.dtype, most_elements=1 << 62)
-            named = self._by_name.get(target.name)
-            tried = [pools[key].blocks[one].tensor for one in likely]
-            if named is not None and (named.dtype, named.shape[1:]) == key and named not in tried:
-                tried.append(named)
-            for source in tried:
-                for recipe, reason, graded in (
-                    *find_grown(source, target, self._prober),
-                    *find_rotated(source, target, self._prober),
-                ):
-                    self._found[number].add(recipe, reason, graded)
+            if target.shape and target.elements >= HEAD:
+                groups.setdefault(key(target), []).append(number)
+        return groups
 
     def _grade(self, pairs: Iterable[tuple[int, Block, str]], *, by_name: bool = False) -> None:
         """Keep the pairs that samples bear out; small tensors of one name also without."""
@@ -283,7 +293,8 @@ class _Search:
             ]
             for (number, block, reason), graded in zip(group, score(samples, dtype), strict=True):
                 target = self._targets[number]
-                if graded.match or (by_name and target.size_bytes <= _SMALL_BYTES):
+                small = len(target.shape) < 2 or target.size_bytes <= _SMALL_BYTES
+                if graded.match or (by_name and small):
                     recipe, how = _recipe_for(target, block)
                     self._found[number].add(recipe, f"{reason}: {how}", graded)
                     if graded.match and block.whole:

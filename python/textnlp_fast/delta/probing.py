@@ -33,6 +33,7 @@ __all__ = [
     "castable",
     "directions",
     "in_type",
+    "nearest",
     "score",
     "stretches",
 ]
@@ -220,7 +221,11 @@ def alike(
     """
     if not targets or not sources:
         return [[] for _ in targets]
-    rows, columns = directions(targets), directions(sources)
+    return nearest(directions(targets), directions(sources), least=least, most=most)
+
+
+def nearest(rows: Array, columns: Array, *, least: float, most: int = 3) -> list[list[int]]:
+    """The same for samples that are directions already."""
     if len(rows) * len(columns) > _MOST_PAIRS:
         return _alike_by_signs(rows, columns, least, most)
     found: list[list[int]] = []
