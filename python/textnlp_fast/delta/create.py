@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from textnlp_fast.contents.entries import MAX_WINDOW_BYTES, MIN_WINDOW_BYTES
 from textnlp_fast.contents.inventory import (
     Held,
     LocalFile,
@@ -102,6 +103,11 @@ def create_patch(
     check_version_name(target_version)
     _check_strategy(strategy)
     _check_metadata(metadata or {})
+    if not MIN_WINDOW_BYTES <= window_bytes <= MAX_WINDOW_BYTES or window_bytes % 64:
+        raise InvalidInputError(
+            f"window_bytes is {window_bytes}; windows have {MIN_WINDOW_BYTES} to {MAX_WINDOW_BYTES} bytes, "
+            "a multiple of 64"
+        )
     _check_output(out, (old, new))
     count = thread_count(threads)
     report = create_from(
