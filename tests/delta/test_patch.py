@@ -155,6 +155,22 @@ def test_squashing_any_chain(data: st.DataObject) -> None:
         assert not list(root.glob(".*"))
 
 
+def test_a_payload_of_many_parts(tmp_path: Path) -> None:
+    """Larger than any buffer that it is copied through."""
+    old: Model = {"m": {"w": Tensor("U8", (9 << 20,), bytes(9 << 20))}}
+    new: Model = {"m": {"w": Tensor("U8", (9 << 20,), random.Random(5).randbytes(9 << 20))}}
+    before, after = write(old, tmp_path / "old.safetensors"), write(new, tmp_path / "new.safetensors")
+    create_patch(before, after, tmp_path / "p")
+    create_patch(after, before, tmp_path / "q")
+    summary = inspect_patch(tmp_path / "p")
+    assert summary.payload_bytes > 9 << 20
+    apply_patch(tmp_path / "p", before, tmp_path / "out.safetensors")
+    assert (tmp_path / "out.safetensors").read_bytes() == after.read_bytes()
+    create_patch(before, before, tmp_path / "id")
+    squash_patches([tmp_path / "id", tmp_path / "p"], tmp_path / "both")
+    assert (tmp_path / "both").read_bytes() == (tmp_path / "p").read_bytes()
+
+
 def test_a_lone_file_may_change_its_name(tmp_path: Path, old: Model) -> None:
     content = old["model-1.safetensors"]
     assert isinstance(content, dict)

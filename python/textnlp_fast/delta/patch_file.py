@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -166,7 +167,7 @@ class PatchWriter:
         descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             offset = 0
-            for part in (memoryview(head), memoryview(index), *self._parts()):
+            for part in chain((memoryview(head), memoryview(index)), self._parts()):
                 write_exactly(descriptor, part, offset)
                 offset += len(part)
             os.fsync(descriptor)
@@ -176,7 +177,8 @@ class PatchWriter:
         sync_folder(self._final.parent)
         return PatchFile(self._final, patch, _HEAD.size + len(index))
 
-    def _parts(self) -> Iterable[memoryview]:
+    def _parts(self) -> Iterator[memoryview]:
+        """The payload in order; each part is overwritten by the next."""
         buffer = memoryview(bytearray(min(_COPY_BYTES, self.payload_bytes)))
         for offset in range(0, self.payload_bytes, _COPY_BYTES):
             part = buffer[: min(_COPY_BYTES, self.payload_bytes - offset)]
