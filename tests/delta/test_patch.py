@@ -28,7 +28,7 @@ from textnlp_fast.errors import (
     WrongBaseError,
 )
 
-quick = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 
 
 def make(old: Path, new: Path, out: Path) -> Path:
@@ -318,6 +318,8 @@ def test_calls_that_cannot_be(tmp_path: Path, patch: Path) -> None:
     lone = new / "model-1.safetensors"
     with pytest.raises(InvalidInputError, match="one of the two models"):
         create_patch(lone, lone, lone)
+    with pytest.raises(InvalidInputError, match="would become a file of the model"):
+        create_patch(old, new, new / "p.tnpatch")
     with pytest.raises(InvalidInputError, match="is a directory"):
         create_patch(old, new, tmp_path)
     (tmp_path / "bad").mkdir()

@@ -203,9 +203,15 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
 def _check_output(out: str | os.PathLike[str], models: Sequence[str | os.PathLike[str]]) -> None:
     final = Path(out).expanduser().resolve()
     for model in models:
-        if Path(model).expanduser().resolve() == final:
+        place = Path(model).expanduser().resolve()
+        if final == place:
             raise InvalidInputError(
                 f"{os.fspath(out)} is one of the two models", hint="Name another file: changes.tnpatch."
+            )
+        if place.is_dir() and final.is_relative_to(place):
+            raise InvalidInputError(
+                f"{os.fspath(out)} would become a file of the model {os.fspath(model)}",
+                hint="Put the patch beside the model's directory.",
             )
 
 

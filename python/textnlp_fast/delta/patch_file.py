@@ -20,6 +20,7 @@ from textnlp_fast.delta.patch_reading import parse_index
 from textnlp_fast.errors import (
     CorruptDataError,
     DigestMismatchError,
+    InternalError,
     InvalidInputError,
     UnsupportedFormatError,
 )
@@ -165,14 +166,21 @@ class PatchWriter:
         head = _HEAD.pack(MAGIC, PATCH_FORMAT, len(index))
         whole = self._folder / "patch"
         descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        copied = Blake3()
         try:
             offset = 0
             for part in chain((memoryview(head), memoryview(index)), self._parts()):
                 write_exactly(descriptor, part, offset)
                 offset += len(part)
+                if offset > len(head) + len(index):
+                    copied.update(part, threads=1)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        if copied.hexdigest() != patch.payload_digest:
+            raise InternalError(
+                f"what was written for {self._final} did not come back from the disk as it was"
+            )
         whole.replace(self._final)
         sync_folder(self._final.parent)
         return PatchFile(self._final, patch, _HEAD.size + len(index))
