@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from textnlp_fast.delta import probing
 from textnlp_fast.delta.match import Candidate, Tensor, match
 from textnlp_fast.delta.recipe import Cast, Recipe, Whole
+from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.hashing import blake3_hex
 
 Array = npt.NDArray[Any]
@@ -226,6 +227,39 @@ def test_fused_and_split_gates(how: str) -> None:
     fused = {f"model.layers.{layer}.mlp.gate_up_proj.weight": joined(layer) for layer in range(3)}
     expect(old, {name: (trained(values), values) for name, values in fused.items()})
     expect(fused, {name: (trained(values), values) for name, values in old.items()})
+
+
+def test_four_side_by_side_and_biases() -> None:
+    rng = np.random.default_rng(12)
+    shards = {f"down.{rank}": weights(rng, 96, 128) for rank in range(4)}
+    biases = {f"{one}.bias": weights(rng, size) for one, size in (("q", 256), ("k", 128), ("v", 128))}
+    columns, bias = np.concatenate(list(shards.values()), axis=1), np.concatenate(list(biases.values()))
+    expect(shards | biases, {"down": (trained(columns), columns), "qkv.bias": (trained(bias), bias)})
+    expect(
+        {"down": columns, "qkv.bias": bias},
+        {name: (trained(values), values) for name, values in (shards | biases).items()},
+    )
+
+
+def test_types_of_less_than_a_byte() -> None:
+    """Two values a byte: the shape counts more elements than there are bytes."""
+    data = [np.random.default_rng(seed).bytes(64 * 128) for seed in (1, 2)]
+    old, new = (
+        Tensor(name, "F4", shape, blake3_hex(raw), len(raw), lambda begin, end, raw=raw: raw[begin:end])
+        for name, shape, raw in (("a", (256, 64), data[0]), ("b", (64, 256), data[1]))
+    )
+    assert match([old], [new]) == [[]]
+    near = bytearray(data[0])
+    near[::50] = bytes(len(near[::50]))
+    other = Tensor("c", "F4", (256, 64), blake3_hex(near), len(near), lambda begin, end: near[begin:end])
+    assert [one.recipe for one in match([old], [other])[0]] == [Whole(old.digest, old.size_bytes)]
+
+
+def test_a_tensor_that_ends_too_soon() -> None:
+    old = tensors(llama(layers=1))
+    short = Tensor("x", "BF16", (500, H), "0" * 64, 500 * H * 2, lambda begin, end: b"")
+    with pytest.raises(InvalidInputError, match="leave it alone"):
+        match(old, [short])
 
 
 def test_grown_and_shrunk_vocabularies() -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textnlp_fast.delta import moved
-from textnlp_fast.delta.recipe import Piece, Pieces, Recipe, Transposed, Whole, from_json
+from textnlp_fast.delta import moved, woven
+from textnlp_fast.delta.recipe import Piece, Pieces, Recipe, Strand, Transposed, Whole, Woven, from_json
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, UnsupportedFormatError
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -126,9 +126,46 @@ def test_turning_a_window_takes_memory_for_the_window_alone() -> None:
     assert most <= 1 << 20
 
 
-@given(st.one_of(some_pieces(), a_matrix()), st.data())
+@st.composite
+def a_weave(draw: st.DrawFn) -> tuple[Woven, dict[str, bytes]]:
+    groups = draw(st.integers(1, 9))
+    strands, needed = [], {A: 1, B: 1}
+    for _ in range(draw(st.integers(1, 5))):
+        digest = draw(st.sampled_from([A, B, None]))
+        length = draw(st.integers(1, 12))
+        if digest is None:
+            strands.append(Strand(None, 0, length, 0))
+            continue
+        strands.append(Strand(digest, draw(st.integers(0, 20)), length, draw(st.integers(0, 30))))
+        end = strands[-1].offset + (groups - 1) * strands[-1].stride + length
+        needed[digest] = max(needed[digest], end)
+    contents = {digest: np.random.default_rng(size).bytes(size) for digest, size in needed.items()}
+    return Woven(groups, tuple(strands)), contents
+
+
+@given(a_weave(), cuts)
+def test_a_weave(case: tuple[Woven, dict[str, bytes]], at: list[int]) -> None:
+    recipe, contents = case
+    expected = b""
+    for group in range(recipe.groups):
+        for one in recipe.strands:
+            begin = one.offset + group * one.stride
+            data = (
+                bytes(one.length) if one.digest is None else contents[one.digest][begin : begin + one.length]
+            )
+            expected += data
+    for strip_bytes, gap_bytes in ((1 << 20, 1 << 13), (40, 100), (24, 0)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(woven, "_STRIP_BYTES", strip_bytes)
+            patch.setattr(woven, "_GAP_BYTES", gap_bytes)
+            assert joined(recipe, at, contents) == expected
+    assert again(recipe) == recipe
+    recipe.check_sources({digest: len(data) for digest, data in contents.items()})
+
+
+@given(st.one_of(some_pieces(), a_matrix(), a_weave()), st.data())
 def test_what_a_window_reads_is_what_it_says(
-    case: tuple[Pieces | Transposed, dict[str, bytes]], data: st.DataObject
+    case: tuple[Pieces | Transposed | Woven, dict[str, bytes]], data: st.DataObject
 ) -> None:
     recipe, contents = case
     begin = data.draw(st.integers(0, recipe.size_bytes))
@@ -172,6 +209,19 @@ def test_what_a_window_reads_is_what_it_says(
         {"pieces": [[A, 0, 9]]},
         {"pieces": [[A, 0, 1 << 52], [A, 0, 1 << 52]]},
         {"pieces": [[A, 0, 8]], "transpose": []},
+        {"weave": [2]},
+        {"weave": [2, [A, 0, 4, 4]]},
+        {"weave": [2, []]},
+        {"weave": [0, [[A, 0, 4, 4]]]},
+        {"weave": [2, [[A, 0, 4]]]},
+        {"weave": [2, [[A, 0, 0, 4], [A, 0, 4, 4]]]},
+        {"weave": [2, [[A, 0, 4, -4]]]},
+        {"weave": [2, [[A, 0, 4, True]]]},
+        {"weave": [2, [[None, 0, 4, 4]]]},
+        {"weave": [2, [[None, 4, 4, 0]]]},
+        {"weave": [2, [[A, 0, 4, 1 << 52]]]},
+        {"weave": [2, [[A, 0, 3, 3]]]},
+        {"weave": [1 << 40, [[A, 0, 1 << 40, 0]]]},
         {"transpose": [A, 2, 2]},
         {"transpose": [A, 2, 2, 2, 2]},
         {"transpose": [A, 0, 2, 2]},
@@ -234,7 +284,7 @@ def test_types_of_the_future(value: Any, dtype: str) -> None:
         lambda inner: (
             st.lists(inner, max_size=8)
             | st.dictionaries(
-                st.sampled_from(["pieces", "transpose", "cast", "low_rank", "sign_scale", "x"]),
+                st.sampled_from(["pieces", "weave", "transpose", "cast", "low_rank", "sign_scale", "x"]),
                 inner,
                 max_size=2,
             )

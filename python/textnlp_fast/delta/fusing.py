@@ -19,7 +19,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from textnlp_fast.delta.moved import MAX_PIECES, Piece, Pieces
+from textnlp_fast.delta.bases import Recipe
+from textnlp_fast.delta.moved import Piece, Pieces
 from textnlp_fast.delta.probing import (
     HEAD,
     Block,
@@ -31,16 +32,15 @@ from textnlp_fast.delta.probing import (
     score,
     stretches,
 )
+from textnlp_fast.delta.woven import Strand, Woven
 
-__all__ = ["Layout", "Parts", "find_layout", "natural", "pieces_of", "worth_it"]
+__all__ = ["Layout", "Parts", "find_layout", "natural", "pieces_of"]
 
 # Of heads, unrelated pairs correlate by 0.125 (one sigma); samples check what heads suggest.
 _LEAST_HEAD: Final = 0.55
 _SURE_HEAD: Final = 0.9
 _MOST_PARTS: Final = 1 << 16
 _MOST_GROUPS: Final = 64
-# What a piece takes in JSON.
-_PIECE_BYTES: Final = 96
 
 Array = npt.NDArray[Any]
 
@@ -54,24 +54,26 @@ class Layout:
     groups: int
     score: Score
 
-    def whole_from_parts(self) -> list[Piece]:
-        return [
-            Piece(part.tensor.digest, part.offset_bytes + group * step, step)
-            for group in range(self.groups)
-            for part in self.parts
-            for step in (part.size_bytes // self.groups,)
-        ]
-
-    def part_from_whole(self, number: int) -> list[Piece]:
+    def whole_from_parts(self) -> Recipe:
+        if self.groups == 1:
+            return pieces_of(
+                [Piece(part.tensor.digest, part.offset_bytes, part.size_bytes) for part in self.parts]
+            )
         steps = [part.size_bytes // self.groups for part in self.parts]
-        before, period = sum(steps[:number]), sum(steps)
-        return [
-            Piece(self.whole.digest, group * period + before, steps[number]) for group in range(self.groups)
-        ]
+        return Woven(
+            self.groups,
+            tuple(
+                Strand(part.tensor.digest, part.offset_bytes, step, step)
+                for part, step in zip(self.parts, steps, strict=True)
+            ),
+        )
 
-    def count(self) -> int:
-        """Pieces of the whole, before neighbours are joined."""
-        return self.groups * len(self.parts)
+    def part_from_whole(self, number: int) -> Recipe:
+        steps = [part.size_bytes // self.groups for part in self.parts]
+        before = sum(steps[:number])
+        if self.groups == 1:
+            return Pieces((Piece(self.whole.digest, before, steps[number]),))
+        return Woven(self.groups, (Strand(self.whole.digest, before, steps[number], sum(steps)),))
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -93,11 +95,6 @@ def pieces_of(pieces: Sequence[Piece]) -> Pieces:
         else:
             joined.append(piece)
     return Pieces(tuple(joined))
-
-
-def worth_it(pieces: int, size_bytes: int) -> bool:
-    """Whether a recipe of so many pieces is small beside what it can save."""
-    return pieces <= MAX_PIECES and pieces * _PIECE_BYTES <= size_bytes // 4
 
 
 class Parts:

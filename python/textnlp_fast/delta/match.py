@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from textnlp_fast.delta.bases import Recipe
 from textnlp_fast.delta.computed import Cast
-from textnlp_fast.delta.fusing import Layout, Parts, find_layout, pieces_of, worth_it
+from textnlp_fast.delta.fusing import Layout, Parts, find_layout
 from textnlp_fast.delta.moved import Piece, Pieces, Transposed, Whole
 from textnlp_fast.delta.probing import (
     HEAD,
@@ -179,7 +179,9 @@ class _Search:
         groups: dict[tuple[tuple[int, ...], str], list[int]] = {}
         for number in self._open():
             target = self._targets[number]
-            if len(target.shape) == 2 and min(target.shape) > 1 and target.elements >= 4 * HEAD:
+            # Types of less than a byte are moved as bytes, of which there are fewer than the shape says.
+            whole_elements = len(target.shape) == 2 and target.shape[0] * target.shape[1] == target.elements
+            if whole_elements and min(target.shape) > 1 and target.elements >= 4 * HEAD:
                 groups.setdefault((target.shape[::-1], target.dtype), []).append(number)
         for (shape, dtype), numbers in groups.items():
             pool = [source for source in self._sources if source.shape == shape and source.dtype == dtype]
@@ -205,8 +207,8 @@ class _Search:
             for number, first in zip(numbers, parts.begin_like(wholes), strict=True):
                 target = self._targets[number]
                 layout = find_layout(target, first, parts, self._prober)
-                if layout is not None and worth_it(layout.count(), target.size_bytes):
-                    recipe = pieces_of(layout.whole_from_parts())
+                if layout is not None:
+                    recipe = layout.whole_from_parts()
                     self._found[number].add(recipe, f"{_described(layout)}, fused", layout.score)
                     self._used.update(part.tensor.digest for part in layout.parts)
 
@@ -224,10 +226,10 @@ class _Search:
                 layout = find_layout(source, first, parts, self._prober)
                 for place, part in enumerate(layout.parts if layout is not None else ()):
                     found = self._found[places[id(part.tensor)]]
-                    if layout is None or found.settled or not worth_it(layout.groups, part.size_bytes):
+                    if layout is None or found.settled:
                         continue
                     how = f"part {place + 1} of {len(layout.parts)} of {source.name}{_interleaved(layout)}"
-                    found.add(pieces_of(layout.part_from_whole(place)), how, layout.score)
+                    found.add(layout.part_from_whole(place), how, layout.score)
 
     def by_rows(self) -> None:
         """Tensors with rows more, fewer, or in the other order of rotary embeddings."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from textnlp_fast.delta.bases import WORDS
 from textnlp_fast.delta.float_casts import FLOAT_BYTES, cast_bits
+from textnlp_fast.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -143,6 +144,11 @@ class Prober:
             first = (begin + place) * step
             # A copy: a reader may use its buffer again.
             parts.append(bytes(tensor.read(first, first + count * step)))
+            if len(parts[-1]) != count * step:
+                raise InvalidInputError(
+                    f"tensor {tensor.name!r} ended within {count * step} bytes at {first}",
+                    hint="It changed while it was read: leave it alone until the command is done, and repeat it.",
+                )
         return np.frombuffer(b"".join(parts), WORDS[step])
 
     def sample(self, block: Block) -> Array:

@@ -12,11 +12,13 @@ from typing import Any, Final
 from textnlp_fast.delta.bases import MAX_SIZE, Held, Recipe, Stretch
 from textnlp_fast.delta.computed import Cast, LowRank, LowRankKernel, SignScale, register_low_rank
 from textnlp_fast.delta.moved import MAX_PIECES, Piece, Pieces, Transposed, Whole
+from textnlp_fast.delta.woven import MAX_STRANDS, Strand, Woven
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, UnsupportedFormatError
 
 __all__ = [
     "MAX_PIECES",
     "MAX_SIZE",
+    "MAX_STRANDS",
     "Cast",
     "Held",
     "LowRank",
@@ -25,9 +27,11 @@ __all__ = [
     "Pieces",
     "Recipe",
     "SignScale",
+    "Strand",
     "Stretch",
     "Transposed",
     "Whole",
+    "Woven",
     "from_json",
     "register_low_rank",
 ]
@@ -75,6 +79,13 @@ def _pieces(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
     return Pieces(tuple(Piece(*_fields(row, 3, "a piece")) for row in fields))
 
 
+def _weave(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
+    groups, rows = _fields(fields, 2, "weave")
+    if not isinstance(rows, list) or len(rows) > MAX_STRANDS:
+        raise InvalidInputError(f"the strands are no list of at most {MAX_STRANDS}")
+    return Woven(groups, tuple(Strand(*_fields(row, 4, "a strand")) for row in rows))
+
+
 def _transpose(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
     return Transposed(*_fields(fields, 4, "transpose"))
 
@@ -101,6 +112,7 @@ def _sign_scale(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
 
 _READERS: Final[dict[str, Callable[[list[Any], int, str], Recipe]]] = {
     "pieces": _pieces,
+    "weave": _weave,
     "transpose": _transpose,
     "cast": _cast,
     "low_rank": _low_rank,

@@ -8,9 +8,10 @@ from typing import Final
 import numpy as np
 
 from textnlp_fast.delta.bases import Recipe
-from textnlp_fast.delta.fusing import pieces_of, worth_it
+from textnlp_fast.delta.fusing import pieces_of
 from textnlp_fast.delta.moved import Piece
 from textnlp_fast.delta.probing import HEAD, Block, Prober, Score, Tensor, score, stretches
+from textnlp_fast.delta.woven import Strand, Woven
 
 __all__ = ["find_grown", "find_rotated"]
 
@@ -65,23 +66,27 @@ def find_rotated(source: Tensor, target: Tensor, prober: Prober) -> Iterator[Ans
     tried = []
     for head_rows in _HEAD_ROWS:
         if rows % head_rows == 0:
-            pairs = np.arange(rows).reshape(-1, head_rows // 2, 2).transpose(0, 2, 1).reshape(-1)
-            halves = np.arange(rows).reshape(-1, 2, head_rows // 2).transpose(0, 2, 1).reshape(-1)
+            pairs = np.arange(head_rows).reshape(head_rows // 2, 2).T.reshape(-1)
+            halves = np.arange(head_rows).reshape(2, head_rows // 2).T.reshape(-1)
             tried += [(head_rows, pairs), (head_rows, halves)]
-    if not tried or not worth_it(rows, target.size_bytes):
+    if not tried:
         return
     places = stretches(target.elements)
     ours = prober.sample(Block(target, 0, target.elements))
     samples = []
-    for _, order in tried:
-        moved = [(int(order[begin // width]) * width + begin % width, count) for begin, count in places]
+    for head_rows, order in tried:
+        moved = []
+        for begin, count in places:
+            head, row = divmod(begin // width, head_rows)
+            moved.append(((head * head_rows + int(order[row])) * width + begin % width, count))
         samples.append((ours, prober.take(source, 0, moved)))
     grades = score(samples, target.dtype)
     best = min(range(len(tried)), key=lambda number: grades[number].bits)
     if grades[best].match:
         head_rows, order = tried[best]
         step = target.size_bytes // rows
-        recipe = pieces_of([Piece(source.digest, int(row) * step, step) for row in order])
+        strands = tuple(Strand(source.digest, int(row) * step, step, head_rows * step) for row in order)
+        recipe = Woven(rows // head_rows, strands)
         yield (
             recipe,
             f"{source.name}, rows of each head of {head_rows} in the other rotary order",
