@@ -22,6 +22,8 @@ __all__ = ["Maker"]
 # A recipe that asks for a little of a stored content makes the reader decode a frame. Honest patches stay far below.
 _SLACK_BYTES = 256 << 20
 _MOST_WORK = 64
+# What decoding the smallest frame counts for.
+_LEAST_WORK = 1 << 12
 
 
 class Maker:
@@ -138,7 +140,7 @@ class Maker:
 
     def _count(self, size_bytes: int) -> None:
         with self._lock:
-            self._decoded += size_bytes
+            self._decoded += max(size_bytes, _LEAST_WORK)
             if self._bounded and self._decoded > _MOST_WORK * self._asked + _SLACK_BYTES:
                 raise CorruptDataError(
                     "the recipes of this patch ask for the same bytes too often to be read here and there",
