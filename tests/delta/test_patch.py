@@ -276,6 +276,21 @@ def test_a_source_that_changes_after_it_was_checked(tmp_path: Path, patch: Path)
         opened.rows("q", 0, 64)
 
 
+def test_a_kept_file_that_changes_on_the_way(tmp_path: Path, patch: Path) -> None:
+    """Another command may update the same directory: what is kept must be what was checked."""
+    place = tmp_path / "old"
+
+    def harm(progress: object) -> None:
+        if getattr(progress, "stage", "") == "apply":
+            (place / "model-2.safetensors").write_bytes(b"of another version")
+
+    before = (place / "model-1.safetensors").read_bytes()
+    with pytest.raises(InvalidInputError, match="changed while the patch was applied"):
+        apply_patch(patch, place, place, progress=harm)
+    assert (place / "model-1.safetensors").read_bytes() == before
+    assert not (place / ".textnlp-fast-partial").exists()
+
+
 # --- wrong calls ------------------------------------------------------------------------------------------
 
 

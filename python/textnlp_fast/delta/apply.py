@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES, thread_count
 from textnlp_fast.delta.filling import Work
 from textnlp_fast.delta.patch import LONE_FILE, Patch
 from textnlp_fast.delta.patch_file import PatchFile, read_patch
-from textnlp_fast.delta.source import check_source
+from textnlp_fast.delta.source import check_source, file_places
 from textnlp_fast.errors import InvalidInputError, OutOfSpaceError, WrongBaseError
 
 __all__ = ["ApplyReport", "apply_patch"]
@@ -77,6 +77,7 @@ def apply_patch(
     kept: frozenset[str] = frozenset()
     if not finished:
         in_place = place.is_at(source)
+        before = _stamps(file.patch, source) if in_place else {}
         try:
             held = check_source(file.patch, source, threads=count, progress=progress)
         except WrongBaseError as error:
@@ -86,7 +87,7 @@ def apply_patch(
         else:
             kept = _kept(file.patch) if in_place and not place.lone else frozenset()
             work = Work(file, held, kept, memory_budget_bytes=memory_budget_bytes, threads=count)
-            place.fill(work, _removed(file.patch) if in_place and not place.lone else [], progress)
+            place.fill(work, before, progress)
     target = file.patch.target
     return ApplyReport(
         str(place.final),
@@ -111,6 +112,19 @@ def _kept(patch: Patch) -> frozenset[str]:
 def _removed(patch: Patch) -> list[str]:
     wanted = {entry.path for entry in patch.target.files}
     return [entry.path for entry in patch.source.files if entry.path not in wanted]
+
+
+def _stamps(patch: Patch, source: str | os.PathLike[str]) -> dict[Path, tuple[int, int] | None]:
+    """Size and time of the source's files; None for one that is missing."""
+    return {place: _stamp(place) for place in file_places(patch.source, source).values()}
+
+
+def _stamp(place: Path) -> tuple[int, int] | None:
+    try:
+        status = place.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 # --- where it goes ----------------------------------------------------------------------------------------
@@ -150,7 +164,17 @@ class _Place:
         with disk_errors(self.final):
             return finish_replacing(self.final) == _note(patch)
 
-    def fill(self, work: Work, removed: Iterable[str], progress: ProgressCallback | None) -> None:
+    def fill(
+        self,
+        work: Work,
+        updated: Mapping[Path, tuple[int, int] | None],
+        progress: ProgressCallback | None,
+    ) -> None:
+        """Makes the target and gives it its name.
+
+        `updated` are the files of the source with their stamps, if this is its place: those that the target lacks
+        are removed, and none may have changed on the way, for some of them stay.
+        """
         with disk_errors(self.final), staging_folder(self.final) as staging:
             free = shutil.disk_usage(staging).free
             if free < work.write_bytes:
@@ -160,10 +184,16 @@ class _Place:
             scratch = staging.parent / "scratch"
             scratch.unlink(missing_ok=True)
             work.run(staging, scratch, progress)
+            changed = next((place for place, stamp in updated.items() if _stamp(place) != stamp), None)
+            if changed is not None:
+                raise InvalidInputError(
+                    f"{changed} changed while the patch was applied; nothing was replaced",
+                    hint="Run the command again when nothing else writes to it.",
+                )
             if self.lone:
                 (staging / LONE_FILE).replace(self.final)
             elif self.final.exists():
-                replace_files(staging, self.final, removed, _note(work.patch))
+                replace_files(staging, self.final, _removed(work.patch) if updated else [], _note(work.patch))
             else:
                 for folder in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:
                     sync_folder(folder)
