@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from textnlp_fast.delta import probing
 from textnlp_fast.delta.match import Candidate, Tensor, match
-from textnlp_fast.delta.recipe import Cast, Recipe, Whole
+from textnlp_fast.delta.recipe import Cast, Recipe, Whole, from_json
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.hashing import blake3_hex
 
@@ -260,6 +260,45 @@ def test_a_tensor_that_ends_too_soon() -> None:
     short = Tensor("x", "BF16", (500, H), "0" * 64, 500 * H * 2, lambda begin, end: b"")
     with pytest.raises(InvalidInputError, match="leave it alone"):
         match(old, [short])
+
+
+@st.composite
+def odd_models(draw: st.DrawFn) -> tuple[Model, Model]:
+    """Two models whose tensors share values but little else: any shapes, types and names, cut anywhere."""
+    pool = draw(st.sampled_from([np.float32, BF16, np.uint8]))
+    values = (np.random.default_rng(draw(st.integers(0, 9))).standard_normal(6000) * 50).astype(pool)
+
+    def model(label: str) -> Model:
+        made_up: Model = {}
+        for number in range(draw(st.integers(1, 6))):
+            shape = tuple(draw(st.lists(st.sampled_from([0, 1, 2, 3, 16, 32, 64]), max_size=3)))
+            size = int(np.prod(shape))
+            if size > 4000:
+                continue
+            begin = draw(st.sampled_from([0, 64, 128, 512, 1024]))
+            name = draw(st.sampled_from([f"{label}.{number}", f"both.{number}"]))
+            made_up[name] = values[begin : begin + size].reshape(shape)
+            if draw(st.booleans()) and made_up[name].ndim == 2:
+                made_up[name] = np.ascontiguousarray(made_up[name].T)
+            if draw(st.booleans()):
+                made_up[name] = trained(made_up[name], rate=0.5)
+        return made_up
+
+    return model("old"), model("new")
+
+
+@settings(max_examples=150)
+@given(odd_models())
+def test_whatever_is_found_can_be_made(models: tuple[Model, Model]) -> None:
+    old, new = models
+    found = match(tensors(old), tensors(new))
+    assert len(found) == len(new)
+    for (name, values), line in zip(new.items(), found, strict=True):
+        for candidate in line:
+            assert len(made(candidate.recipe, old)) == values.nbytes, name
+            dtype = DTYPES[values.dtype.name]
+            read = from_json(candidate.recipe.to_json(), size_bytes=values.nbytes, dtype=dtype)
+            assert read == candidate.recipe
 
 
 def test_grown_and_shrunk_vocabularies() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise, permutations
 from typing import Any
 
@@ -15,7 +16,18 @@ from hypothesis import strategies as st
 from reference import casts
 from textnlp_fast.delta import computed
 from textnlp_fast.delta.float_casts import FLOAT_BYTES, cast_bits
-from textnlp_fast.delta.recipe import Cast, LowRank, SignScale, Stretch, from_json, register_low_rank
+from textnlp_fast.delta.recipe import (
+    Cast,
+    LowRank,
+    Recipe,
+    SignScale,
+    Strand,
+    Stretch,
+    Transposed,
+    Woven,
+    from_json,
+    register_low_rank,
+)
 from textnlp_fast.errors import InvalidInputError, UnsupportedFormatError
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -182,3 +194,39 @@ def test_low_rank_says_what_it_needs_and_waits_for_its_kernel(monkeypatch: pytes
 def test_a_scale_that_f32_does_not_have(scale: float) -> None:
     with pytest.raises(InvalidInputError, match="scale"):
         LowRank(A, B, C, rows=6, columns=10, rank=2, scale=scale, dtype="BF16")
+
+
+HUGE = 1 << 40
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Cast(A, "F64", "F8_E4M3", HUGE),
+        Cast(A, "F8_E5M2", "F64", HUGE),
+        SignScale(A, B, C, 1 << 38, 2, "BF16"),
+        SignScale(A, B, C, 2, 1 << 38, "BF16"),
+        Transposed(A, 1 << 38, 2, 2),
+        Transposed(A, 2, 1 << 38, 2),
+        Woven(1 << 20, (Strand(A, 0, 1 << 19, 1 << 19), Strand(B, 0, 1 << 19, 1 << 30))),
+        Woven(1 << 38, (Strand(A, 0, 1, 1), Strand(B, 0, 3, 7))),
+    ],
+    ids=lambda recipe: str(recipe)[:60],
+)
+def test_windows_of_huge_bases_take_memory_for_the_window(recipe: Recipe) -> None:
+    most = 0
+
+    def held(digest: str, begin: int, end: int) -> memoryview:
+        nonlocal most
+        assert 0 <= begin <= end <= recipe.source_sizes()[digest]
+        most = max(most, end - begin)
+        return memoryview(zeros)[: end - begin]
+
+    zeros = bytes(9 << 20)
+    for begin in (0, (1 << 39) - 1001, recipe.size_bytes - (1 << 16)):
+        tracemalloc.start()
+        recipe.read(begin, begin + (1 << 16), held)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 16 << 20
+    assert most <= 1 << 20

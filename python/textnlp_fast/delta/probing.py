@@ -250,26 +250,27 @@ def _alike_by_signs(rows: Array, columns: Array, least: float, most: int) -> lis
     Random hyperplanes' idea (Charikar 2002) with the axes for planes: values that changed little kept their signs.
     """
     rng = np.random.default_rng(16)
-    pairs: set[tuple[int, int]] = set()
     weights = np.uint32(1) << np.arange(16, dtype=np.uint32)
+    pairs = np.empty(0, np.int64)  # row * number of columns + column
     for _ in range(24):
         chosen = rng.choice(rows.shape[1], 16, replace=False)
         row_keys = (rows[:, chosen] > 0) @ weights
         column_keys = (columns[:, chosen] > 0) @ weights
         order = np.argsort(column_keys, kind="stable")
         ordered = column_keys[order]
-        low, high = np.searchsorted(ordered, row_keys, "left"), np.searchsorted(ordered, row_keys, "right")
-        for row in np.flatnonzero((high > low) & (high - low <= 64)):
-            pairs.update((int(row), int(column)) for column in order[low[row] : high[row]])
+        low = np.searchsorted(ordered, row_keys, "left")
+        counts = np.searchsorted(ordered, row_keys, "right") - low
+        # Signs that so many share tell nothing apart.
+        counts[counts > 32] = 0
+        those = np.repeat(np.arange(len(rows)), counts)
+        inside = np.arange(len(those)) - np.repeat(np.cumsum(counts) - counts, counts)
+        pairs = np.union1d(pairs, those * len(columns) + order[np.repeat(low, counts) + inside])
     found: list[list[tuple[float, int]]] = [[] for _ in rows]
-    if pairs:
-        both = np.array(sorted(pairs))
-        for begin in range(0, len(both), 1 << 16):
-            part = both[begin : begin + (1 << 16)]
-            products = np.einsum("ij,ij->i", rows[part[:, 0]], columns[part[:, 1]])
-            for (row, column), product in zip(part.tolist(), products.tolist(), strict=True):
-                if product >= least:
-                    found[row].append((-product, column))
+    for begin in range(0, len(pairs), 1 << 14):
+        row, column = np.divmod(pairs[begin : begin + (1 << 14)], len(columns))
+        products = np.einsum("ij,ij->i", rows[row], columns[column])
+        for place in np.flatnonzero(products >= least):
+            found[row[place]].append((-float(products[place]), int(column[place])))
     return [[column for _, column in sorted(line)[:most]] for line in found]
 
 
