@@ -323,6 +323,8 @@ def test_calls_that_cannot_be(tmp_path: Path, patch: Path) -> None:
         create_patch(old, new, out, memory_budget_bytes=1 << 20)
     with pytest.raises(InvalidInputError, match="memory budget"):
         apply_patch(patch, old, tmp_path / "out", memory_budget_bytes=WINDOW)
+    with pytest.raises(InvalidInputError, match="surrogate"):
+        create_patch(old, new, out, metadata={"step": "\ud800"})
     for window in (0, 1 << 30, 5000):
         with pytest.raises(InvalidInputError, match="window_bytes"):
             create_patch(old, new, out, window_bytes=window)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from textnlp_fast.contents.documents import canonical
 from textnlp_fast.contents.entries import MAX_WINDOW_BYTES, MIN_WINDOW_BYTES
 from textnlp_fast.contents.inventory import (
     Held,
@@ -198,6 +199,10 @@ def _check_strategy(strategy: str) -> None:
 def _check_metadata(metadata: Mapping[str, str]) -> None:
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in metadata.items()):
         raise InvalidInputError("metadata maps text to text")
+    try:
+        canonical(dict(metadata))
+    except UnicodeEncodeError as error:
+        raise InvalidInputError("metadata holds half a surrogate pair") from error
 
 
 def _check_output(out: str | os.PathLike[str], models: Sequence[str | os.PathLike[str]]) -> None:
