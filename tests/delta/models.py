@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from textnlp_fast.delta import create_patch
 from textnlp_fast.tensors import DTYPE_BITS
 
 DTYPES = sorted(name for name, bits in DTYPE_BITS.items() if bits >= 8)
@@ -75,6 +76,21 @@ def tree(root: Path) -> dict[str, bytes]:
     return {
         path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
+
+
+def make(old: Path, new: Path, out: Path) -> Path:
+    create_patch(
+        old, new, out, source_version="1.0.0", target_version="1.1.0", window_bytes=WINDOW, threads=2
+    )
+    return out
+
+
+def weights(seed: int = 0, rows: int = 64) -> Tensor:
+    """A bf16 matrix of `rows` by 128: 16 KiB, four windows, by default."""
+    source = random.Random(seed)
+    return Tensor(
+        "BF16", (rows, 128), bytes(b for _ in range(rows * 128) for b in (source.randrange(256), 0x3C))
+    )
 
 
 # --- random models ----------------------------------------------------------------------------------------

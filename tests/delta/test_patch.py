@@ -13,9 +13,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delta.models import WINDOW, Model, Tensor, files_of, models, nudged, pairs, successors, tree, write
+from delta.models import (
+    WINDOW,
+    Model,
+    Tensor,
+    files_of,
+    make,
+    models,
+    nudged,
+    pairs,
+    successors,
+    tree,
+    weights,
+    write,
+)
 from reference import patch as reference
-from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta import apply_patch, create_patch, inspect_patch, read_patch, squash_patches
 from textnlp_fast.delta.patch import index_document
 from textnlp_fast.delta.patch_reading import parse_index
@@ -29,47 +41,6 @@ from textnlp_fast.errors import (
 )
 
 quick = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
-
-
-def make(old: Path, new: Path, out: Path) -> Path:
-    create_patch(
-        old, new, out, source_version="1.0.0", target_version="1.1.0", window_bytes=WINDOW, threads=2
-    )
-    return out
-
-
-def weights(seed: int = 0, rows: int = 64) -> Tensor:
-    """A bf16 matrix of `rows` by 128: 16 KiB, four windows, by default."""
-    source = random.Random(seed)
-    return Tensor(
-        "BF16", (rows, 128), bytes(b for _ in range(rows * 128) for b in (source.randrange(256), 0x3C))
-    )
-
-
-@pytest.fixture
-def old() -> Model:
-    return {
-        "model-1.safetensors": {"q": weights(1), "norm": Tensor("F32", (3,), bytes(12))},
-        "model-2.safetensors": {"k": weights(2), "scalar": Tensor("I64", (), bytes(8))},
-        "config.json": b"{}",
-    }
-
-
-@pytest.fixture
-def new(old: Model) -> Model:
-    first, second = old["model-1.safetensors"], old["model-2.safetensors"]
-    assert isinstance(first, dict)
-    assert isinstance(second, dict)
-    return {
-        "model-1.safetensors": {**first, "q": nudged(first["q"], 5)},
-        "model-2.safetensors": second,
-        "tokenizer.json": b"[]",
-    }
-
-
-@pytest.fixture
-def patch(tmp_path: Path, old: Model, new: Model) -> Path:
-    return make(write(old, tmp_path / "old"), write(new, tmp_path / "new"), tmp_path / "p.tnpatch")
 
 
 # --- what goes in comes out -------------------------------------------------------------------------------
@@ -101,32 +72,6 @@ def test_any_model_into_any_other(pair: tuple[Model, Model]) -> None:
         apply_patch(patch, old, old, threads=2, memory_budget_bytes=4 * WINDOW)
         assert tree(old) == files_of(pair[1])
         assert sorted(path.name for path in root.iterdir()) == ["new", "old", "out", "p.tnpatch"]
-
-
-@quick
-@given(models().flatmap(lambda old: st.tuples(st.just(old), successors(old))), st.data())
-def test_tensors_and_rows_alone(pair: tuple[Model, Model], data: st.DataObject) -> None:
-    with TemporaryDirectory() as folder:
-        root = Path(folder)
-        old, new = (write(model, root / name) for model, name in zip(pair, ("old", "new"), strict=True))
-        patch = make(old, new, root / "p.tnpatch")
-        with read_patch(patch).open(old) as opened:
-            for path, content in pair[1].items():
-                if isinstance(content, bytes):
-                    continue
-                for name, tensor in content.items():
-                    found = opened.tensor(name, file=path)
-                    assert (found.dtype, found.shape, bytes(found.data)) == (
-                        tensor.dtype,
-                        tensor.shape,
-                        tensor.data,
-                    )
-                    if tensor.shape and tensor.shape[0]:
-                        begin = data.draw(st.integers(0, tensor.shape[0]))
-                        end = data.draw(st.integers(begin, tensor.shape[0]))
-                        some = opened.rows(name, begin, end, file=path)
-                        assert some.shape == (end - begin, *tensor.shape[1:])
-                        assert some.data == tensor.data[begin * tensor.row_bytes : end * tensor.row_bytes]
 
 
 @quick
@@ -357,44 +302,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_rows_and_tensors_that_are_not_there(tmp_path: Path, patch: Path) -> None:
-    with read_patch(patch).open(tmp_path / "old") as opened:
-        assert opened.names == ["q", "norm", "k", "scalar"]
-        with pytest.raises(InvalidInputError, match="no tensor 'x'"):
-            opened.tensor("x")
-        with pytest.raises(InvalidInputError, match="no tensor"):
-            opened.tensor("q", file="model-2.safetensors")
-        for begin, end in ((-1, 2), (3, 2), (0, 65)):
-            with pytest.raises(InvalidInputError, match="has no rows"):
-                opened.rows("q", begin, end)
-        with pytest.raises(InvalidInputError, match="has no rows"):
-            opened.rows("scalar", 0, 0)
-
-
 # --- what is read and what is said ------------------------------------------------------------------------
-
-
-def test_rows_read_only_the_windows_that_cover_them(
-    tmp_path: Path, patch: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = read_patch(patch)
-    digest = next(iter(file.patch.target.files[0].parts[1:]))
-    reads: list[tuple[str, int, int]] = []
-    plain = OpenFiles.read
-
-    def counted(self: OpenFiles, location: str, view: memoryview, offset: int) -> None:
-        reads.append((location, offset, len(view)))
-        plain(self, location, view, offset)
-
-    with file.open(tmp_path / "old", check=False) as opened:
-        opened.tensor("norm")  # the header is read now
-        monkeypatch.setattr(OpenFiles, "read", counted)
-        opened.rows("q", 17, 19)  # 256 bytes a row: inside window 1
-    offset, length = file.patch.contents[digest].extents[1]
-    assert (str(patch), file.payload_offset + offset, length) in reads
-    of_source = [count for location, _, count in reads if location != str(patch)]
-    assert len(reads) == 2
-    assert of_source == [WINDOW]
 
 
 def test_inspect_counts_every_byte(patch: Path) -> None:
