@@ -27,6 +27,7 @@ __all__ = [
     "UnsupportedFormatError",
     "VersionExistsError",
     "VersionNotFoundError",
+    "WrongBaseError",
 ]
 
 
@@ -95,6 +96,16 @@ class VersionExistsError(InvalidInputError):
 
     exit_code = 4
     default_hint = "Push under a new version number."
+
+
+class WrongBaseError(InvalidInputError):
+    """A patch was applied to a model that it does not start from; nothing was written.
+
+    ``is_target`` is true if it is what the patch leads to.
+    """
+
+    exit_code = 4
+    is_target: bool = False
 
 
 # --- fetch again, or restore --------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from textnlp_fast.cli.program import printable
 from textnlp_fast.cli.output import show_size
+from textnlp_fast.cli.program import printable
 from textnlp_fast.errors import InvalidInputError, MissingPackageError
 from textnlp_fast.storage.explain import Explanation, Line, grid_of, lines_of, total_of
 from textnlp_fast.storage.explain_words import headline_of

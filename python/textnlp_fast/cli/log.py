@@ -12,8 +12,8 @@ from textnlp_fast.cli.output import print_json, print_table, show_ratio, show_si
 from textnlp_fast.cli.program import printable
 
 if TYPE_CHECKING:
+    from textnlp_fast.contents.windows import DataError
     from textnlp_fast.storage import LogRow
-    from textnlp_fast.storage.chunked_transfer import DataError
 
 EPILOG = """\b
 Example:

@@ -17,8 +17,8 @@ from rich.console import Console
 from textnlp_fast.cli.program import printable
 
 if TYPE_CHECKING:
+    from textnlp_fast.contents.windows import ProgressCallback
     from textnlp_fast.storage import Progress
-    from textnlp_fast.storage.chunked_transfer import ProgressCallback
 
 __all__ = ["print_json", "print_line", "print_table", "progress_bar", "shorten", "show_ratio", "show_size"]
 
@@ -28,6 +28,9 @@ _STAGES = {
     "pull": "Fetching and decoding",
     "verify": "Verifying",
     "diff": "Comparing",
+    "create": "Coding",
+    "apply": "Decoding",
+    "squash": "Copying",
 }
 # A bar for something quicker than this would only flicker.
 _PATIENCE_S = 0.5

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from typing import Any
 
 import click
 
 from textnlp_fast.cli.interrupts import ending_at_once
 
-__all__ = ["VERBS", "printable", "run"]
+__all__ = ["VERBS", "Verbs", "printable", "run"]
 
 # One line each, here and not in the verbs' files, so that `--help` loads none of them.
 VERBS = {
@@ -23,6 +25,7 @@ VERBS = {
     "verify": "Check that everything is there and unharmed.",
     "ls": "List the models of a repository.",
     "show": "Show one version: files, tensors, where they are stored.",
+    "delta": "Make, apply, inspect and squash patches: no repository needed.",
     "info": "Show what this machine and this build offer.",
 }
 
@@ -33,27 +36,33 @@ Examples:
   textnlp-fast pull my-model@1.0.0 out/
 
 \b
-Exit codes: 2 wrong call or input, 3 not found, 4 version exists, 5 corrupt or missing data, 6 newer format,
-7 conflict, 8 store unavailable, 9 not authorised, 10 disk full, 11 device, 70 bug, 130 interrupted.
+Exit codes: 2 wrong call or input, 3 not found, 4 version exists or wrong base of a patch, 5 corrupt or missing
+data, 6 newer format, 7 conflict, 8 store unavailable, 9 not authorised, 10 disk full, 11 device, 70 bug,
+130 interrupted.
 """
 
 
 class Verbs(click.Group):
-    """Loads a verb's file when it is called."""
+    """Verbs with a line each, whose files lie in a package; loads a file when its verb is called."""
+
+    def __init__(self, *arguments: Any, verbs: Mapping[str, str], package: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._verbs = verbs
+        self._package = package
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return list(self._verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        if cmd_name not in self._verbs:
             return None
         with ending_at_once():
-            command: click.Command = import_module(f"textnlp_fast.cli.{cmd_name}").command
+            command: click.Command = import_module(f"{self._package}.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl(list(self._verbs.items()))
 
 
 def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -66,6 +75,8 @@ def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> N
 
 @click.command(
     cls=Verbs,
+    verbs=VERBS,
+    package="textnlp_fast.cli",
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

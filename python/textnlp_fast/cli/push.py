@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
@@ -11,12 +10,12 @@ from textnlp_fast.cli.arguments import (
     StorageVerb,
     json_option,
     named_version,
+    notes,
     open_repository,
     repository_option,
     tuning_options,
 )
 from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_ratio, show_size
-from textnlp_fast.errors import InvalidInputError
 
 EPILOG = """\b
 Examples:
@@ -64,7 +63,6 @@ def command(
     nothing.
     """
     name, version = named_version(reference)
-    notes = _notes(metadata)
     repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
     with progress_bar() as progress:
         report = repository.push(
@@ -74,7 +72,7 @@ def command(
             parent=None if parent == "none" else parent,
             base_path=base_path,
             message=message,
-            metadata=notes,
+            metadata=notes(metadata),
             progress=progress,
         )
     if as_json:
@@ -94,17 +92,3 @@ def command(
         f"{show_size(report.stored_bytes)} stored ({show_ratio(report.ratio)}), "
         f"{report.seconds:.2f} s, {report.gigabytes_per_s:.2f} GB/s"
     )
-
-
-def _notes(texts: Sequence[str]) -> dict[str, str]:
-    notes: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise InvalidInputError(f"--meta {text!r} is not KEY=VALUE")
-        if key in notes:
-            raise InvalidInputError(
-                f"--meta gives {key!r} twice: {notes[key]!r} and {value!r}", hint="Give each key once."
-            )
-        notes[key] = value
-    return notes

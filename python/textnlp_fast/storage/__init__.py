@@ -1,8 +1,9 @@
 """The repository of models: moves and names their versions. `docs/format.md` states what it stores."""
 
-from textnlp_fast.storage.chunked_transfer import Progress
+from textnlp_fast.contents.windows import Progress
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.delta_manager import DeltaUpdateManager
 from textnlp_fast.storage.explain import Explanation
 from textnlp_fast.storage.explain_files import explain_files
 from textnlp_fast.storage.pull import PullReport
@@ -12,6 +13,7 @@ from textnlp_fast.storage.unified_storage import UnifiedModelStorage
 from textnlp_fast.storage.verify import Problem, VerifyReport
 
 __all__ = [
+    "DeltaUpdateManager",
     "DiffRow",
     "Explanation",
     "LogRow",

@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from textnlp_fast.delta import codec
-from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import (
+from textnlp_fast.contents.inventory import coding_dtype
+from textnlp_fast.contents.windows import (
     DATA_ERRORS,
     BufferPool,
     DigestCheck,
+    Piece,
     Progress,
     ProgressCallback,
-    decode_window,
-    fetch_extents,
+    plan_units,
     run_in_order,
     with_context,
 )
+from textnlp_fast.delta import codec
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.headers import read_dtypes
-from textnlp_fast.storage.inventory import coding_dtype
 from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of
-from textnlp_fast.storage.planning import Piece, plan_units
 
 __all__ = ["DiffRow", "Pair", "PairReader", "diff_versions", "unique_name"]
 

@@ -9,21 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from textnlp_fast.contents.inventory import READ_BYTES, coding_dtype, digest_of_range, scan_model
+from textnlp_fast.contents.windows import (
+    BufferPool,
+    OpenFiles,
+    Piece,
+    Progress,
+    ProgressCallback,
+    plan_units,
+    run_in_order,
+)
 from textnlp_fast.delta import codec
 from textnlp_fast.delta.measure import NOTHING, Sums
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.storage.chunked_transfer import (
-    BufferPool,
-    OpenFiles,
-    Progress,
-    ProgressCallback,
-    run_in_order,
-)
 from textnlp_fast.storage.compare import unique_name
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.explain import Change, Explanation, Side, is_comparable, pair_up
-from textnlp_fast.storage.inventory import READ_BYTES, coding_dtype, digest_of_range, scan_model
-from textnlp_fast.storage.planning import Piece, plan_units
 from textnlp_fast.storage.tally import Tally
 from textnlp_fast.tensors import TensorInfo
 

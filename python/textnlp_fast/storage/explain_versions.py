@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from textnlp_fast.contents.inventory import coding_dtype
+from textnlp_fast.contents.windows import Piece, ProgressCallback
 from textnlp_fast.delta.measure import Sums
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import ProgressCallback
 from textnlp_fast.storage.compare import Pair, PairReader, unique_name
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.explain import Change, Explanation, Side, is_comparable, pair_up
 from textnlp_fast.storage.headers import read_tensors
-from textnlp_fast.storage.inventory import coding_dtype
 from textnlp_fast.storage.manifest import Content, Manifest
-from textnlp_fast.storage.planning import Piece
 from textnlp_fast.storage.tally import Tally
 
 __all__ = ["explain_versions"]

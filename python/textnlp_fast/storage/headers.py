@@ -6,10 +6,11 @@ stands in the header of its file and nowhere else.
 
 from __future__ import annotations
 
+from textnlp_fast.contents.entries import content_names
 from textnlp_fast.errors import CorruptDataError, SafetensorsError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.decoding import Decoder, content_names
+from textnlp_fast.storage.decoding import Decoder
 from textnlp_fast.storage.manifest import Manifest, chain_of
 from textnlp_fast.storage.planning import PullStep
 from textnlp_fast.tensors import TensorInfo, parse_header
@@ -50,7 +51,7 @@ def read_tensors(
     def sink(step: PullStep, offset: int, data: memoryview) -> None:
         headers[step.content.digest][offset : offset + len(data)] = data
 
-    Decoder(store, manifest.window_bytes, options, content_names(manifest)).run(steps, sink)
+    Decoder(store, manifest.window_bytes, options, content_names(manifest.files)).run(steps, sink)
     tensors: dict[str, dict[str, TensorInfo]] = {}
     for entry in files:
         try:

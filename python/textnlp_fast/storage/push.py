@@ -15,6 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+from textnlp_fast.contents.entries import FileEntry
+from textnlp_fast.contents.inventory import Held, LocalFile, check_unchanged, take_inventory
+from textnlp_fast.contents.windows import DATA_ERRORS, ProgressCallback
 from textnlp_fast.errors import (
     InvalidInputError,
     MissingObjectError,
@@ -26,19 +29,11 @@ from textnlp_fast.errors import (
     VersionNotFoundError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, ProgressCallback, is_whole
+from textnlp_fast.storage.chunked_transfer import is_whole
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.inventory import check_unchanged, take_inventory
-from textnlp_fast.storage.manifest import (
-    Content,
-    Extent,
-    FileEntry,
-    Manifest,
-    chain_of,
-    closure,
-)
-from textnlp_fast.storage.planning import Held, LocalFile, PushPlan, plan_push
+from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of, closure
+from textnlp_fast.storage.planning import PushPlan, plan_push
 from textnlp_fast.storage.version_manager import (
     RepositoryInfo,
     VersionManager,

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from textnlp_fast.contents.windows import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.errors import RepositoryNotFoundError
 from textnlp_fast.objectstore import ObjectStore, local_folder, open_store
-from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.explain import Explanation

@@ -1,5 +1,6 @@
 """Model files as they lie on disk: safetensors headers, Hugging Face directories, what is refused in them."""
 
+from textnlp_fast.tensors.element_types import DTYPES
 from textnlp_fast.tensors.format import (
     DTYPE_BITS,
     Header,
@@ -12,6 +13,7 @@ from textnlp_fast.tensors.model_files import ModelFiles, OtherFile, check_relati
 from textnlp_fast.tensors.roles import KINDS, Role, role_of
 
 __all__ = [
+    "DTYPES",
     "DTYPE_BITS",
     "KINDS",
     "Header",

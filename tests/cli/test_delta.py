@@ -1,0 +1,121 @@
+"""The verbs of `delta`: what they print, the JSON they print, and the codes they exit with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textnlp_fast.cli.delta import VERBS
+
+Run = Any
+
+
+@pytest.fixture
+def patch(tmp_path: Path, models: tuple[Path, Path], run: Run) -> Path:
+    done = run(
+        "delta",
+        "create",
+        *models,
+        "-o",
+        tmp_path / "p.tnpatch",
+        "--from",
+        "1.0.0",
+        "--to",
+        "1.1.0",
+        "--meta",
+        "step=7",
+    )
+    assert done.code == 0
+    assert "made" in done.out
+    assert "p.tnpatch" in done.out
+    return tmp_path / "p.tnpatch"
+
+
+def test_there_and_back(tmp_path: Path, models: tuple[Path, Path], patch: Path, run: Run) -> None:
+    done = run("delta", "apply", patch, models[0], tmp_path / "out")
+    assert done.code == 0
+    assert "version 1.1.0" in done.out
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (models[1] / name).read_bytes()
+    report = run("delta", "apply", patch, models[0], models[0], "--json", "--threads", 1).document
+    assert report["kept_files"] == 1
+    assert report["target_version"] == "1.1.0"
+    assert (models[0] / "model.safetensors").read_bytes() == (models[1] / "model.safetensors").read_bytes()
+    again = run("delta", "apply", patch, models[0], models[0])
+    assert again.code == 0
+    assert "complete now" in again.out
+
+
+def test_a_single_file(tmp_path: Path, models: tuple[Path, Path], run: Run) -> None:
+    old, new = (model / "model.safetensors" for model in models)
+    made = run("delta", "create", old, new, "-o", tmp_path / "p", "--json").document
+    assert made["raw_bytes"] == new.stat().st_size
+    assert made["ratio"] == made["raw_bytes"] / made["patch_bytes"]
+    assert run("delta", "apply", tmp_path / "p", old, tmp_path / "out.safetensors").code == 0
+    assert (tmp_path / "out.safetensors").read_bytes() == new.read_bytes()
+
+
+def test_inspect(patch: Path, run: Run) -> None:
+    text = run("delta", "inspect", patch).out
+    for word in (
+        "1.0.0",
+        "1.1.0",
+        "weight",
+        "content",
+        "1 delta",
+        "bits per weight",
+        "step=7",
+        "strategy auto",
+    ):
+        assert word in text
+    assert "same" not in text.split("weight")[0]
+    assert "source" in run("delta", "inspect", patch, "--all").out
+    document = run("delta", "inspect", patch, "--json").document
+    rows = {row["name"]: row for row in document["tensors"] if row["name"]}
+    assert rows["same"]["recipe"] == "source"
+    assert rows["weight"]["recipe"] == "content"
+    assert rows["weight"]["frames"] == {"delta": 1}
+    assert document["patch_bytes"] == patch.stat().st_size
+    assert document["metadata"] == {"step": "7"}
+
+
+def test_squash(tmp_path: Path, models: tuple[Path, Path], patch: Path, run: Run) -> None:
+    back = tmp_path / "back.tnpatch"
+    assert (
+        run("delta", "create", models[1], models[0], "-o", back, "--from", "1.1.0", "--to", "1.2.0").code == 0
+    )
+    done = run("delta", "squash", patch, back, "-o", tmp_path / "both")
+    assert done.code == 0
+    assert "of 2 patches from 1.0.0 to 1.2.0" in done.out
+    anew = run("delta", "squash", patch, back, "-o", tmp_path / "anew", "--source", models[0], "--json")
+    assert anew.document["stored_contents"] == 0
+    wrong = run("delta", "squash", back, back, "-o", tmp_path / "x")
+    assert wrong.code == 2
+    assert "does not follow" in wrong.err
+    assert run("delta", "apply", tmp_path / "both", models[0], tmp_path / "out").code == 0
+
+
+def test_codes(tmp_path: Path, models: tuple[Path, Path], patch: Path, run: Run) -> None:
+    other = run("delta", "apply", patch, models[1], tmp_path / "out")
+    assert other.code == 4
+    assert "target already" in other.err
+    assert not (tmp_path / "out").exists()
+    assert run("delta", "create", *models, "-o", tmp_path / "q", "--strategy", "low_rank").code == 2
+    assert run("delta", "create", *models, "-o", tmp_path / "q", "--meta", "x").code == 2
+    assert run("delta", "create", *models).code == 2
+    assert run("delta", "inspect", tmp_path / "none").code == 2
+    patch.write_bytes(patch.read_bytes()[:-1])
+    for words in (("inspect", patch), ("apply", patch, models[0], tmp_path / "out")):
+        cut = run("delta", *words)
+        assert cut.code == 5
+        assert "hint:" in cut.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(verb: str, run: Run) -> None:
+    done = run("delta", verb, "--help")
+    assert done.code == 0
+    assert f"textnlp-fast delta {verb}" in done.out
+    assert VERBS[verb] in run("delta", "--help").out
