@@ -220,10 +220,9 @@ def test_it_is_the_merge_that_torch_makes() -> None:
 def native(**changes: Any) -> None:
     """The core's own checks, behind those of ``Factors``."""
     base: npt.NDArray[np.uint16] = np.zeros(12, dtype=np.uint16)
-    call: dict[str, Any] = {
-        "base": base, "out": base, "dtype": 9, "a": bytes(16 * 2), "a_dtype": 12, "b": bytes(12 * 2), "b_dtype": 12, "rows": 3, "columns": 4,
-        "rank": 2, "scale": 1.0, "rounding": 0, "begin": 0, "threads": 1,
-    }  # fmt: skip
+    call: dict[str, Any] = {"base": base, "out": base, "dtype": 9, "rounding": 0, "begin": 0, "threads": 1}
+    call |= {"a": bytes(16 * 2), "a_dtype": 12, "b": bytes(12 * 2), "b_dtype": 12}
+    call |= {"rows": 3, "columns": 4, "rank": 2, "scale": 1.0}
     _native.low_rank_into(**(call | changes))
 
 
@@ -278,16 +277,8 @@ def test_the_core_refuses_what_does_not_fit(changes: dict[str, Any]) -> None:
     ],
 )
 def test_factors_that_do_not_fit_are_refused(changes: dict[str, Any]) -> None:
-    right: dict[str, Any] = {
-        "rows": 3,
-        "columns": 4,
-        "rank": 2,
-        "scale": 1.0,
-        "a": bytes(32),
-        "b": bytes(24),
-        "a_dtype": "F32",
-        "b_dtype": "F32",
-    }
+    right: dict[str, Any] = {"rows": 3, "columns": 4, "rank": 2, "scale": 1.0}
+    right |= {"a": bytes(32), "b": bytes(24), "a_dtype": "F32", "b_dtype": "F32"}
     Factors(**right)
     with pytest.raises(InvalidInputError):
         Factors(**(right | changes))
