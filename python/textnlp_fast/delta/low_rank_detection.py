@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from textnlp_fast.delta.rounding_intervals import Intervals, Words, intervals_of
+from textnlp_fast.delta.rounding_intervals import FREE, Intervals, Words, intervals_of
 
 __all__ = ["detect_rank", "evenly", "rank_of"]
 
@@ -40,6 +40,7 @@ def rank_of(intervals: Intervals) -> int | None:
     """Rank of a change; 0 if it has none, None where too many singular values stand out to tell."""
     rows, columns = intervals.width.shape
     noise = np.square(intervals.width, dtype=np.float64) / 12
+    noise[intervals.low == -FREE] = 0
     # Weights differ in size by row and column: the noisiest row and column bound the largest value of the noise.
     edge = np.sqrt(noise.sum(axis=0).max()) + np.sqrt(noise.sum(axis=1).max())
     middle = intervals.middle.astype(np.float64)

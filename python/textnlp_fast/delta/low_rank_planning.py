@@ -23,7 +23,7 @@ from textnlp_fast.delta.low_rank_recovery import (
     fixed_point,
     single_precision,
 )
-from textnlp_fast.delta.rounding_intervals import Words, widened, words_of
+from textnlp_fast.delta.rounding_intervals import FREE, Words, widened, words_of
 from textnlp_fast.errors import InvalidInputError
 
 __all__ = ["LowRankPlan", "coded_bytes", "plan_low_rank"]
@@ -150,13 +150,13 @@ def _candidates(
     else:
         known = _as_merged(before, after, dtype, adapter)
         yield known
-        columns, rows = _floats(known)
-        start = (columns, rows * known.scale)
-        found = fit(
-            before, after, dtype, rank, effort=work, clock=clock, rounding=known.rounding, start=start
-        )
-        if not np.isfinite(found.a).all() or not np.isfinite(found.b).all():
+        a, b = _floats(known)
+        b = b * known.scale
+        if not (np.abs(a) < FREE).all() or not (np.abs(b) < FREE).all():
             return
+        found = fit(
+            before, after, dtype, rank, effort=work, clock=clock, rounding=known.rounding, start=(a, b)
+        )
     for noise in work.noises:
         yield fixed_point(found, before, after, dtype, effort=work, noise=noise)
     if dtype == "F32" and adapter is None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from textnlp_fast.delta.rounding_intervals import Intervals
+from textnlp_fast.delta.rounding_intervals import FREE, Intervals
 
 __all__ = ["LARGEST", "in_steps", "step_for", "tuned"]
 
@@ -39,10 +39,11 @@ def step_for(sizes: npt.NDArray[np.float64], shape: tuple[int, int], noise: floa
 
 
 def in_steps(intervals: Intervals, step: float) -> Intervals:
-    """The same intervals, in units of the scale."""
-    kind = intervals.low.dtype.type
-    unit = kind(1 / step)
-    return Intervals(intervals.low * unit, intervals.high * unit, intervals.width * unit)
+    """The same intervals, in units of the scale; free elements stay as free."""
+    unit = intervals.low.dtype.type(1 / step)
+    with np.errstate(over="ignore"):
+        low, high, width = intervals.low * unit, intervals.high * unit, intervals.width * unit
+    return Intervals(np.maximum(low, -FREE), np.minimum(high, FREE), width)
 
 
 def tuned(a: Floats, b: Floats, intervals: Intervals, *, sweeps: int) -> Floats:
@@ -50,7 +51,7 @@ def tuned(a: Floats, b: Floats, intervals: Intervals, *, sweeps: int) -> Floats:
 
     Coordinate descent: each sweep tries both neighbours of every element once, a column of B at a time.
     """
-    out = b.copy()
+    out: Floats = b.copy()
     rows, columns = intervals.low.shape
     block = max(1, _BLOCK_ELEMENTS // columns)
     for begin in range(0, rows, block):
