@@ -75,10 +75,8 @@ T read(const std::uint8_t* from, std::size_t index) noexcept {
   return value;
 }
 
-// Elements [begin, begin + count) of a factor; null if there is no memory for them.
-std::unique_ptr<float[]> widened(Dtype dtype, const std::uint8_t* data, std::size_t begin, std::size_t count) noexcept {
-  std::unique_ptr<float[]> out(new (std::nothrow) float[count]);
-  if (out == nullptr) return out;
+// Elements [begin, begin + count) of a factor.
+void widen(Dtype dtype, const std::uint8_t* data, std::size_t begin, std::size_t count, float* out) noexcept {
   data += begin * element_size(dtype);
   for (std::size_t index = 0; index < count; ++index) {
     switch (dtype) {
@@ -92,7 +90,21 @@ std::unique_ptr<float[]> widened(Dtype dtype, const std::uint8_t* data, std::siz
       }
     }
   }
-  return out;
+}
+
+// A, cut into panels of columns that lie one after the other, so that its rows are never a power of two apart.
+std::size_t panel_columns(std::size_t rank) noexcept {
+  return std::max(kMinPanelColumns, kPanelFloats / rank / 16 * 16);
+}
+
+void widen_panels(const LowRank& recipe, float* out) noexcept {
+  const std::size_t panel = panel_columns(recipe.rank);
+  for (std::size_t left = 0; left < recipe.columns; left += panel) {
+    const std::size_t width = std::min(panel, recipe.columns - left);
+    for (std::size_t k = 0; k < recipe.rank; ++k, out += width) {
+      widen(recipe.a_dtype, recipe.a, k * recipe.columns + left, width, out);
+    }
+  }
 }
 
 // Elements [begin, end) of the matrix; `base` and `out` stand at `origin`, `b` at row `first_row`.
@@ -110,17 +122,18 @@ struct Job {
     const DefaultArithmetic arithmetic;
     const LowRank& r = *recipe;
     const std::size_t bytes = element_size(r.dtype);
-    const std::size_t panel = std::max(kMinPanelColumns, kPanelFloats / r.rank / 16 * 16);
-    for (std::size_t left = 0; left < r.columns; left += std::min(panel, r.columns - left)) {
-      const std::size_t right = left + std::min(panel, r.columns - left);
+    const std::size_t panel = panel_columns(r.rank);
+    for (std::size_t left = 0; left < r.columns; left += panel) {
+      const std::size_t width = std::min(panel, r.columns - left);
+      const float* panel_a = a + left * r.rank;
       for (std::size_t row = begin / r.columns; row * r.columns < end; ++row) {
-        const std::size_t start = row * r.columns;
-        const std::size_t from = std::max(start + left, begin);
-        const std::size_t to = std::min(start + right, end);
+        const std::size_t start = row * r.columns + left;
+        const std::size_t from = std::max(start, begin);
+        const std::size_t to = std::min(start + width, end);
         if (from >= to) continue;
         const std::size_t at = (from - origin) * bytes;
-        const LowRankRow stretch = {a + (from - start),
-                                    r.columns,
+        const LowRankRow stretch = {panel_a + (from - start),
+                                    width,
                                     b + (row - first_row) * r.rank,
                                     r.rank,
                                     r.scale,
@@ -142,9 +155,11 @@ Status apply_low_rank(const LowRank& recipe, const std::uint8_t* base, std::size
   if (!status.ok() || count == 0) return status;
   const std::size_t first_row = begin / recipe.columns;
   const std::size_t rows = (begin + count - 1) / recipe.columns - first_row + 1;
-  const auto a = widened(recipe.a_dtype, recipe.a, 0, recipe.rank * recipe.columns);
-  const auto b = widened(recipe.b_dtype, recipe.b, first_row * recipe.rank, rows * recipe.rank);
+  const std::unique_ptr<float[]> a(new (std::nothrow) float[recipe.rank * recipe.columns]);
+  const std::unique_ptr<float[]> b(new (std::nothrow) float[rows * recipe.rank]);
   if (a == nullptr || b == nullptr) return Status::failure(Code::out_of_memory, "no memory for the factors");
+  widen_panels(recipe, a.get());
+  widen(recipe.b_dtype, recipe.b, first_row * recipe.rank, rows * recipe.rank, b.get());
   const LowRankKernels& table = *kernels().low_rank;
   const auto kernel = recipe.dtype == Dtype::bf16  ? table.bf16_row
                       : recipe.dtype == Dtype::f16 ? table.f16_row
