@@ -152,7 +152,8 @@ def _newton_step(a: Floats, pairs: Floats, b: Floats, low: Floats, high: Floats,
     gradient, active = _gradient(a, b, low, high, weights)
     rank = len(a)
     first, second = np.triu_indices(rank)
-    packed = (active @ pairs + _DAMPING * (weights @ pairs)).astype(np.float64)
+    weight = weights.mean(axis=1, keepdims=True)
+    packed = (active @ pairs + (_DAMPING * weight) * pairs.sum(axis=0)).astype(np.float64)
     curvature = np.empty((len(b), rank, rank))
     curvature[:, first, second] = packed
     curvature[:, second, first] = packed

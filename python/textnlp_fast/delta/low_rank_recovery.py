@@ -34,11 +34,12 @@ Floats = npt.NDArray[Any]
 class Effort:
     """How much work a recovery may do; rounds bound it, not the clock.
 
-    ``stages``: floor of the weights, margin in widths, rounds (``low_rank_fit.alternate``). ``sweeps``: passes over the
+    ``row_rounds``: steps for a row of B once A stands. ``stages``: floor of the weights, margin in widths, rounds (``low_rank_fit.alternate``). ``sweeps``: passes over the
     integers, of A and B in turn. ``noises``: rounding noise to try, in parts of the best by rule.
     """
 
     sample_elements: int
+    row_rounds: int
     stages: tuple[tuple[float | None, float, int], ...]
     sweeps: int
     noises: tuple[float, ...]
@@ -46,12 +47,17 @@ class Effort:
 
 
 EFFORTS: Final[dict[str, Effort]] = {
-    "fast": Effort(1 << 19, ((None, 0.02, 4),), 1, (1.0,), False),
+    "fast": Effort(1 << 20, 2, ((None, 0.02, 4),), 1, (1.0,), False),
     "default": Effort(
-        1 << 21, ((None, 0.02, 8), (1.0, 0.02, 4), (0.3, 0.02, 4), (0.1, 0.02, 4)), 2, (1.0,), False
+        1 << 22, 4, ((None, 0.02, 8), (1.0, 0.02, 4), (0.3, 0.02, 4), (0.1, 0.02, 4)), 2, (1.0,), False
     ),
     "max": Effort(
-        1 << 22, ((None, 0.05, 12), (1.0, 0.05, 8), (0.3, 0.05, 8), (0.1, 0.05, 16)), 6, (0.7, 1.0, 1.4), True
+        1 << 23,
+        4,
+        ((None, 0.05, 12), (1.0, 0.05, 8), (0.3, 0.05, 8), (0.1, 0.05, 16)),
+        6,
+        (0.7, 1.0, 1.4),
+        True,
     ),
 }
 
@@ -147,7 +153,7 @@ def fixed_point(
     unit = found.a.dtype.type(np.sqrt(step))
     intervals, turned = in_steps(found.intervals, step), in_steps(found.turned, step)
     a = np.clip(np.rint(found.a / unit), -LARGEST, LARGEST)
-    b = _whole(a, found.b / unit, intervals, blur)
+    b = _whole(a, found.b / unit, intervals, blur, effort.row_rounds)
     for _ in range(effort.sweeps):
         b = tuned(a, b, intervals, sweeps=1)
         other = tuned(np.ascontiguousarray(b.T), np.ascontiguousarray(a.T), turned, sweeps=1)
@@ -172,7 +178,7 @@ def single_precision(found: Fit, base: Words, target: Words, dtype: str) -> Fact
         kept = a.astype(found.a.dtype)
         b = np.concatenate(
             [
-                _refitted(kept, intervals_of(base[at], target[at], dtype, rounding=found.rounding), 0.02)
+                _refitted(kept, intervals_of(base[at], target[at], dtype, rounding=found.rounding), 0.02, 4)
                 for at in blocks
             ]
         ).astype(np.float32)
@@ -190,20 +196,20 @@ def single_precision(found: Fit, base: Words, target: Words, dtype: str) -> Fact
     )
 
 
-def _whole(a: Floats, b: Floats, intervals: Intervals, blur: float) -> Floats:
+def _whole(a: Floats, b: Floats, intervals: Intervals, blur: float, rounds: int) -> Floats:
     """B for a rounded A, in units of the scale: solved again, then rounded."""
     margin = min(blur, _MOST_MARGIN)
-    b = solved(a, b, intervals, weights_of(intervals, 2 * blur), margin=margin, rounds=3)
+    b = solved(a, b, intervals, weights_of(intervals, 2 * blur), margin=margin, rounds=rounds)
     rounded: Floats = np.clip(np.rint(b), -LARGEST, LARGEST)
     return rounded
 
 
-def _refitted(a: Floats, intervals: Intervals, margin: float) -> Floats:
+def _refitted(a: Floats, intervals: Intervals, margin: float, rounds: int) -> Floats:
     """B by least squares, then by steps."""
     square = a @ a.T.astype(np.float64)
     square += np.eye(len(a)) * (np.trace(square) * 1e-9 + 1e-30)
     b = np.linalg.solve(square, (intervals.middle @ a.T).T.astype(np.float64)).T.astype(a.dtype)
-    return solved(a, b, intervals, weights_of(intervals, None), margin=margin, rounds=4)
+    return solved(a, b, intervals, weights_of(intervals, None), margin=margin, rounds=rounds)
 
 
 def _blocks(base: Words) -> list[slice]:
@@ -219,6 +225,7 @@ def _all_rows(
     parts = []
     for at in _blocks(base):
         intervals = in_steps(intervals_of(base[at], target[at], dtype, rounding=rounding), step)
-        b = _whole(a, _refitted(a, intervals, min(blur, _MOST_MARGIN)), intervals, blur)
+        b = _refitted(a, intervals, min(blur, _MOST_MARGIN), effort.row_rounds)
+        b = _whole(a, b, intervals, blur, effort.row_rounds)
         parts.append(tuned(a, b, intervals, sweeps=effort.sweeps))
     return np.concatenate(parts)

@@ -21,6 +21,8 @@ Words = npt.NDArray[Any]
 
 #: Bounds of a weight about which nothing is known: it was or became infinite or no number.
 FREE: Final = 1e30
+# At once: the steps on the way are fp64.
+_BLOCK_ELEMENTS: Final = 1 << 17
 # Unsigned words, the magnitude bits of infinity.
 _FORMATS: Final[dict[str, tuple[Any, int]]] = {
     "BF16": (np.uint16, 0x7F80),
@@ -115,19 +117,29 @@ def intervals_of(base: Words, target: Words, dtype: str, *, rounding: str = "onc
     ``rounding`` is that of the recipe (docs/format.md): ``delta`` takes the change to be rounded to the dtype by
     itself.
     """
-    with np.errstate(all="ignore"):
-        start = widened(base, dtype)
-        place = _places(target, dtype)
-        value = _at(place, dtype)
-        low = (_at(place - 1, dtype) + value) / 2 - start
-        high = (_at(place + 1, dtype) + value) / 2 - start
-        if rounding != "once":
-            low, high = _through_rounding(low, high, (place & 1) == 0, dtype)
-        known = np.isfinite(low) & np.isfinite(high) & (np.maximum(np.abs(low), np.abs(high)) < FREE)
     kind = np.float64 if dtype == "F32" else np.float32
-    low = np.where(known, low, -FREE).astype(kind)
-    high = np.where(known, high, FREE).astype(kind)
-    width = np.where(known, high - low, 1).astype(kind)
-    # An interval that fp32 cannot hold open is one number wide.
-    np.maximum(width, np.finfo(np.float32).tiny, out=width)
+    low, high, width = (np.empty(base.shape, dtype=kind) for _ in range(3))
+    block = max(1, _BLOCK_ELEMENTS // max(1, base.shape[1]))
+    for begin in range(0, len(base), block):
+        at = slice(begin, begin + block)
+        with np.errstate(all="ignore"):
+            first, last = _bounds(base[at], target[at], dtype, rounding)
+            known = np.isfinite(first) & np.isfinite(last) & (np.maximum(np.abs(first), np.abs(last)) < FREE)
+            low[at] = np.where(known, first, -FREE)
+            high[at] = np.where(known, last, FREE)
+            # An interval that fp32 cannot hold open is one number wide.
+            width[at] = np.where(known, np.maximum(last - first, np.finfo(np.float32).tiny), 1)
     return Intervals(low, high, width)
+
+
+def _bounds(
+    base: Words, target: Words, dtype: str, rounding: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    start = widened(base, dtype)
+    place = _places(target, dtype)
+    value = _at(place, dtype)
+    low = (_at(place - 1, dtype) + value) / 2 - start
+    high = (_at(place + 1, dtype) + value) / 2 - start
+    if rounding == "once":
+        return low, high
+    return _through_rounding(low, high, (place & 1) == 0, dtype)
