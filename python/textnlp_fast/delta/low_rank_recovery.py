@@ -34,8 +34,10 @@ Floats = npt.NDArray[Any]
 class Effort:
     """How much work a recovery may do; rounds bound it, not the clock.
 
-    ``row_rounds``: steps for a row of B once A stands. ``stages``: floor of the weights, margin in widths, rounds (``low_rank_fit.alternate``). ``sweeps``: passes over the
-    integers, of A and B in turn. ``noises``: rounding noise to try, in parts of the best by rule.
+    ``sample_elements``: most elements of the rows that A is fitted on. ``row_rounds``: steps for a row of B once A
+    stands. ``stages``: floor of the weights, margin in widths, rounds (``low_rank_fit.alternate``). ``sweeps``: passes
+    over the integers, of A and B in turn. ``noises``: rounding noise to try, in parts of the best by rule.
+    ``thorough``: look for high ranks too.
     """
 
     sample_elements: int
