@@ -110,7 +110,7 @@ def test_more_effort_is_no_worse() -> None:
 
 def test_a_large_matrix_is_fitted_on_some_of_its_rows() -> None:
     """More rows than the effort samples: A from the sample, B for every row."""
-    rows, columns = 6000, 256
+    rows, columns = 4400, 256
     base, target, _ = merge(rows, columns, 4)
     plan = plan_low_rank(base, target, (rows, columns), "BF16", effort="fast")
     assert plan is not None and plan.factors.rank == 4
@@ -147,11 +147,11 @@ def test_weights_that_are_no_numbers_disturb_nothing(special: int) -> None:
 
 @pytest.mark.parametrize("special", [0x7F80, 0x7FC1, 0x7F7F, 0x8000, 0x0001])
 def test_weights_that_no_merge_made_are_survived(special: int) -> None:
-    base, target, _ = merge(256, 256, 4)
+    base, target, _ = merge(160, 160, 4)
     before, after = (np.frombuffer(data, dtype=np.uint16).copy() for data in (base, target))
-    before[5:4000:97] = special
-    after[9:9000:89] = special
-    plan = plan_low_rank(before.tobytes(), after.tobytes(), (256, 256), "BF16")
+    before[5:1500:97] = special
+    after[9:4000:89] = special
+    plan = plan_low_rank(before.tobytes(), after.tobytes(), (160, 160), "BF16")
     assert plan is None or restored(before.tobytes(), after.tobytes(), plan, "BF16") == after.tobytes()
 
 

@@ -7,12 +7,14 @@ A value is a ``Fraction``, or one of the strings ``inf``, ``-inf``, ``nan``, ``-
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 # Exponent bits, mantissa bits.
 FORMATS = {"F32": (8, 23), "BF16": (8, 7), "F16": (5, 10)}
 Value = Fraction | str
 
 
+@lru_cache(1 << 18)
 def decoded(bits: int, dtype: str) -> Value:
     exponent_bits, mantissa_bits = FORMATS[dtype]
     mantissa = bits & ((1 << mantissa_bits) - 1)
@@ -44,13 +46,12 @@ def rounded(value: Value, dtype: str) -> int:
     bias = (1 << (exponent_bits - 1)) - 1
     # Positive finite numbers, in the order of their bits: find the place by halving, then choose the nearer side.
     low, high = 0, infinity
-    largest_step = Fraction(2) ** ((1 << exponent_bits) - 2 - bias - mantissa_bits)
 
     def at(bits: int) -> Fraction:
         if bits == infinity:  # where the next number would be, were there one
             found = decoded(infinity - 1, dtype)
             assert isinstance(found, Fraction)
-            return found + largest_step
+            return found + Fraction(2) ** ((1 << exponent_bits) - 2 - bias - mantissa_bits)
         found = decoded(bits, dtype)
         assert isinstance(found, Fraction)
         return found
