@@ -87,9 +87,9 @@ def made(
     columns=st.one_of(st.integers(1, 40), st.sampled_from([129, 145])),
     rank=st.integers(1, 4),
     seed=st.integers(0, 2**32),
-    kinds=st.tuples(*(st.sampled_from(k) for k in (RESULT_DTYPES, FACTOR_DTYPES, FACTOR_DTYPES))).map(
-        " ".join
-    ),
+    kinds=st.tuples(
+        *(st.sampled_from(k) for k in (RESULT_DTYPES, tuple(FACTOR_DTYPES), tuple(FACTOR_DTYPES)))
+    ).map(" ".join),
     rounding=st.sampled_from(ROUNDINGS),
     scale=st.floats(width=32, allow_nan=False, allow_infinity=False),
     strange=st.booleans(),

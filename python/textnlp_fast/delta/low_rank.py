@@ -17,14 +17,13 @@ from textnlp_fast.errors import InvalidInputError
 
 __all__ = ["FACTOR_DTYPES", "MAX_RANK", "RESULT_DTYPES", "ROUNDINGS", "Factors", "predict", "predict_into"]
 
-#: Element types of a tensor that a low-rank recipe makes, and of the factors that it takes.
+#: Element types of a tensor that a low-rank recipe makes, and bytes an element of the factors that it takes.
 RESULT_DTYPES: Final = ("BF16", "F16", "F32")
-FACTOR_DTYPES: Final = ("F32", "F16", "BF16", "I16", "I8")
+FACTOR_DTYPES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1}
 #: Where a merge rounds to the tensor's type besides at its end, by the name that a recipe gives it: nowhere; the
 #: scaled product; the product, and again once scaled.
 ROUNDINGS: Final = ("once", "delta", "steps")
 MAX_RANK: Final = 65536
-_ELEMENT_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Factors:
                 raise InvalidInputError(
                     f"factor {name} has the dtype {dtype!r}", hint=f"Known: {', '.join(FACTOR_DTYPES)}."
                 )
-            if len(data) != elements * _ELEMENT_BYTES[dtype]:
+            if len(data) != elements * FACTOR_DTYPES[dtype]:
                 raise InvalidInputError(
                     f"factor {name} has {len(data)} bytes, {elements} elements of {dtype} are needed"
                 )
