@@ -68,5 +68,20 @@ int main() {
   // Wider than a panel at a high rank, and more rows than a piece has.
   one_shape(Dtype::bf16, Dtype::bf16, 40, 300, 200, true);
   one_shape(Dtype::bf16, Dtype::i8, 700, 100, 64, true);
+  // Sizes that fit, of a factor that no reader holds.
+  const std::uint8_t byte = 0;
+  const LowRank huge = {Dtype::bf16,
+                        1,
+                        (kMaxFactorElements >> 4) + 1,
+                        16,
+                        Dtype::i8,
+                        Dtype::i8,
+                        &byte,
+                        kMaxFactorElements + 16,
+                        &byte,
+                        16,
+                        1.0F,
+                        MergeRounding::once};
+  CHECK(apply_low_rank(huge, nullptr, 0, 0, nullptr, 1).code == Code::invalid_argument);
   return finish();
 }

@@ -18,6 +18,8 @@ enum class MergeRounding : std::uint8_t {
 };
 
 inline constexpr std::size_t kMaxRank = 65536;
+// Elements of a factor: the most memory that a hostile recipe can ask for is 1 GiB each.
+inline constexpr std::size_t kMaxFactorElements = std::size_t{1} << 28;
 
 struct LowRank {
   Dtype dtype;            // of the base and the result: bf16, f16 or f32

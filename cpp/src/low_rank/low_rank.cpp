@@ -48,6 +48,9 @@ Status check(const LowRank& recipe, std::size_t begin, std::size_t count) noexce
   if (!fits(recipe.rows, recipe.rank, recipe.b_dtype, recipe.b_size)) {
     return wrong("factor B does not have rows x rank elements");
   }
+  if (std::max(recipe.rows, recipe.columns) > kMaxFactorElements / recipe.rank) {
+    return wrong("a factor of a low-rank recipe has more than 2^28 elements");
+  }
   if (!std::isfinite(recipe.scale)) return wrong("the scale of a low-rank recipe is not finite");
   if (static_cast<unsigned>(recipe.rounding) > 2) return wrong("unknown rounding of a low-rank recipe");
   std::size_t elements = 0;

@@ -15,7 +15,16 @@ from textnlp_fast import _native
 from textnlp_fast.delta.codec import DTYPES
 from textnlp_fast.errors import InvalidInputError
 
-__all__ = ["FACTOR_DTYPES", "MAX_RANK", "RESULT_DTYPES", "ROUNDINGS", "Factors", "predict", "predict_into"]
+__all__ = [
+    "FACTOR_DTYPES",
+    "MAX_FACTOR_ELEMENTS",
+    "MAX_RANK",
+    "RESULT_DTYPES",
+    "ROUNDINGS",
+    "Factors",
+    "predict",
+    "predict_into",
+]
 
 #: Element types of a tensor that a low-rank recipe makes, and bytes an element of the factors that it takes.
 RESULT_DTYPES: Final = ("BF16", "F16", "F32")
@@ -24,6 +33,7 @@ FACTOR_DTYPES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1}
 #: scaled product; the product, and again once scaled.
 ROUNDINGS: Final = ("once", "delta", "steps")
 MAX_RANK: Final = 65536
+MAX_FACTOR_ELEMENTS: Final = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,10 @@ class Factors:
             raise InvalidInputError(
                 f"no matrix of {self.rows} x {self.columns} has a low-rank change of rank {self.rank}",
                 hint=f"Rows and columns are at least 1, the rank is 1 to {MAX_RANK}.",
+            )
+        if self.rank * max(self.rows, self.columns) > MAX_FACTOR_ELEMENTS:
+            raise InvalidInputError(
+                f"factors of a low-rank change have at most {MAX_FACTOR_ELEMENTS} elements"
             )
         if self.rounding not in ROUNDINGS:
             raise InvalidInputError(
