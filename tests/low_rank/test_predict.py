@@ -284,6 +284,11 @@ def test_factors_that_do_not_fit_are_refused(changes: dict[str, Any]) -> None:
         Factors(**(right | changes))
 
 
+def test_factors_that_no_reader_holds_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="at most"):
+        Factors(1, (1 << 24) + 1, 16, 1.0, b"", bytes(16), "I8", "I8")
+
+
 def test_dtypes_and_places_that_do_not_exist() -> None:
     base, factors = made(2, 3, 1, 1)
     with pytest.raises(InvalidInputError, match="F64"):

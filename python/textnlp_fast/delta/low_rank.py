@@ -55,6 +55,15 @@ class Factors:
     rounding: str = "once"
 
     def __post_init__(self) -> None:
+        if min(self.rows, self.columns, self.rank) < 1 or self.rank > MAX_RANK:
+            raise InvalidInputError(
+                f"no matrix of {self.rows} x {self.columns} has a low-rank change of rank {self.rank}",
+                hint=f"Rows and columns are at least 1, the rank is 1 to {MAX_RANK}.",
+            )
+        if self.rank * max(self.rows, self.columns) > MAX_FACTOR_ELEMENTS:
+            raise InvalidInputError(
+                f"factors of a low-rank change have at most {MAX_FACTOR_ELEMENTS} elements"
+            )
         for name, dtype, data, elements in (
             ("A", self.a_dtype, self.a, self.rank * self.columns),
             ("B", self.b_dtype, self.b, self.rows * self.rank),
@@ -67,15 +76,6 @@ class Factors:
                 raise InvalidInputError(
                     f"factor {name} has {len(data)} bytes, {elements} elements of {dtype} are needed"
                 )
-        if min(self.rows, self.columns, self.rank) < 1 or self.rank > MAX_RANK:
-            raise InvalidInputError(
-                f"no matrix of {self.rows} x {self.columns} has a low-rank change of rank {self.rank}",
-                hint=f"Rows and columns are at least 1, the rank is 1 to {MAX_RANK}.",
-            )
-        if self.rank * max(self.rows, self.columns) > MAX_FACTOR_ELEMENTS:
-            raise InvalidInputError(
-                f"factors of a low-rank change have at most {MAX_FACTOR_ELEMENTS} elements"
-            )
         if self.rounding not in ROUNDINGS:
             raise InvalidInputError(
                 f"unknown rounding {self.rounding!r}", hint=f"Known: {', '.join(ROUNDINGS)}."

@@ -75,9 +75,10 @@ def plan_low_rank(
     ``base`` and ``target`` are buffers of its bytes. ``adapter`` gives the factors that were merged, where known; the
     plan may hold them in another form, if that is smaller in all. ``adapter_stored``: the reader has them, so that
     their own form costs nothing. Without an adapter factors are looked for (``effort``: ``fast``, ``default`` or
-    ``max``), and changes that are not of low rank are refused within milliseconds. ``dense_bytes``: what plain delta
-    frames take, where the caller knows it already. Raises :class:`InvalidInputError` if sizes do not fit or the dtype
-    is not BF16, F16 or F32.
+    ``max``), and changes that are not of low rank are refused within milliseconds. ``time_budget_s`` (wall time) ends
+    a fit's rounds and trials early; rounding the factors and measuring the plan come on top. ``dense_bytes``: what
+    plain delta frames take, where the caller knows it already. Raises :class:`InvalidInputError` if sizes do not fit
+    or the dtype is not BF16, F16 or F32.
     """
     work, clock = effort_of(effort), Clock(time_budget_s)
     before, after = words_of(base, dtype), words_of(target, dtype)
@@ -158,6 +159,8 @@ def _candidates(
             before, after, dtype, rank, effort=work, clock=clock, rounding=known.rounding, start=(a, b)
         )
     for noise in work.noises:
+        if noise != work.noises[0] and not clock.go_on():
+            break
         yield fixed_point(found, before, after, dtype, effort=work, noise=noise)
     if dtype == "F32" and adapter is None:
         yield single_precision(found, before, after, dtype)
