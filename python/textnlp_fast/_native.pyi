@@ -84,6 +84,26 @@ def frames(payload: object) -> list[tuple[int, int, int, int]]:
 def diff(a: object, b: object, dtype: int, threads: int) -> tuple[int, int, int, float]:
     """Elements, how many changed, the largest and the summed difference in representable steps."""
 
+# --- low rank: dtypes as in the codec; `begin` counts elements ---
+
+def low_rank_into(
+    base: object,
+    out: object,
+    dtype: int,
+    a: object,
+    a_dtype: int,
+    b: object,
+    b_dtype: int,
+    rows: int,
+    columns: int,
+    rank: int,
+    scale: float,
+    rounding: int,
+    begin: int,
+    threads: int,
+) -> None:
+    """Writes base + scale * (B A), elements ``begin`` and following, to ``out``, which may be ``base``."""
+
 # --- cuda: device addresses and a stream are integers, as torch and cupy give them ---
 
 def cuda_info() -> dict[str, object]:
