@@ -45,11 +45,11 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A base for a tensor. ``bits`` an element is a rough price of the delta, None where nothing was sampled."""
+    """A base for a tensor, why, in words, and the delta's rough price: ``bits`` an element, from samples."""
 
     recipe: Recipe
     reason: str
-    bits: float | None
+    bits: float
 
 
 @dataclass(slots=True)
@@ -104,12 +104,8 @@ class _Search:
         self._used: set[str] = set()
 
     def ranked(self) -> list[list[Candidate]]:
-        """Equal contents first, then by price; those without one last."""
-
-        def price(candidate: Candidate) -> float:
-            return float("inf") if candidate.bits is None else candidate.bits
-
-        return [sorted(found.candidates, key=price) for found in self._found]
+        """Cheapest first: equal contents cost nothing."""
+        return [sorted(found.candidates, key=lambda one: one.bits) for found in self._found]
 
     def _open(self) -> list[int]:
         return [number for number, found in enumerate(self._found) if not found.settled]
