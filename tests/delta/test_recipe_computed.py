@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from fractions import Fraction
 from itertools import pairwise, permutations
 from typing import Any
 
@@ -10,10 +11,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference import casts
+from reference import casts, low_rank
 from textnlp_fast.delta import computed
 from textnlp_fast.delta.float_casts import FLOAT_BYTES, cast_bits
 from textnlp_fast.delta.recipe import (
@@ -26,9 +27,8 @@ from textnlp_fast.delta.recipe import (
     Transposed,
     Woven,
     from_json,
-    register_low_rank,
 )
-from textnlp_fast.errors import InvalidInputError, UnsupportedFormatError
+from textnlp_fast.errors import InvalidInputError
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -173,27 +173,68 @@ def test_sign_and_scale(dtype: str, rows: int, columns: int, at: list[int], bloc
     assert from_json(recipe.to_json(), size_bytes=recipe.size_bytes, dtype=dtype) == recipe
 
 
-def test_low_rank_says_what_it_needs_and_waits_for_its_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = LowRank(A, B, C, rows=6, columns=10, rank=2, scale=2.0, dtype="BF16")
-    assert recipe.to_json() == {"low_rank": [A, B, C, 6, 10, 2, 0x40000000]}
+def test_low_rank_says_what_it_needs() -> None:
+    recipe = LowRank(A, B, C, 6, 10, 2, 2.0, "BF16", "F32", "I16", "steps")
+    assert recipe.to_json() == {"low_rank": [A, B, C, 6, 10, 2, 0x40000000, "F32", "I16", "steps"]}
     assert from_json(recipe.to_json(), size_bytes=120, dtype="BF16") == recipe
-    assert recipe.source_sizes() == {A: 120, B: 80, C: 48}
-    assert recipe.sources(41, 60) == (Stretch(A, 40, 60), Stretch(B, 0, 80), Stretch(C, 16, 24))
-    monkeypatch.setattr(computed, "_low_rank_kernels", [])
-    with pytest.raises(UnsupportedFormatError, match="Upgrade"):
-        recipe.read(0, 8, lambda digest, begin, end: bytes(end - begin))
+    assert recipe.source_sizes() == {A: 120, B: 80, C: 24}
+    assert recipe.sources(41, 60) == (Stretch(A, 40, 60), Stretch(B, 0, 80), Stretch(C, 8, 12))
 
-    def kernel(which: LowRank, begin: int, out: memoryview, held: Any) -> None:
-        out[:] = held(which.digest, begin, begin + len(out))
 
-    register_low_rank(kernel)
-    assert recipe.read(3, 8, lambda digest, begin, end: bytes(range(begin, end))) == bytes(range(3, 8))
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    rank=st.integers(1, 7),
+    dtype=st.sampled_from(["BF16", "F16", "F32"]),
+    types=st.tuples(*[st.sampled_from(["F32", "F16", "BF16", "I16", "I8"])] * 2),
+    rounding=st.sampled_from(["once", "delta", "steps"]),
+    at=st.lists(st.integers(0, 200), max_size=3),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_low_rank_is_what_the_chapter_says(
+    rows: int,
+    columns: int,
+    rank: int,
+    dtype: str,
+    types: tuple[str, str],
+    rounding: str,
+    at: list[int],
+    seed: int,
+) -> None:
+    source = np.random.default_rng(seed)
+    sizes = {"F32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1}
+    contents = {
+        A: source.bytes(rows * columns * sizes[dtype]),
+        B: source.bytes(rank * columns * sizes[types[0]]),
+        C: source.bytes(rows * rank * sizes[types[1]]),
+    }
+    recipe = LowRank(A, B, C, rows, columns, rank, 0.375, dtype, *types, rounding)
+    edges = sorted({0, recipe.size_bytes, *(cut % (recipe.size_bytes + 1) for cut in at)})
+    made = b"".join(
+        recipe.read(begin, end, lambda d, b, e: contents[d][b:e]) for begin, end in pairwise(edges)
+    )
+
+    def numbers(data: bytes, kind: str) -> list[low_rank.Value]:
+        words = np.frombuffer(data, {"I8": np.int8, "I16": np.int16}.get(kind, WORDS[sizes[kind]])).tolist()
+        return [Fraction(word) if kind[0] == "I" else low_rank.decoded(word, kind) for word in words]
+
+    a, b = numbers(contents[B], types[0]), numbers(contents[C], types[1])
+    words = np.frombuffer(contents[A], WORDS[sizes[dtype]]).tolist()
+    expected = [
+        low_rank.element(
+            word, a[e % columns :: columns], b[e // columns * rank :][:rank], Fraction(3, 8), dtype, rounding
+        )
+        for e, word in enumerate(words)
+    ]
+    assert made == np.array(expected, WORDS[sizes[dtype]]).tobytes()
+    assert from_json(recipe.to_json(), size_bytes=recipe.size_bytes, dtype=dtype) == recipe
 
 
 @pytest.mark.parametrize("scale", [float("inf"), float("nan"), 0.1, 1e300, 2])
 def test_a_scale_that_f32_does_not_have(scale: float) -> None:
     with pytest.raises(InvalidInputError, match="scale"):
-        LowRank(A, B, C, rows=6, columns=10, rank=2, scale=scale, dtype="BF16")
+        LowRank(A, B, C, 6, 10, 2, scale, "BF16", "F32", "F32")
 
 
 HUGE = 1 << 40

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from textnlp_fast.delta import low_rank
 from textnlp_fast.delta.bases import (
     MAX_SIZE,
     WORDS,
@@ -27,11 +28,11 @@ from textnlp_fast.delta.bases import (
 from textnlp_fast.delta.float_casts import FLOAT_BYTES, cast_bits
 from textnlp_fast.errors import InvalidInputError, UnsupportedFormatError
 
-__all__ = ["Cast", "LowRank", "LowRankKernel", "SignScale", "register_low_rank"]
+__all__ = ["Cast", "LowRank", "SignScale"]
 
 # Elements in work at a time.
 _BLOCK: Final = 1 << 20
-#: Types that low-rank and sign-and-scale recipes add to.
+#: Types that sign-and-scale recipes add to.
 _SUM_TYPES: Final = ("BF16", "F16", "F32")
 
 
@@ -103,13 +104,18 @@ def _covered(begin: int, end: int, element_bytes: int) -> tuple[int, int]:
 
 
 def _in_blocks(
-    begin: int, out: memoryview, element_bytes: int, compute: Callable[[int, npt.NDArray[Any]], None]
+    begin: int,
+    out: memoryview,
+    element_bytes: int,
+    compute: Callable[[int, npt.NDArray[Any]], None],
+    *,
+    most: int = _BLOCK,
 ) -> None:
     """Let `compute(first element, room for some)` fill the window, block by block; its ends may cut elements."""
     first, last = _covered(begin, begin + len(out), element_bytes)
     word = WORDS[element_bytes]
-    for start in range(first, last, _BLOCK):
-        stop = min(start + _BLOCK, last)
+    for start in range(first, last, most):
+        stop = min(start + most, last)
         place, inside = start * element_bytes - begin, max(0, begin - start * element_bytes)
         stretch = out[max(place, 0) : stop * element_bytes - begin]
         if len(stretch) == (stop - start) * element_bytes:
@@ -124,8 +130,8 @@ def _in_blocks(
 class LowRank(Recipe):
     """A content of ``rows`` times ``columns`` plus ``scale`` * B A, rounded to ``dtype``.
 
-    ``a`` is a content of rank times columns and ``b`` one of rows times rank elements of F32. ``scale`` is
-    finite and a value of F32.
+    ``a`` is a content of rank times columns elements of ``a_type``, ``b`` one of rows times rank of ``b_type``.
+    ``scale`` is finite and a value of F32; ``rounding`` says where the merge rounded (delta/low_rank.py).
     """
 
     digest: str
@@ -136,15 +142,23 @@ class LowRank(Recipe):
     rank: int
     scale: float
     dtype: str
+    a_type: str
+    b_type: str
+    rounding: str = "once"
 
     def __post_init__(self) -> None:
         for digest in (self.digest, self.a, self.b):
             checked_digest(digest)
-        _checked_type(self.dtype, _SUM_TYPES)
+        _checked_type(self.dtype, low_rank.RESULT_DTYPES)
+        for kind in (self.a_type, self.b_type):
+            _checked_type(kind, tuple(low_rank.FACTOR_DTYPES))
+        _checked_type(self.rounding, low_rank.ROUNDINGS)
         checked_count(self.rows, "the number of rows")
         checked_count(self.columns, "the number of columns")
-        checked_count(self.rank, "the rank", most=min(self.rows, self.columns))
+        checked_count(self.rank, "the rank", most=low_rank.MAX_RANK)
         checked_count(4 * self.rows * self.columns, "the size")
+        most = low_rank.MAX_FACTOR_ELEMENTS
+        checked_count(self.rank * max(self.rows, self.columns), "the size of a factor", most=most)
         if (
             type(self.scale) is not float
             or not math.isfinite(self.scale)
@@ -159,43 +173,58 @@ class LowRank(Recipe):
 
     def to_json(self) -> dict[str, Any]:
         scale = int.from_bytes(struct.pack("<f", self.scale), "little")
-        return {"low_rank": [self.digest, self.a, self.b, self.rows, self.columns, self.rank, scale]}
+        shape, types = [self.rows, self.columns, self.rank], [self.a_type, self.b_type]
+        return {"low_rank": [self.digest, self.a, self.b, *shape, scale, *types, self.rounding]}
 
     def source_sizes(self) -> dict[str, int]:
         return _merged(
             (self.digest, self.size_bytes),
-            (self.a, 4 * self.rank * self.columns),
-            (self.b, 4 * self.rows * self.rank),
+            (self.a, self.rank * self.columns * low_rank.FACTOR_DTYPES[self.a_type]),
+            (self.b, self.rows * self.rank * low_rank.FACTOR_DTYPES[self.b_type]),
         )
 
     def sources(self, begin: int = 0, end: int | None = None) -> tuple[Stretch, ...]:
         end = self.size_bytes if end is None else end
         self._check_window(begin, end)
-        if begin == end:
-            return ()
-        first, last = _covered(begin, end, FLOAT_BYTES[self.dtype])
+        return self._stretches(*_covered(begin, end, FLOAT_BYTES[self.dtype])) if begin < end else ()
+
+    def _stretches(self, first: int, last: int) -> tuple[Stretch, Stretch, Stretch]:
         step = FLOAT_BYTES[self.dtype]
-        top, bottom = first // self.columns, -(-last // self.columns)
+        row_bytes = self.rank * low_rank.FACTOR_DTYPES[self.b_type]
         return (
             Stretch(self.digest, first * step, last * step),
-            Stretch(self.a, 0, 4 * self.rank * self.columns),
-            Stretch(self.b, 4 * top * self.rank, 4 * bottom * self.rank),
+            Stretch(self.a, 0, self.rank * self.columns * low_rank.FACTOR_DTYPES[self.a_type]),
+            Stretch(self.b, first // self.columns * row_bytes, -(-last // self.columns) * row_bytes),
         )
 
     def _fill(self, begin: int, out: memoryview, held: Held) -> None:
-        if not _low_rank_kernels:
-            raise UnsupportedFormatError("low-rank bases are not in this build of textnlp-fast")
-        _low_rank_kernels[-1](self, begin, out, held)
+        def predict(first: int, values: npt.NDArray[Any]) -> None:
+            last = first + len(values)
+            base, a, b = (
+                # A copy: `held` may use its buffer again for the next stretch.
+                bytes(taken(held, stretch.digest, stretch.begin, stretch.end))
+                for stretch in self._stretches(first, last)
+            )
+            top, bottom = first // self.columns, -(-last // self.columns)
+            # Rows do not know of each other, so those of the window are a matrix of their own.
+            factors = low_rank.Factors(
+                bottom - top,
+                self.columns,
+                self.rank,
+                self.scale,
+                a,
+                b,
+                self.a_type,
+                self.b_type,
+                self.rounding,
+            )
+            start = first - top * self.columns
+            low_rank.predict_into(
+                base, values.view(np.uint8), factors, dtype=self.dtype, first_element=start, threads=1
+            )
 
-
-#: Writes the bytes of a low-rank base from a place on: (recipe, begin, out, held).
-LowRankKernel = Callable[[LowRank, int, memoryview, Held], None]
-_low_rank_kernels: list[LowRankKernel] = []
-
-
-def register_low_rank(kernel: LowRankKernel) -> None:
-    """Gives :class:`LowRank` its evaluation; the last one registered is used."""
-    _low_rank_kernels.append(kernel)
+        # All at once: each block would widen A again.
+        _in_blocks(begin, out, FLOAT_BYTES[self.dtype], predict, most=self.rows * self.columns)
 
 
 def _as_f32(value: float) -> float:

@@ -1,6 +1,6 @@
 """The low-rank recipe's thin face: base + scale * (B A) in one fixed order, the same bits everywhere.
 
-docs/format.md, chapter "Low rank", states the order. Buffers are anything with the buffer protocol or DLPack on the
+docs/format.md, section *Low rank*, states the order. Buffers are anything with the buffer protocol or DLPack on the
 CPU; nothing is copied on the way in, and the GIL is released while the core works.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from textnlp_fast.delta.bases import MAX_SIZE, Held, Recipe, Stretch
-from textnlp_fast.delta.computed import Cast, LowRank, LowRankKernel, SignScale, register_low_rank
+from textnlp_fast.delta.computed import Cast, LowRank, SignScale
 from textnlp_fast.delta.moved import MAX_PIECES, Piece, Pieces, Transposed, Whole
 from textnlp_fast.delta.woven import MAX_STRANDS, Strand, Woven
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, UnsupportedFormatError
@@ -22,7 +22,6 @@ __all__ = [
     "Cast",
     "Held",
     "LowRank",
-    "LowRankKernel",
     "Piece",
     "Pieces",
     "Recipe",
@@ -33,7 +32,6 @@ __all__ = [
     "Whole",
     "Woven",
     "from_json",
-    "register_low_rank",
 ]
 
 
@@ -98,11 +96,11 @@ def _cast(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
 
 
 def _low_rank(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
-    digest, a, b, rows, columns, rank, scale = _fields(fields, 7, "low_rank")
+    digest, a, b, rows, columns, rank, scale, a_type, b_type, rounding = _fields(fields, 10, "low_rank")
     if type(scale) is not int or not 0 <= scale < 1 << 32:
         raise InvalidInputError("the scale is not the bits of a value of F32")
     factor: float = struct.unpack("<f", scale.to_bytes(4, "little"))[0]
-    return LowRank(digest, a, b, rows, columns, rank, factor, dtype)
+    return LowRank(digest, a, b, rows, columns, rank, factor, dtype, a_type, b_type, rounding)
 
 
 def _sign_scale(fields: list[Any], size_bytes: int, dtype: str) -> Recipe:
