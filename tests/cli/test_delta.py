@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from textnlp_fast.cli.delta import VERBS
+from textnlp_fast.cli.delta import VERBS, create
+from textnlp_fast.delta.low_rank_recovery import EFFORTS
+from textnlp_fast.delta.patch import STRATEGIES
 
 Run = Any
 
@@ -102,7 +104,8 @@ def test_codes(tmp_path: Path, models: tuple[Path, Path], patch: Path, run: Run)
     assert other.code == 4
     assert "target already" in other.err
     assert not (tmp_path / "out").exists()
-    assert run("delta", "create", *models, "-o", tmp_path / "q", "--strategy", "low_rank").code == 2
+    assert run("delta", "create", *models, "-o", tmp_path / "q", "--strategy", "magic").code == 2
+    assert run("delta", "create", *models, "-o", tmp_path / "q", "--adapter", tmp_path).code == 2
     assert run("delta", "create", *models, "-o", tmp_path / "q", "--meta", "x").code == 2
     assert run("delta", "create", *models).code == 2
     assert run("delta", "inspect", tmp_path / "none").code == 2
@@ -111,6 +114,18 @@ def test_codes(tmp_path: Path, models: tuple[Path, Path], patch: Path, run: Run)
         cut = run("delta", *words)
         assert cut.code == 5
         assert "hint:" in cut.err
+
+
+def test_low_rank_changes_are_looked_for(tmp_path: Path, models: tuple[Path, Path], run: Run) -> None:
+    options = ("--strategy", "low_rank", "--effort", "fast", "--json")
+    report = run("delta", "create", *models, "-o", tmp_path / "q", *options).document
+    assert (report["strategy"], report["unsearched_matrices"]) == ("low_rank", 0)
+    assert run("delta", "inspect", tmp_path / "q", "--json").document["strategy"] == "low_rank"
+
+
+def test_the_choices_are_those_of_the_package() -> None:
+    assert create.STRATEGIES == STRATEGIES
+    assert tuple(EFFORTS) == create.EFFORTS
 
 
 @pytest.mark.parametrize("verb", VERBS)

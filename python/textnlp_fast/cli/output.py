@@ -28,6 +28,7 @@ _STAGES = {
     "pull": "Fetching and decoding",
     "verify": "Verifying",
     "diff": "Comparing",
+    "factors": "Looking for adapters",
     "create": "Coding",
     "apply": "Decoding",
     "squash": "Copying",

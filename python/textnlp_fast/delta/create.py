@@ -32,7 +32,10 @@ from textnlp_fast.contents.windows import (
 )
 from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES, thread_count, workers_for
 from textnlp_fast.delta import codec
+from textnlp_fast.delta.factoring import FactorSearch
+from textnlp_fast.delta.made_contents import MadeContents
 from textnlp_fast.delta.patch import (
+    FACTOR_STRATEGIES,
     STRATEGIES,
     End,
     Patch,
@@ -42,6 +45,7 @@ from textnlp_fast.delta.patch import (
 )
 from textnlp_fast.delta.patch_file import PatchFile, PatchWriter, new_patch
 from textnlp_fast.delta.planning import LEAST_FRAME_BYTES, Bases, Step, choose, plan_patch
+from textnlp_fast.delta.recipe import LowRank
 from textnlp_fast.delta.source import model_inventory
 from textnlp_fast.errors import InvalidInputError
 
@@ -68,6 +72,8 @@ class PatchReport:
     """Contents of the target that the source has."""
     stored_contents: int
     seconds: float
+    unsearched_matrices: int = 0
+    """Matrices that may have changed by a low rank and were too large to find that out within the memory."""
 
     @property
     def ratio(self) -> float:
@@ -87,6 +93,8 @@ def create_patch(
     source_version: str | None = None,
     target_version: str | None = None,
     strategy: Strategy = "auto",
+    adapter: str | os.PathLike[str] | None = None,
+    effort: str = "default",
     metadata: Mapping[str, str] | None = None,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     memory_budget_bytes: int = DEFAULT_MEMORY_BYTES,
@@ -95,14 +103,19 @@ def create_patch(
 ) -> PatchReport:
     """Writes at `out` what makes `new` out of `old`, bit by bit. Both are safetensors files or model directories.
 
-    The same arguments make the same bytes, whatever the threads and the memory. Nothing appears at `out` before
-    it is complete. Raises InvalidInputError for a wrong argument or input, ConflictError if another command
-    writes to `out`, OutOfSpaceError if the disk is full.
+    Strategies `auto` and `low_rank` look for merged adapters: `adapter` is the directory of one that is known to
+    have been merged, `effort` ("fast", "default" or "max") the work that goes into finding others.
+
+    The same arguments make the same bytes, whatever the threads and the memory, but for merged adapters: what is
+    found of those depends on the processor's linear algebra, and the largest matrices need memory. Nothing appears
+    at `out` before it is complete. Raises InvalidInputError for a wrong argument or input, UnsupportedFormatError
+    for an adapter that is no plain LoRA, ConflictError if another command writes to `out`, OutOfSpaceError if the
+    disk is full.
     """
     started = time.monotonic()
     check_version_name(source_version)
     check_version_name(target_version)
-    _check_strategy(strategy)
+    search = _search(strategy, adapter, effort)
     _check_metadata(metadata or {})
     if not MIN_WINDOW_BYTES <= window_bytes <= MAX_WINDOW_BYTES or window_bytes % 64:
         raise InvalidInputError(
@@ -118,6 +131,7 @@ def create_patch(
         source_version=source_version,
         target_version=target_version,
         strategy=strategy,
+        search=search,
         metadata=metadata,
         window_bytes=window_bytes,
         memory_budget_bytes=memory_budget_bytes,
@@ -135,13 +149,14 @@ def create_from(
     source_version: str | None,
     target_version: str | None,
     strategy: Strategy,
+    search: FactorSearch | None,
     metadata: Mapping[str, str] | None,
     window_bytes: int,
     memory_budget_bytes: int,
     threads: int,
     progress: ProgressCallback | None,
 ) -> PatchReport:
-    """Like `create_patch`, of models whose files are known."""
+    """Like `create_patch`, of models whose files are known. `search`, where given, looks for merged adapters."""
     started = time.monotonic()
     count = thread_count(threads)
     places = {part.digest: Held(file.location, part.offset) for file in source for part in file.parts}
@@ -151,7 +166,19 @@ def create_from(
         held, steps = plan_patch(source, target, files, strategy)
         if strategy == "auto":
             steps = choose(steps, files, bases, sample_bytes=window_bytes, threads=coder.workers)
-        contents = coder.run(steps, writer, progress)
+        with MadeContents(writer.folder / "made", places) as made:
+            if search is not None:
+                steps = search.run(
+                    steps,
+                    target,
+                    files,
+                    places,
+                    made,
+                    memory_budget_bytes=memory_budget_bytes,
+                    threads=count,
+                    progress=progress,
+                )
+            contents = coder.run([*made.steps, *steps], writer, progress)
         check_unchanged([*source, *target])
         patch = Patch(
             End(source_version, tuple(map(file_entry, source))),
@@ -164,7 +191,8 @@ def create_from(
             strategy,
             dict(metadata or {}),
         )
-        return report_on(writer.finish(patch), time.monotonic() - started)
+        report = report_on(writer.finish(patch), time.monotonic() - started)
+        return replace(report, unsearched_matrices=0 if search is None else search.too_large)
 
 
 def report_on(file: PatchFile, seconds: float) -> PatchReport:
@@ -186,14 +214,18 @@ def report_on(file: PatchFile, seconds: float) -> PatchReport:
     )
 
 
-def _check_strategy(strategy: str) -> None:
+def _search(strategy: str, adapter: str | os.PathLike[str] | None, effort: str) -> FactorSearch | None:
     if strategy not in STRATEGIES:
         raise InvalidInputError(f"unknown strategy {strategy!r}", hint=f"Use one of {', '.join(STRATEGIES)}.")
-    if strategy == "low_rank":
+    search = FactorSearch(adapter=adapter, effort=effort)
+    if strategy in FACTOR_STRATEGIES:
+        return search
+    if adapter is not None:
         raise InvalidInputError(
-            "this version of textnlp-fast cannot look for low-rank changes yet",
-            hint="Use strategy 'auto', which is exact as well.",
+            f"strategy {strategy!r} makes no use of an adapter",
+            hint=f"Use one of {', '.join(FACTOR_STRATEGIES)}, or leave the adapter out.",
         )
+    return None
 
 
 def _check_metadata(metadata: Mapping[str, str]) -> None:
@@ -275,6 +307,11 @@ class _Coder:
             done += sum(piece.length for piece in unit)
             if progress is not None:
                 progress(Progress("create", done, total))
+        # Factors are in the payload already, so what names them keeps naming them.
+        needs_base = [
+            needed or isinstance(step.base, LowRank)
+            for step, needed in zip(self._steps, needs_base, strict=True)
+        ]
         return {
             step.part.digest: Stored(
                 step.part.digest, step.part.size, step.part.dtype, step.base if needed else None, tuple(rows)

@@ -17,6 +17,7 @@ from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.hashing import blake3_hex
 
 __all__ = [
+    "FACTOR_STRATEGIES",
     "LONE_FILE",
     "MAGIC",
     "MAX_DEPTH",
@@ -42,6 +43,8 @@ MAX_VERSION_CHARACTERS: Final = 128
 
 Strategy = Literal["auto", "dense", "sparse", "low_rank"]
 STRATEGIES: Final[tuple[Strategy, ...]] = ("auto", "dense", "sparse", "low_rank")
+#: Those that look for merged adapters.
+FACTOR_STRATEGIES: Final = ("auto", "low_rank")
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,8 +136,9 @@ class PatchWriter:
     """Takes the payload, then makes the file. Made by `new_patch`."""
 
     def __init__(self, final: Path, folder: Path, descriptor: int) -> None:
+        self.folder = folder
+        """For other files that are needed on the way; gone when the patch is there."""
         self._final = final
-        self._folder = folder
         self._descriptor = descriptor
         self._hasher = Blake3()
         self.payload_bytes = 0
@@ -164,7 +165,7 @@ class PatchWriter:
                 hint="Make a patch for each part of the model.",
             )
         head = _HEAD.pack(MAGIC, PATCH_FORMAT, len(index))
-        whole = self._folder / "patch"
+        whole = self.folder / "patch"
         descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         copied = Blake3()
         try:

@@ -19,7 +19,8 @@ from textnlp_fast.contents.windows import OpenFiles, Progress, ProgressCallback
 from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES, thread_count
 from textnlp_fast.delta.apply import apply_patch
 from textnlp_fast.delta.create import PatchReport, create_from, report_on
-from textnlp_fast.delta.patch import LONE_FILE, STRATEGIES, Stored
+from textnlp_fast.delta.factoring import FactorSearch
+from textnlp_fast.delta.patch import FACTOR_STRATEGIES, LONE_FILE, STRATEGIES, Stored, Strategy
 from textnlp_fast.delta.patch_file import PatchFile, new_patch, read_patch
 from textnlp_fast.delta.patch_reading import check_depth
 from textnlp_fast.delta.source import model_inventory
@@ -60,13 +61,15 @@ def squash_patches(
         first, last = files[0].patch, files[-1].patch
         count = thread_count(threads)
         known = {entry.path for entry in first.source.files}
+        strategy: Strategy = next((name for name in STRATEGIES if name == last.strategy), "auto")
         report = create_from(
             [file for file in model_inventory(source, threads=count) if file.path in known],
             model_inventory(model, threads=count),
             final,
             source_version=first.source.version,
             target_version=last.target.version,
-            strategy=next((name for name in STRATEGIES if name == last.strategy), "auto"),
+            strategy=strategy,
+            search=FactorSearch() if strategy in FACTOR_STRATEGIES else None,
             metadata=last.metadata,
             window_bytes=first.window_bytes,
             memory_budget_bytes=memory_budget_bytes,

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import click
 
 from textnlp_fast.cli.arguments import PatchVerb, json_option, notes, tuning_options
 from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_ratio, show_size
-from textnlp_fast.delta.patch import Strategy
+
+if TYPE_CHECKING:
+    from textnlp_fast.delta.patch import Strategy
+
+# Known without loading what makes patches; a test holds them against that.
+STRATEGIES = ("auto", "dense", "sparse", "low_rank")
+EFFORTS = ("fast", "default", "max")
 
 EPILOG = """\b
 Examples:
   textnlp-fast delta create v1.0.safetensors v1.1.safetensors -o changes.tnpatch
   textnlp-fast delta create old/ new/ -o changes.tnpatch --from 1.0.0 --to 1.1.0
+  textnlp-fast delta create base/ merged/ -o changes.tnpatch --adapter lora/
 """
 
 
@@ -26,10 +33,23 @@ Examples:
 @click.option("--to", "target_version", metavar="VERSION", help="What NEW is called.")
 @click.option(
     "--strategy",
-    type=click.Choice(get_args(Strategy)),
+    type=click.Choice(STRATEGIES),
     default="auto",
     show_default=True,
     help="How changes are looked for; every one of them is exact.",
+)
+@click.option(
+    "--adapter",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="The LoRA adapter (as PEFT saves it) that was merged into NEW.",
+)
+@click.option(
+    "--effort",
+    type=click.Choice(EFFORTS),
+    default="default",
+    show_default=True,
+    help="Work that goes into finding merged adapters.",
 )
 @click.option(
     "--meta", "metadata", multiple=True, metavar="KEY=VALUE", help="A note in the patch; may repeat."
@@ -44,6 +64,8 @@ def command(
     source_version: str | None,
     target_version: str | None,
     strategy: Strategy,
+    adapter: str | None,
+    effort: str,
     metadata: tuple[str, ...],
     threads: int,
     memory_mib: int,
@@ -63,6 +85,8 @@ def command(
             source_version=source_version,
             target_version=target_version,
             strategy=strategy,
+            adapter=adapter,
+            effort=effort,
             metadata=notes(metadata),
             memory_budget_bytes=memory_mib << 20,
             threads=threads,
@@ -76,3 +100,8 @@ def command(
         f"({show_ratio(report.ratio)}), {report.stored_contents} contents stored, {report.held_contents} as they "
         f"were, {report.seconds:.2f} s, {report.gigabytes_per_s:.2f} GB/s"
     )
+    if report.unsearched_matrices:
+        print_line(
+            f"{report.unsearched_matrices} matrices seem to hold a merged adapter but were too large to look for it: "
+            "raise --memory-mib"
+        )
