@@ -25,7 +25,7 @@ from textnlp_fast.delta import codec
 from textnlp_fast.delta.approximate import Approximation, MaxUlp, parse
 from textnlp_fast.delta.change import Change
 from textnlp_fast.delta.elements import ELEMENTS, Element, Words
-from textnlp_fast.delta.factors import Factors, Signs
+from textnlp_fast.delta.factors import Factors, Signs, made
 from textnlp_fast.delta.promise import Promise, TensorPromise, check
 from textnlp_fast.delta.quantise import Quantiser
 from textnlp_fast.tensors import SafetensorsFile
@@ -78,9 +78,7 @@ def coded_bits(target: Words, base: Words | None, dtype: str) -> int:
 def bits_of_parts(parts: Factors | Signs) -> int:
     """What a patch has to carry for the recipe, each part coded on its own."""
     if isinstance(parts, Factors):
-        return sum(
-            coded_bits(factor.reshape(-1).view(np.uint16), None, "F16") for factor in (parts.a, parts.b)
-        )
+        return sum(coded_bits(np.frombuffer(factor, np.uint16), None, "F16") for factor in (parts.a, parts.b))
     signs = np.frombuffer(parts.signs, np.uint8)
     return coded_bits(signs, None, "OPAQUE") + coded_bits(parts.scales.view(np.uint32), None, "F32")
 
@@ -118,7 +116,7 @@ def measure(sums: Sums, target: Tensor, base: Tensor, shape: tuple[int, ...]) ->
     sums.cpu_s += time.process_time() - start
     if quantiser.parts is not None:
         sums.bits += bits_of_parts(quantiser.parts)
-        before = quantiser.parts.made(element, 0, before)
+        before = made(quantiser.parts, element, 0, before)
     sums.bits += coded_bits(sent, before, target.dtype)
     sums.floor_bits += entropy(sent, before, target.dtype)
     if isinstance(sums.asked, MaxUlp):

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from delta.inputs import FLOATS, bits_of, moved, special_bits, weights
+from delta.inputs import bits_of, moved, special_bits, weights
 from reference.approximations import nearest, value
 from textnlp_fast.delta import change as change_room
+from textnlp_fast.delta import recipe as recipes
 from textnlp_fast.delta.approximate import LowRank, SignScale
 from textnlp_fast.delta.change import Change
 from textnlp_fast.delta.elements import ELEMENTS
-from textnlp_fast.delta.factors import Factors, Signs
+from textnlp_fast.delta.factors import Factors, Signs, made
 from textnlp_fast.delta.quantise import Quantiser, quantise
+from textnlp_fast.delta.recipe import Recipe
 
-SINGLES = ("F8_E4M3", "F8_E5M2", "F16", "BF16", "F32")
+# Types that signs and factors are for.
+MATRIX_DTYPES = ("F16", "BF16", "F32")
 PEERS = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
@@ -49,46 +54,7 @@ def number(bits: int, dtype: str) -> Fraction:
     return found
 
 
-@settings(max_examples=200)
-@given(st.sampled_from(SINGLES), st.data())
-def test_the_product_is_a_chain_of_fused_multiply_adds(dtype: str, data: st.DataObject) -> None:
-    half = st.floats(-4, 4, width=16)
-    rank, rows, columns = data.draw(st.integers(1, 3)), 2, 3
-    a = np.array(data.draw(st.lists(half, min_size=rank * columns, max_size=rank * columns)), np.float16)
-    b = np.array(data.draw(st.lists(half, min_size=rank * rows, max_size=rank * rows)), np.float16)
-    scale = data.draw(st.floats(2.0**-20, 4, width=32))
-    small = weights(dtype, rows * columns, data.draw(st.integers(0, 9)))
-    factors = Factors(a.reshape(rank, columns), b.reshape(rows, rank), scale)
-    got = factors.made(ELEMENTS[dtype], 0, small)
-    for place in range(rows * columns):
-        row, column = divmod(place, columns)
-        total = np.float32(0)
-        for k in range(rank):
-            product = Fraction(float(factors.b[row, k])) * Fraction(float(factors.a[k, column]))
-            total = in_single(Fraction(float(total)) + product)
-        base = number(int(small[place]), dtype)
-        single = in_single(Fraction(scale) * Fraction(float(total)) + base)
-        expected = single.astype(PEERS[dtype])
-        assert ELEMENTS[dtype].values(got)[place] == float(expected)
-
-
-def test_rounding_to_fp64_first_would_differ() -> None:
-    # The sum is 2^-60 below the middle of two neighbours: fp64 drops that, and the tie goes to the even one, up.
-    total = 1 - 2.0**-18
-    scale = 2.0**-24 * (1 + 2.0**-18)
-    a = np.array([[1], [-(2.0**-9)]], np.float16)
-    factors = Factors(a, np.array([[1, 2.0**-9]], np.float16), scale)
-    odd = np.array([0x3F800001], np.uint32)
-    exact = 1 + Fraction(1, 2**23) + Fraction(total) * Fraction(scale)
-    assert np.float32(float(exact)).view(np.uint32) == 0x3F800002
-    assert in_single(exact).view(np.uint32) == 0x3F800001
-    assert factors.made(ELEMENTS["F32"], 0, odd)[0] == 0x3F800001
-    # Taken from a negative number, it is 2^-60 beyond the middle, and the tie would go down.
-    assert factors.made(ELEMENTS["F32"], 0, odd ^ np.uint32(1 << 31))[0] == 0xBF800001
-    assert np.float32(float(Fraction(total) * Fraction(scale) - 1 - Fraction(1, 2**23))) == -1
-
-
-@given(st.sampled_from(FLOATS), st.data())
+@given(st.sampled_from(MATRIX_DTYPES), st.data())
 def test_signs_add_or_take_away_the_scale(dtype: str, data: st.DataObject) -> None:
     element = ELEMENTS[dtype]
     base = np.array(data.draw(st.lists(bits_of(dtype), min_size=12, max_size=12)), element.word)
@@ -102,17 +68,33 @@ def test_signs_add_or_take_away_the_scale(dtype: str, data: st.DataObject) -> No
         scale = Fraction(scales[place // 4])
         if scale == 0:
             assert got[place] == base[place]
-        elif before is not None and dtype != "F64":
+        elif before is not None:
             total = before - scale if minus[place] else before + scale
             if abs(total) >= 2**127:
                 continue
             with np.errstate(over="ignore"):
                 expected = float(in_single(total).astype(PEERS[dtype]))
             assert element.values(got)[place] == pytest.approx(expected, abs=0, nan_ok=True)
-        elif before is not None:
-            total = before - scale if minus[place] else before + scale
-            assert float(element.values(got)[place]) == float(total)
     assert np.array_equal(signs.made(element, 3, base[3:10]), got[3:10])
+
+
+def read_by_recipe(parts: Factors | Signs, base: Any, dtype: str, columns: int) -> Any:
+    """What a reader makes of the base, in windows that cut rows."""
+    digest, first, second = ("a" * 64, "b" * 64, "c" * 64)
+    rows = base.size // columns
+    recipe: Recipe
+    if isinstance(parts, Signs):
+        recipe = recipes.SignScale(digest, first, second, base.size // parts.columns, parts.columns, dtype)
+        contents = {digest: base.tobytes(), first: parts.signs, second: parts.scales.tobytes()}
+    else:
+        recipe = recipes.LowRank(
+            digest, first, second, rows, columns, parts.rank, parts.scale, dtype, "F16", "F16"
+        )
+        contents = {digest: base.tobytes(), first: parts.a, second: parts.b}
+    recipe.check_sources({name: len(data) for name, data in contents.items()})
+    cuts = [*range(0, recipe.size_bytes, 1000), recipe.size_bytes]
+    windows = [recipe.read(b, e, lambda name, b, e: contents[name][b:e]) for b, e in pairwise(cuts)]
+    return np.frombuffer(b"".join(windows), base.dtype)
 
 
 def change_of(
@@ -122,7 +104,7 @@ def change_of(
     return moved(dtype, base, 2, size=size), base
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", MATRIX_DTYPES)
 def test_the_recipe_makes_the_target_but_for_what_is_not_finite(dtype: str) -> None:
     target, base = change_of(48, 40, dtype, 0.01)
     special = np.resize(np.array(special_bits(dtype), target.dtype), 30)
@@ -132,9 +114,10 @@ def test_the_recipe_makes_the_target_but_for_what_is_not_finite(dtype: str) -> N
         quantiser = Quantiser(asked, Change.of(target, base, dtype=dtype, shape=(48, 40)))
         assert quantiser.parts is not None
         sent = np.concatenate(list(quantiser.blocks()))
-        made = quantiser.parts.made(element, 0, base)
-        usable = element.is_finite(target) & element.is_finite(base) & element.is_finite(made)
-        assert np.array_equal(sent[usable], made[usable])
+        moved_by_reader = read_by_recipe(quantiser.parts, base, dtype, 40)
+        assert np.array_equal(made(quantiser.parts, element, 0, base), moved_by_reader)
+        usable = element.is_finite(target) & element.is_finite(base) & element.is_finite(moved_by_reader)
+        assert np.array_equal(sent[usable], moved_by_reader[usable])
         assert np.array_equal(sent[~usable], target[~usable])
 
 
@@ -174,12 +157,12 @@ def test_an_exact_low_rank_change_is_found() -> None:
 
 
 def test_tiny_and_huge_changes_have_factors() -> None:
-    for size in (1e-40, 1e-300, 1e36):
-        base = np.zeros(64 * 64)
-        target = np.outer(np.arange(64), np.ones(64)).reshape(-1) * size / 64
+    for size in (1e-44, 1e-38, 1e36):
+        base = np.zeros(64 * 64, np.float32)
+        target = (np.outer(np.arange(64), np.ones(64)).reshape(-1) * size / 64).astype(np.float32)
         got, promise = quantise(
-            LowRank(2), target.view(np.uint64), base.view(np.uint64), dtype="F64", shape=(64, 64)
+            LowRank(2), target.view(np.uint32), base.view(np.uint32), dtype="F32", shape=(64, 64)
         )
-        assert np.isfinite(got.view(np.float64)).all()
-        # Where no fp32 scale can say the size, the change is sent exactly.
-        assert promise.dropped_l2 <= 0.01 * promise.change_l2
+        assert np.isfinite(got.view(np.float32)).all()
+        # Subnormal numbers of either kind are too coarse for more.
+        assert promise.dropped_l2 <= (0.01 if size > 1e-40 else 0.5) * promise.change_l2

@@ -153,7 +153,7 @@ def test_sign_and_scale(dtype: str, rows: int, columns: int, at: list[int], bloc
     values.reshape(-1)[rng.integers(values.size)] = rng.choice([np.inf, -np.inf, np.nan, 0.0])
     down = rng.integers(0, 2, (rows, columns), dtype=np.uint8)
     scales = (rng.random(rows) * 0.01).astype(np.float32)
-    scales[rng.integers(rows)] = rng.choice([0.001, np.inf, np.nan])
+    scales[rng.integers(rows)] = rng.choice([0.0, -0.0, 0.001, np.inf, np.nan])
     contents = {
         A: values.tobytes(),
         B: np.packbits(down.reshape(-1), bitorder="little").tobytes(),
@@ -162,7 +162,7 @@ def test_sign_and_scale(dtype: str, rows: int, columns: int, at: list[int], bloc
     with np.errstate(all="ignore"):
         wide = values.astype(np.float32)
         total = np.where(down == 1, wide - scales[:, None], wide + scales[:, None])
-        expected = np.where(np.isnan(total), values, total.astype(VALUES[dtype]))
+        expected = np.where(np.isnan(total) | (scales[:, None] == 0), values, total.astype(VALUES[dtype]))
     recipe = SignScale(A, B, C, rows, columns, dtype)
     assert recipe.source_sizes() == {digest: len(data) for digest, data in contents.items()}
     edges = sorted({0, recipe.size_bytes, *(cut % (recipe.size_bytes + 1) for cut in at)})

@@ -26,14 +26,13 @@ from textnlp_fast.delta.bases import (
     taken,
 )
 from textnlp_fast.delta.float_casts import FLOAT_BYTES, cast_bits
+from textnlp_fast.delta.sign_scale import SIGN_SCALE_DTYPES, move_by_signs
 from textnlp_fast.errors import InvalidInputError, UnsupportedFormatError
 
 __all__ = ["Cast", "LowRank", "SignScale"]
 
 # Elements in work at a time.
 _BLOCK: Final = 1 << 20
-#: Types that sign-and-scale recipes add to.
-_SUM_TYPES: Final = ("BF16", "F16", "F32")
 
 
 def _checked_type(value: object, known: tuple[str, ...]) -> None:
@@ -260,7 +259,7 @@ class SignScale(Recipe):
     def __post_init__(self) -> None:
         for digest in (self.digest, self.signs, self.scales):
             checked_digest(digest)
-        _checked_type(self.dtype, _SUM_TYPES)
+        _checked_type(self.dtype, SIGN_SCALE_DTYPES)
         checked_count(self.rows, "the number of rows", most=MAX_SIZE // 4)
         checked_count(self.columns, "the number of columns")
         checked_count(self.size_bytes, "the size")
@@ -301,27 +300,14 @@ class SignScale(Recipe):
                 bytes(taken(held, stretch.digest, stretch.begin, stretch.end))
                 for stretch in self._stretches(first, last)
             )
-            bits = np.frombuffer(base, values.dtype)
-            edges = np.arange(first // self.columns, -(-last // self.columns) + 1) * self.columns
-            edges = np.clip(edges, first, last)
-            size = np.repeat(np.frombuffer(scales, np.uint32), edges[1:] - edges[:-1])
-            down = np.unpackbits(np.frombuffer(signs, np.uint8), bitorder="little")
-            size ^= down[first % 8 : first % 8 + len(values)].astype(np.uint32) << np.uint32(31)
-            self._add(bits, size.view(np.float32), values)
+            move_by_signs(
+                np.frombuffer(base, values.dtype),
+                values,
+                self.dtype,
+                first=first,
+                columns=self.columns,
+                signs=signs,
+                scales=np.frombuffer(scales, np.float32),
+            )
 
         _in_blocks(begin, out, FLOAT_BYTES[self.dtype], move)
-
-    def _add(self, bits: npt.NDArray[Any], moves: npt.NDArray[np.float32], out: npt.NDArray[Any]) -> None:
-        wide = np.empty(len(bits), np.uint32)
-        if self.dtype == "F32":
-            wide[:] = bits
-        else:
-            cast_bits(bits, wide, self.dtype, "F32")
-        with np.errstate(all="ignore"):
-            total = wide.view(np.float32) + moves
-        if self.dtype == "F32":
-            out[:] = total.view(np.uint32)
-        else:
-            cast_bits(total.view(np.uint32), out, "F32", self.dtype)
-        # Which NaN a sum gives depends on the processor.
-        np.copyto(out, bits, where=np.isnan(total))

@@ -2,7 +2,7 @@
 
 Both become a *recipe* (docs/decisions/0005-patches-and-recipes.md): what they make of the base is the base that the new
 target is coded against, and equals it but for weights that must not change (NaNs, infinities, and what would become
-one). The arithmetic of each ``made`` is therefore part of the format, and written down to the last rounding.
+one). What is made is what readers make, by the same functions.
 """
 
 from __future__ import annotations
@@ -16,57 +16,16 @@ import numpy.typing as npt
 
 from textnlp_fast.delta.change import Change, Rule
 from textnlp_fast.delta.elements import Doubles, Element, Words
+from textnlp_fast.delta.low_rank import Factors, predict_into
+from textnlp_fast.delta.sign_scale import move_by_signs
 
-__all__ = ["Factors", "Signs", "fit_factors", "fit_signs", "made_rule"]
+__all__ = ["Factors", "Signs", "fit_factors", "fit_signs", "made", "made_rule"]
 
 Matrix = npt.NDArray[np.floating[Any]]
 
 _OVERSAMPLING: Final = 8
 _POWER_ROUNDS: Final = 2
 _LARGEST_SINGLE: Final = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True, slots=True)
-class Factors:
-    """``base + scale * b @ a``. ``b``: rows x rank, ``a``: rank x columns, both fp16; ``scale`` is an fp32 number."""
-
-    a: npt.NDArray[np.float16]
-    b: npt.NDArray[np.float16]
-    scale: float
-
-    def made(self, element: Element, begin: int, base: Words) -> Words:
-        """The recipe's bits of the elements from ``begin``, as many as ``base`` has.
-
-        The product is summed in fp32 from 0 by fused multiply-adds, from rank 0 up (fp16 factors multiply exactly, so
-        an fp32 addition is one). One more, of fp32 ``scale``, the sum and the base, rounds to fp32; that is rounded to
-        the element's type, to nearest even. F64 takes the last fused multiply-add in fp64.
-        """
-        columns = self.a.shape[1]
-        first, last = begin // columns, -(-(begin + base.size) // columns)
-        rows = self.b[first:last].astype(np.float32)
-        total = np.zeros((last - first, columns), np.float32)
-        for left, right in zip(rows.T, self.a.astype(np.float32), strict=True):
-            total += left[:, None] * right
-        skipped = begin - first * columns
-        values = element.values(base)
-        product = total.reshape(-1)[skipped : skipped + base.size].astype(np.float64) * self.scale
-        if element.size_bytes == 8:
-            with np.errstate(invalid="ignore", over="ignore"):
-                return element.rounded(values + product)
-        return element.rounded(_sum_in_single(values, product))
-
-
-def _sum_in_single(a: Doubles, b: Doubles) -> npt.NDArray[np.float32]:
-    """``a + b`` rounded once, to fp32. Rounding to fp64 first may only break ties, so it is made to round to odd."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = a + b
-        part = total - a
-        rest = (a - (total - part)) + (b - part)
-        bits = total.view(np.int64)
-        inexact_even = (rest != 0) & (bits & 1 == 0) & np.isfinite(total)
-        # One step away from zero where the rest points that way, one towards it where not.
-        odd = bits + np.where(np.signbit(rest) == np.signbit(total), 1, -1)
-        return np.where(inexact_even, odd, bits).view(np.float64).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +40,38 @@ class Signs:
     columns: int
 
     def made(self, element: Element, begin: int, base: Words) -> Words:
-        """The recipe's bits of the elements from ``begin``, as many as ``base`` has.
+        """The recipe's bits of the elements from ``begin``, as many as ``base`` has."""
+        last = begin + base.size
+        out = np.empty_like(base)
+        move_by_signs(
+            base,
+            out,
+            element.name,
+            first=begin,
+            columns=self.columns,
+            signs=memoryview(self.signs)[begin // 8 : -(-last // 8)],
+            scales=self.scales[begin // self.columns :],
+        )
+        return out
 
-        One addition in fp32 (in fp64 for F64), rounded to nearest even, and again to the element's type. Where the
-        scale is 0 the base stays, bit for bit.
-        """
-        places = np.arange(begin, begin + base.size)
-        first = begin // 8
-        packed = np.frombuffer(self.signs, np.uint8)[first : -(-(begin + base.size) // 8)]
-        minus = np.unpackbits(packed, bitorder="little")[begin - 8 * first :][: base.size].astype(np.bool_)
-        wide = np.float64 if element.size_bytes == 8 else np.float32
-        with np.errstate(invalid="ignore", over="ignore"):
-            scale = self.scales[places // self.columns].astype(wide)
-            moved = element.rounded(element.values(base).astype(wide) + np.where(minus, -scale, scale))
-        return np.where(scale == 0, base, moved)
+
+def made(parts: Factors | Signs, element: Element, begin: int, base: Words) -> Words:
+    """What the recipe of these parts makes of the elements of the base from ``begin`` on."""
+    if isinstance(parts, Signs):
+        return parts.made(element, begin, base)
+    out = np.empty_like(base)
+    start = np.ascontiguousarray(base)
+    predict_into(start, out, parts, dtype=element.name, first_element=begin, threads=1)
+    return out
 
 
 def made_rule(element: Element, parts: Factors | Signs) -> Rule:
     """What the recipe makes, except where target, base or result are not finite: there the target's bits."""
 
     def rule(begin: int, target: Words, base: Words) -> Words:
-        made = parts.made(element, begin, base)
-        usable = element.is_finite(target) & element.is_finite(base) & element.is_finite(made)
-        return np.where(usable, made, target)
+        moved = made(parts, element, begin, base)
+        usable = element.is_finite(target) & element.is_finite(base) & element.is_finite(moved)
+        return np.where(usable, moved, target)
 
     return rule
 
@@ -155,7 +123,11 @@ def fit_factors(change: Change, element: Element, rank: int) -> Factors | None:
     a = np.linalg.pinv(exact.T @ exact, hermitian=True) @ _from_the_left(blocks, exact, change.columns)
     height = float(np.abs(a).max())
     scale = float(np.float32(min(peak * height, _LARGEST_SINGLE)))
-    return Factors((a / height).astype(np.float16), b16, scale) if scale > 0 else None
+    if scale == 0:
+        return None
+    a16 = (a / height).astype(np.float16)
+    rows, columns = change.rows, change.columns
+    return Factors(rows, columns, len(a16), scale, a16.tobytes(), b16.tobytes(), "F16", "F16")
 
 
 def _from_the_left(

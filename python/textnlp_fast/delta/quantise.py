@@ -24,8 +24,10 @@ from textnlp_fast.delta.change import Change, Rule
 from textnlp_fast.delta.elements import Words
 from textnlp_fast.delta.factors import Factors, Signs, fit_factors, fit_signs, made_rule
 from textnlp_fast.delta.ladder import max_abs_rule, max_ulp_rule
+from textnlp_fast.delta.low_rank import RESULT_DTYPES
 from textnlp_fast.delta.promise import Measurement, TensorPromise
 from textnlp_fast.delta.selection import Priority, threshold_rule, top_k_rule
+from textnlp_fast.delta.sign_scale import SIGN_SCALE_DTYPES
 
 __all__ = ["Quantiser", "applies", "quantise"]
 
@@ -33,8 +35,8 @@ __all__ = ["Quantiser", "applies", "quantise"]
 def applies(approximation: Approximation, dtype: str, shape: Sequence[int]) -> bool:
     """Whether a tensor is approximated at all; others are sent exactly.
 
-    Integers only by ``max_abs`` and ``top_k``; signs and factors only matrices, and factors only where they are smaller
-    than the matrix.
+    Integers only by ``max_abs`` and ``top_k``; signs and factors only matrices of the types that their recipes know,
+    and factors only where they are smaller than the matrix.
     """
     change = Change("", dtype, tuple(shape), _nothing)
     element = change.element
@@ -43,10 +45,12 @@ def applies(approximation: Approximation, dtype: str, shape: Sequence[int]) -> b
     if not element.is_float:
         return isinstance(approximation, MaxAbs | TopK)
     if isinstance(approximation, SignScale):
-        return len(shape) > 1
+        return len(shape) > 1 and dtype in SIGN_SCALE_DTYPES
     if isinstance(approximation, LowRank):
         factors_bytes = 2 * approximation.rank * (change.rows + change.columns)
-        return len(shape) > 1 and factors_bytes < element.size_bytes * change.elements
+        return (
+            len(shape) > 1 and dtype in RESULT_DTYPES and factors_bytes < element.size_bytes * change.elements
+        )
     return True
 
 
