@@ -123,6 +123,26 @@ def test_low_rank_changes_are_looked_for(tmp_path: Path, models: tuple[Path, Pat
     assert run("delta", "inspect", tmp_path / "q", "--json").document["strategy"] == "low_rank"
 
 
+def test_an_approximate_patch_and_its_promise(tmp_path: Path, models: tuple[Path, Path], run: Run) -> None:
+    done = run("delta", "create", *models, "-o", tmp_path / "near", "--approximate", "max_ulp=100")
+    assert done.code == 0
+    assert "approximate (max_ulp=100)" in done.out
+    assert "approximate (max_ulp=100)" in run("delta", "inspect", tmp_path / "near").out
+    document = run("delta", "inspect", tmp_path / "near", "--json").document
+    assert document["promise"]["weight"]["asked"] == {"max_ulp": 100}
+    assert 0 < document["max_ulp"] <= 100
+    against = ("--check-against", models[1])
+    done = run("delta", "apply", tmp_path / "near", models[0], tmp_path / "out", *against)
+    assert done.code == 0
+    assert "as promised" in done.out
+    wrong = ("--check-against", models[0])
+    run("delta", "create", *models, "-o", tmp_path / "exact")
+    done = run("delta", "apply", tmp_path / "exact", models[0], tmp_path / "other", *wrong)
+    assert done.code == 5
+    assert "weight" in done.err
+    assert run("delta", "create", *models, "-o", tmp_path / "q", "--approximate", "much").code == 2
+
+
 def test_the_choices_are_those_of_the_package() -> None:
     assert create.STRATEGIES == STRATEGIES
     assert tuple(EFFORTS) == create.EFFORTS

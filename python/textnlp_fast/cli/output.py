@@ -29,6 +29,8 @@ _STAGES = {
     "verify": "Verifying",
     "diff": "Comparing",
     "factors": "Looking for adapters",
+    "approximate": "Approximating",
+    "check": "Checking the promise",
     "create": "Coding",
     "apply": "Decoding",
     "squash": "Copying",

@@ -21,17 +21,14 @@ from textnlp_fast.contents.inventory import (
     file_entry,
 )
 from textnlp_fast.contents.windows import (
-    MAX_PIECES,
-    BufferPool,
     OpenFiles,
-    Piece,
-    Progress,
     ProgressCallback,
-    plan_units,
-    run_in_order,
 )
-from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES, thread_count, workers_for
-from textnlp_fast.delta import codec
+from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES, thread_count
+from textnlp_fast.delta import approximate as approximate_room
+from textnlp_fast.delta.approximate import Approximation, parse
+from textnlp_fast.delta.approximating import approximate_steps
+from textnlp_fast.delta.coding import Coder
 from textnlp_fast.delta.factoring import FactorSearch
 from textnlp_fast.delta.made_contents import MadeContents
 from textnlp_fast.delta.patch import (
@@ -39,21 +36,20 @@ from textnlp_fast.delta.patch import (
     STRATEGIES,
     End,
     Patch,
-    Stored,
     Strategy,
     check_version_name,
 )
-from textnlp_fast.delta.patch_file import PatchFile, PatchWriter, new_patch
-from textnlp_fast.delta.planning import LEAST_FRAME_BYTES, Bases, Step, choose, plan_patch
-from textnlp_fast.delta.recipe import LowRank
+from textnlp_fast.delta.patch_file import PatchFile, new_patch
+from textnlp_fast.delta.patch_promise import PatchPromise
+from textnlp_fast.delta.planning import Bases, choose, plan_patch
 from textnlp_fast.delta.source import model_inventory
 from textnlp_fast.errors import InvalidInputError
 
 __all__ = ["DEFAULT_WINDOW_BYTES", "PatchReport", "create_from", "create_patch", "report_on"]
 
 DEFAULT_WINDOW_BYTES: Final = 16 << 20
-# A window in flight: itself, its base, what a recipe makes the base from, its coded form.
-_BUFFERS: Final = 4
+# Approximations that are recipes of their own, added to contents of the source.
+ADDITIONS: Final = (approximate_room.LowRank, approximate_room.SignScale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +68,11 @@ class PatchReport:
     """Contents of the target that the source has."""
     stored_contents: int
     seconds: float
+    approximate: str | None = None
+    """What was asked for, where the target is approximate."""
+    max_ulp: int = 0
+    dropped_share: float = 0.0
+    """Of the change, by L2 norms."""
     unsearched_matrices: int = 0
     """Matrices that may have changed by a low rank and were too large to find that out within the memory."""
 
@@ -95,6 +96,7 @@ def create_patch(
     strategy: Strategy = "auto",
     adapter: str | os.PathLike[str] | None = None,
     effort: str = "default",
+    approximate: str | None = None,
     metadata: Mapping[str, str] | None = None,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     memory_budget_bytes: int = DEFAULT_MEMORY_BYTES,
@@ -106,6 +108,9 @@ def create_patch(
     Strategies `auto` and `low_rank` look for merged adapters: `adapter` is the directory of one that is known to
     have been merged, `effort` ("fast", "default" or "max") the work that goes into finding others.
 
+    `approximate` (`max_ulp=2`; see the guide *Approximations*) makes a patch to something near `new` instead, with
+    a promise of how far off that is at most. `old` must then be what readers hold.
+
     The same arguments make the same bytes, whatever the threads and the memory, but for merged adapters: what is
     found of those depends on the processor's linear algebra, and the largest matrices need memory. Nothing appears
     at `out` before it is complete. Raises InvalidInputError for a wrong argument or input, UnsupportedFormatError
@@ -116,6 +121,11 @@ def create_patch(
     check_version_name(source_version)
     check_version_name(target_version)
     search = _search(strategy, adapter, effort)
+    asked = None if approximate is None else parse(approximate)
+    if adapter is not None and isinstance(asked, ADDITIONS):
+        raise InvalidInputError(
+            f"an adapter is exact, {asked} is not", hint="Leave the adapter or the approximation out."
+        )
     _check_metadata(metadata or {})
     if not MIN_WINDOW_BYTES <= window_bytes <= MAX_WINDOW_BYTES or window_bytes % 64:
         raise InvalidInputError(
@@ -131,7 +141,8 @@ def create_patch(
         source_version=source_version,
         target_version=target_version,
         strategy=strategy,
-        search=search,
+        search=None if isinstance(asked, ADDITIONS) else search,
+        asked=asked,
         metadata=metadata,
         window_bytes=window_bytes,
         memory_budget_bytes=memory_budget_bytes,
@@ -150,19 +161,24 @@ def create_from(
     target_version: str | None,
     strategy: Strategy,
     search: FactorSearch | None,
+    asked: Approximation | None = None,
+    promise: PatchPromise | None = None,
     metadata: Mapping[str, str] | None,
     window_bytes: int,
     memory_budget_bytes: int,
     threads: int,
     progress: ProgressCallback | None,
 ) -> PatchReport:
-    """Like `create_patch`, of models whose files are known. `search`, where given, looks for merged adapters."""
+    """Like `create_patch`, of models whose files are known.
+
+    `search`, where given, looks for merged adapters. `promise` is that of a target which is approximate already.
+    """
     started = time.monotonic()
     count = thread_count(threads)
     places = {part.digest: Held(file.location, part.offset) for file in source for part in file.parts}
     with new_patch(out) as writer, OpenFiles() as files:
         bases = Bases(files, places)
-        coder = _Coder(files, bases, window_bytes, memory_budget_bytes, count)
+        coder = Coder(files, bases, window_bytes, memory_budget_bytes, count)
         held, steps = plan_patch(source, target, files, strategy)
         if strategy == "auto":
             steps = choose(steps, files, bases, sample_bytes=window_bytes, threads=coder.workers)
@@ -171,33 +187,42 @@ def create_from(
                 steps = search.run(
                     steps,
                     target,
-                    files,
-                    places,
+                    bases,
                     made,
                     memory_budget_bytes=memory_budget_bytes,
                     threads=count,
                     progress=progress,
                 )
-            contents = coder.run([*made.steps, *steps], writer, progress)
-        check_unchanged([*source, *target])
-        patch = Patch(
-            End(source_version, tuple(map(file_entry, source))),
-            End(target_version, tuple(map(file_entry, target))),
-            held,
-            contents,
-            window_bytes,
-            0,
-            "",
-            strategy,
-            dict(metadata or {}),
-        )
+            originals = [*source, *target]
+            if asked is not None:
+                near = approximate_steps(
+                    asked,
+                    steps,
+                    target,
+                    held,
+                    bases,
+                    made,
+                    writer.folder / "approximate",
+                    memory_budget_bytes=memory_budget_bytes,
+                    threads=count,
+                    progress=progress,
+                )
+                steps, target, promise = near.steps, near.target, PatchPromise(asked, near.promise)
+                if strategy == "auto":  # fewer weights change than did, so other frames may be smaller
+                    steps = choose(steps, files, bases, sample_bytes=window_bytes, threads=coder.workers)
+            contents = coder.run([*made.needed(steps), *steps], writer, progress)
+        check_unchanged(originals)
+        before = End(source_version, tuple(map(file_entry, source)))
+        after = End(target_version, tuple(map(file_entry, target)))
+        notes = dict(metadata or {})
+        patch = Patch(before, after, held, contents, window_bytes, 0, "", strategy, notes, promise)
         report = report_on(writer.finish(patch), time.monotonic() - started)
         return replace(report, unsearched_matrices=0 if search is None else search.too_large)
 
 
 def report_on(file: PatchFile, seconds: float) -> PatchReport:
     """What there is to say of a patch that took `seconds` to make."""
-    patch = file.patch
+    patch, promise = file.patch, file.patch.promise
     wanted = patch.target.parts().keys()
     return PatchReport(
         str(file.path),
@@ -211,6 +236,9 @@ def report_on(file: PatchFile, seconds: float) -> PatchReport:
         len(wanted - patch.contents.keys()),
         len(patch.contents),
         seconds,
+        None if promise is None else str(promise.asked),
+        0 if promise is None else promise.tensors.max_ulp,
+        0.0 if promise is None else promise.dropped_share,
     )
 
 
@@ -250,100 +278,3 @@ def _check_output(out: str | os.PathLike[str], models: Sequence[str | os.PathLik
                 f"{os.fspath(out)} would become a file of the model {os.fspath(model)}",
                 hint="Put the patch beside the model's directory.",
             )
-
-
-# --- coding -----------------------------------------------------------------------------------------------
-
-
-class _Coder:
-    """Codes steps on a few threads and hands the windows, in order, to the writer."""
-
-    def __init__(
-        self,
-        files: OpenFiles,
-        bases: Bases,
-        window_bytes: int,
-        memory_budget_bytes: int,
-        threads: int,
-    ) -> None:
-        self._steps: Sequence[Step] = ()
-        self._files = files
-        self._bases = bases
-        self._window_bytes = window_bytes
-        self._budget_bytes = memory_budget_bytes
-        self._unit_bytes = _BUFFERS * window_bytes
-        self.workers = workers_for(self._unit_bytes, memory_budget_bytes, threads)
-        self._threads_each = -(-threads // self.workers)
-        self._buffers = BufferPool(window_bytes)
-        # Frames are at least this large, so no bound is larger.
-        bound = codec.encode_bound(window_bytes, frame_size_bytes=LEAST_FRAME_BYTES)
-        self._coded = BufferPool(bound + MAX_PIECES * codec.encode_bound(1))
-
-    def run(
-        self, steps: Sequence[Step], writer: PatchWriter, progress: ProgressCallback | None
-    ) -> dict[str, Stored]:
-        """Codes everything; raises the first error once all threads have stopped."""
-        self._steps = steps
-        sizes = [step.part.size for step in self._steps]
-        total, done = sum(sizes), 0
-        extents: list[list[tuple[int, int]]] = [[] for _ in self._steps]
-        needs_base = [False] * len(self._steps)
-        coded_units = run_in_order(
-            self._code_unit,
-            plan_units(sizes, self._window_bytes),
-            workers=self.workers,
-            cost=lambda _: self._unit_bytes,
-            budget_bytes=self._budget_bytes,
-        )
-        for unit, buffer, lengths in coded_units:
-            offset = 0
-            for piece, length in zip(unit, lengths, strict=True):
-                payload = memoryview(buffer)[offset : offset + length]
-                offset += length
-                if length:
-                    extents[piece.step].append(writer.add(payload))
-                    needs_base[piece.step] |= codec.scan(payload).needs_base
-            self._coded.give_back(buffer)
-            done += sum(piece.length for piece in unit)
-            if progress is not None:
-                progress(Progress("create", done, total))
-        # Factors are in the payload already, so what names them keeps naming them.
-        needs_base = [
-            needed or isinstance(step.base, LowRank)
-            for step, needed in zip(self._steps, needs_base, strict=True)
-        ]
-        return {
-            step.part.digest: Stored(
-                step.part.digest, step.part.size, step.part.dtype, step.base if needed else None, tuple(rows)
-            )
-            for step, rows, needed in zip(self._steps, extents, needs_base, strict=True)
-        }
-
-    def _code_unit(self, unit: tuple[Piece, ...]) -> tuple[tuple[Piece, ...], bytearray, list[int]]:
-        buffer = self._coded.take()
-        lengths: list[int] = []
-        used = 0
-        with self._buffers.borrow() as target, self._buffers.borrow() as base, memoryview(buffer) as out:
-            for piece in unit:
-                lengths.append(
-                    self._code_piece(piece, target[: piece.length], base[: piece.length], out[used:])
-                )
-                used += lengths[-1]
-        return unit, buffer, lengths
-
-    def _code_piece(self, piece: Piece, target: memoryview, base: memoryview, out: memoryview) -> int:
-        if piece.length == 0:
-            return 0
-        step = self._steps[piece.step]
-        self._files.read(step.location, target, step.part.offset + piece.offset)
-        if step.base is not None:
-            self._bases.read_into(step.base, piece.offset, base)
-        against = base if step.base is not None else None
-        return codec.encode_into(
-            target,
-            out,
-            against,
-            dtype=step.part.dtype,
-            frame_size_bytes=step.frame_bytes,
-            threads=self._threads_each,
-        )

@@ -20,7 +20,7 @@ from textnlp_fast.delta.low_rank_detection import FIRST_LOOK, SECOND_LOOK, detec
 from textnlp_fast.delta.low_rank_planning import plan_low_rank
 from textnlp_fast.delta.low_rank_recovery import effort_of
 from textnlp_fast.delta.made_contents import MadeContents
-from textnlp_fast.delta.planning import Step
+from textnlp_fast.delta.planning import Bases, Step
 from textnlp_fast.delta.recipe import LowRank, Whole
 from textnlp_fast.delta.rounding_intervals import Words, words_of
 
@@ -62,8 +62,7 @@ class FactorSearch:
         self,
         steps: Sequence[Step],
         target: Sequence[LocalFile],
-        files: OpenFiles,
-        places: Mapping[str, Held],
+        bases: Bases,
         made: MadeContents,
         *,
         memory_budget_bytes: int,
@@ -75,12 +74,12 @@ class FactorSearch:
         found: list[Step] = []
         total, done = sum(step.part.size for step in steps), 0
         for step in steps:
-            matrix = _matrix(step, places)
+            matrix = _matrix(step, bases.places)
             module = modules.get(step.part.digest)
             if matrix is not None and self._needs_bytes(matrix) > memory_budget_bytes:
-                self.too_large += module is not None or self._is_promising(matrix, files)
-            elif matrix is not None and (module is not None or self._is_promising(matrix, files)):
-                step = self._planned(matrix, module, files, made, threads)  # noqa: PLW2901
+                self.too_large += module is not None or self._is_promising(matrix, bases.files)
+            elif matrix is not None and (module is not None or self._is_promising(matrix, bases.files)):
+                step = self._planned(matrix, module, bases.files, made, threads)  # noqa: PLW2901
             found.append(step)
             done += step.part.size
             if progress is not None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta import codec
 from textnlp_fast.delta.patch import End, Stored
 from textnlp_fast.delta.patch_file import PatchFile, read_patch
+from textnlp_fast.delta.patch_promise import PatchPromise
 from textnlp_fast.delta.recipe import Recipe, Whole
 from textnlp_fast.errors import CorruptDataError
 from textnlp_fast.tensors import DTYPE_BITS
@@ -68,6 +69,11 @@ class PatchSummary:
     """Stored contents that only others are made of, and what they take."""
     other_bytes: int
     metadata: Mapping[str, str]
+    approximate: str | None = None
+    """What was asked for, where the target is approximate; `promise` says how far off each tensor is."""
+    promise: Mapping[str, Any] = field(default_factory=dict)
+    max_ulp: int = 0
+    dropped_share: float = 0.0
 
     @property
     def patch_bytes(self) -> int:
@@ -106,7 +112,19 @@ def inspect_patch(patch: str | os.PathLike[str] | PatchFile) -> PatchSummary:
         len(spare),
         sum(inside.contents[digest].stored_bytes for digest in spare),
         inside.metadata,
+        **_promised(inside.promise),
     )
+
+
+def _promised(promise: PatchPromise | None) -> dict[str, Any]:
+    if promise is None:
+        return {}
+    return {
+        "approximate": str(promise.asked),
+        "promise": promise.tensors.to_json(),
+        "max_ulp": promise.tensors.max_ulp,
+        "dropped_share": promise.dropped_share,
+    }
 
 
 def _end(end: End) -> EndSummary:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from textnlp_fast.contents.documents import canonical, seal_document
 from textnlp_fast.contents.entries import FileEntry, file_document
+from textnlp_fast.delta.patch_promise import PatchPromise, promise_document
 from textnlp_fast.delta.recipe import Recipe
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.hashing import blake3_hex
@@ -102,7 +103,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """The index of a patch.
+    """The index of a patch; `promise` is None if the target is exact.
 
     `held` are the contents of the source, `contents` those that the patch makes; together they have every content
     of the target and every source of a recipe. `payload_digest` is that of all coded windows.
@@ -117,6 +118,7 @@ class Patch:
     payload_digest: str
     strategy: str = "auto"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    promise: PatchPromise | None = None
 
     def size_of(self, digest: str) -> int:
         """Bytes of a content of either end."""
@@ -163,6 +165,7 @@ def index_document(patch: Patch) -> bytes:
             "strategy": patch.strategy,
             "target": _end_document(patch.target),
             "window_bytes": patch.window_bytes,
+            **({} if patch.promise is None else {"promise": promise_document(patch.promise)}),
         }
     )
 

@@ -25,6 +25,7 @@ from textnlp_fast.contents.entries import (
     extent_limit,
     read_file_entry,
 )
+from textnlp_fast.delta.elements import ELEMENTS
 from textnlp_fast.delta.patch import (
     MAX_DEPTH,
     PATCH_FORMAT,
@@ -34,6 +35,7 @@ from textnlp_fast.delta.patch import (
     Stored,
     check_version_name,
 )
+from textnlp_fast.delta.patch_promise import PatchPromise, read_promise
 from textnlp_fast.delta.recipe import from_json
 from textnlp_fast.errors import CorruptDataError, TextnlpFastError, UnsupportedFormatError
 
@@ -95,7 +97,26 @@ def _build(document: Mapping[str, Any]) -> Patch:
     metadata = take(document, "metadata", dict, where)
     if not all(isinstance(value, str) for value in metadata.values()):
         raise Broken("metadata holds something other than text")
-    return Patch(source, target, held, contents, window, payload_bytes, payload_digest, strategy, metadata)
+    promise = read_promise(document["promise"]) if "promise" in document else None
+    if promise is not None:
+        _check_promised(promise, target, sizes)
+    return Patch(
+        source, target, held, contents, window, payload_bytes, payload_digest, strategy, metadata, promise
+    )
+
+
+def _check_promised(promise: PatchPromise, target: End, sizes: Mapping[str, int]) -> None:
+    named = {
+        name: sizes[digest]
+        for entry in target.files
+        for name, digest in zip(entry.names, entry.parts[1:], strict=False)
+    }
+    if named.keys() != promise.tensors.tensors.keys():
+        raise Broken("the promise is of other tensors than those of the target")
+    for name, tensor in promise.tensors.tensors.items():
+        element = ELEMENTS.get(tensor.dtype)
+        if tensor.elements * (element.size_bytes if element else 1) != named[name]:
+            raise Broken(f"the promise gives tensor {name!r} another size")
 
 
 def _payload(value: list[Any]) -> tuple[str, int]:

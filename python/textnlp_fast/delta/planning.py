@@ -46,21 +46,21 @@ class Bases:
     """Makes bases out of contents in local files. Thread-safe."""
 
     def __init__(self, files: OpenFiles, places: Mapping[str, Held]) -> None:
-        self._files = files
-        self._places = places
+        self.files = files
+        self.places = places
 
     def read_into(self, recipe: Recipe, begin: int, out: memoryview) -> None:
         """Fills `out` with the base's bytes from `begin` on."""
         if isinstance(recipe, Whole):  # straight into place
-            place = self._places[recipe.digest]
-            self._files.read(place.location, out, place.offset + begin)
+            place = self.places[recipe.digest]
+            self.files.read(place.location, out, place.offset + begin)
         else:
             recipe.read_into(begin, out, self._held)
 
     def _held(self, digest: str, begin: int, end: int) -> bytearray:
-        place, data = self._places[digest], bytearray(end - begin)
+        place, data = self.places[digest], bytearray(end - begin)
         with memoryview(data) as view:
-            self._files.read(place.location, view, place.offset + begin)
+            self.files.read(place.location, view, place.offset + begin)
         return data
 
 

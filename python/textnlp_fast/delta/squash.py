@@ -70,6 +70,7 @@ def squash_patches(
             target_version=last.target.version,
             strategy=strategy,
             search=FactorSearch() if strategy in FACTOR_STRATEGIES else None,
+            promise=last.promise,
             metadata=last.metadata,
             window_bytes=first.window_bytes,
             memory_budget_bytes=memory_budget_bytes,

@@ -21,20 +21,31 @@ Exits with 4 if SOURCE is not the model that the patch starts from.
 @click.argument("patch", type=click.Path(exists=True, dir_okay=False))
 @click.argument("source", type=click.Path(exists=True))
 @click.argument("dest", type=click.Path())
+@click.option(
+    "--check-against",
+    "original",
+    type=click.Path(exists=True),
+    metavar="ORIGINAL",
+    help="Hold what was made against the true version: within the patch's promise, or equal if it is exact.",
+)
 @tuning_options
 @json_option
-def command(*, patch: str, source: str, dest: str, threads: int, memory_mib: int, as_json: bool) -> None:
+def command(
+    *, patch: str, source: str, dest: str, original: str | None, threads: int, memory_mib: int, as_json: bool
+) -> None:
     """Make DEST out of SOURCE and PATCH, every digest checked before and after.
 
     DEST is a .safetensors file, if the model is one file, or a directory. It may be SOURCE itself. It is as it was
     until the new model is complete.
     """
-    from textnlp_fast.delta import apply_patch  # noqa: PLC0415
+    from textnlp_fast.delta import apply_patch, check_promise  # noqa: PLC0415
 
     with progress_bar() as progress:
         report = apply_patch(
             patch, source, dest, memory_budget_bytes=memory_mib << 20, threads=threads, progress=progress
         )
+        if original is not None:
+            check_promise(patch, original, report.path, progress=progress)
     if as_json:
         print_json(asdict(report))
         return
@@ -48,3 +59,5 @@ def command(*, patch: str, source: str, dest: str, threads: int, memory_mib: int
         f"file{'s' * (report.files != 1)}{kept}, every digest checked, "
         f"{report.seconds:.2f} s, {report.gigabytes_per_s:.2f} GB/s"
     )
+    if original is not None:
+        print_line(f"held against {original}: as promised")

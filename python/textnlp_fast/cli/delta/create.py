@@ -52,6 +52,12 @@ Examples:
     help="Work that goes into finding merged adapters.",
 )
 @click.option(
+    "--approximate",
+    metavar="SPEC",
+    help="Make something near NEW instead: max_ulp=2, max_abs=1e-5, top_k=0.01, threshold=1e-4, low_rank=16, "
+    "sign_scale.",
+)
+@click.option(
     "--meta", "metadata", multiple=True, metavar="KEY=VALUE", help="A note in the patch; may repeat."
 )
 @tuning_options
@@ -66,12 +72,13 @@ def command(
     strategy: Strategy,
     adapter: str | None,
     effort: str,
+    approximate: str | None,
     metadata: tuple[str, ...],
     threads: int,
     memory_mib: int,
     as_json: bool,
 ) -> None:
-    """Make a patch that turns OLD into NEW, bit by bit.
+    """Make a patch that turns OLD into NEW, bit by bit unless --approximate asks for less.
 
     Both are safetensors files or Hugging Face directories. Nothing appears at the output before it is complete.
     """
@@ -87,6 +94,7 @@ def command(
             strategy=strategy,
             adapter=adapter,
             effort=effort,
+            approximate=approximate,
             metadata=notes(metadata),
             memory_budget_bytes=memory_mib << 20,
             threads=threads,
@@ -100,6 +108,11 @@ def command(
         f"({show_ratio(report.ratio)}), {report.stored_contents} contents stored, {report.held_contents} as they "
         f"were, {report.seconds:.2f} s, {report.gigabytes_per_s:.2f} GB/s"
     )
+    if report.approximate:
+        print_line(
+            f"approximate ({report.approximate}): no weight is off by more than {report.max_ulp} ULP, "
+            f"{100 * report.dropped_share:.3g} % of the change was dropped (L2)"
+        )
     if report.unsearched_matrices:
         print_line(
             f"{report.unsearched_matrices} matrices seem to hold a merged adapter but were too large to look for it: "

@@ -49,6 +49,11 @@ def command(patch: str, *, show_all: bool, as_json: bool) -> None:
         yields=0,
     )
     _print_totals(summary)
+    if summary.approximate:
+        print_line(
+            f"approximate ({summary.approximate}): no weight is off by more than {summary.max_ulp} ULP, "
+            f"{100 * summary.dropped_share:.3g} % of the change was dropped (L2)"
+        )
 
 
 def _end(end: EndSummary) -> str:
