@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from textnlp_fast.cli.arguments import PatchVerb
 from textnlp_fast.cli.delta import VERBS, create
 from textnlp_fast.delta.low_rank_recovery import EFFORTS
 from textnlp_fast.delta.patch import STRATEGIES
@@ -141,6 +146,21 @@ def test_an_approximate_patch_and_its_promise(tmp_path: Path, models: tuple[Path
     assert done.code == 5
     assert "weight" in done.err
     assert run("delta", "create", *models, "-o", tmp_path / "q", "--approximate", "much").code == 2
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_waits_for_nothing_that_makes_patches(verb: str) -> None:
+    code = (
+        "import sys\n"
+        "from textnlp_fast.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: print('numpy' in sys.modules, 'textnlp_fast.delta.patch' in sys.modules)\n"
+    )
+    words = [sys.executable, "-c", code, "delta", verb, "--help"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.endswith("False False\n"), done.stdout[-200:]
+    assert isinstance(import_module(f"textnlp_fast.cli.delta.{verb}").command, PatchVerb)
 
 
 def test_the_choices_are_those_of_the_package() -> None:

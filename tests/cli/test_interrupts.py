@@ -45,6 +45,13 @@ def test_an_interrupt_during_an_import(tmp_path: Path, module: str, program: tup
     assert ended == (130, "", "interrupted\n")
 
 
+def test_an_interrupt_while_patches_are_loaded(tmp_path: Path) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text(INTERRUPTED)
+    ended = run(tmp_path, "delta", "inspect", __file__)
+    assert ended == (130, "", "interrupted\n")
+
+
 def test_an_interrupt_before_the_handler_is_there(tmp_path: Path) -> None:
     program = (
         "import sys, builtins\n"
