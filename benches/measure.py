@@ -15,6 +15,7 @@ import mmap
 import os
 import platform
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -49,6 +50,11 @@ def keep_freed_memory() -> None:
         return  # not glibc: its allocator decides
 
 
+def allowed_cores() -> set[int]:
+    """The cores that this process may run on; none where the system has no such call."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
 def pin_to_one_core() -> int:
     """Pin this process to its last allowed core and return it; -1 where the system has no such call."""
     if not hasattr(os, "sched_setaffinity"):
@@ -75,6 +81,12 @@ def copy_of(data: Bytes) -> Bytes:
     copy = buffer(data.size)
     copy[:] = data
     return copy
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of the children it has waited for: peers may be programs."""
+    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,8 @@ def paired_ratio(ours: Timing, theirs: Timing) -> float:
 # --- what was measured, and on what ---
 
 
-def _first_line(command: Sequence[str]) -> str:
+def first_line(command: Sequence[str]) -> str:
+    """What a program prints first, for instance its version; "absent" where it is not installed."""
     program = shutil.which(command[0])
     if program is None:
         return "absent"
@@ -186,7 +199,7 @@ def machine(packages: Iterable[str] = ()) -> dict[str, str]:
         "caches": _cache_sizes(),
         "load_at_start": load,
         "kernel": f"{platform.system()} {platform.release()}",
-        "compiler": _first_line([os.environ.get("CXX", "c++"), "--version"]),
+        "compiler": first_line([os.environ.get("CXX", "c++"), "--version"]),
         "python": platform.python_version(),
     }
     return facts | {name: version_of(name) for name in packages}

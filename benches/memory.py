@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from formats import to_bf16
 from measure import Results, Verdict, machine
-from pairs import to_bf16
 
 _HIDDEN, _MLP, _VOCABULARY, _KEY_VALUE = 4096, 14336, 128256, 1024
 _SHARD_BYTES = 2 * 10**9

@@ -1,8 +1,7 @@
-"""What the codec is measured on: pairs of checkpoints of real training, or made here when those are absent.
+"""What the codec is measured on: pairs of checkpoints of real training.
 
-The self-made pairs imitate AdamW on bf16 weights: master weights in fp32, each moved by about the learning
-rate with a random sign, both ends rounded to bf16. They show the same mechanism (small weights change,
-large ones do not) and are no substitute for trained weights: the acceptance limits are not judged on them.
+The first family is the shared data, where that is there. The second is trained by the bench itself (``family.py``)
+and cast to every floating-point type; the acceptance limits are not judged on it, for they were set on the first.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+import family
+from formats import FORMATS, Format, cast
 from measure import Bytes
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "checkpoints"
@@ -32,15 +33,17 @@ class Pair:
     """Two versions of one model; tensors in the same order on both sides."""
 
     name: str
-    kind: str  # "early", "late_rl" or "dense": which limit against peers holds
+    kind: str  # which limit against peers holds; a key of criteria.RATIO_LIMITS, or "self-made"
     base: tuple[Tensor, ...]
     target: tuple[Tensor, ...]
     limit_bits: float | None  # the prototype's bytes per weight, as the data's README gives them
     real: bool
 
     @property
-    def weights(self) -> int:
-        return sum(tensor.data.size for tensor in self.target) // 2
+    def format(self) -> Format:
+        """The one element type of all tensors."""
+        (name,) = {tensor.dtype for tensor in (*self.target, *self.base)}
+        return FORMATS[name]
 
     def joined(self) -> tuple[Bytes, Bytes]:
         """(target, base): all tensor data of each side in one array, the form that suits the peers best."""
@@ -63,61 +66,66 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
 
 
 _REAL = (
-    ("base", "rl_0001", "early", 0.039),
+    ("base", "rl_0001", "first_step", 0.039),
     ("rl_0100", "rl_0101", "late_rl", 0.056),
     ("base", "rl_0100", "late_rl", 0.496),
-    ("base", "sft_0001", "early", 0.118),
-    ("base", "sft_0010", "dense", 2.150),
-    ("base", "sft_0100", "dense", 4.776),
-    ("pre_0600", "pre_0700", "dense", 7.399),
-    ("base", "lora_f32", "dense", 6.124),
-    ("base", "lora_bf16", "dense", None),
+    ("base", "sft_0001", "first_step", 0.118),
+    ("base", "sft_0010", "early_tune", 2.150),
+    ("base", "sft_0100", "late_tune", 4.776),
+    ("pre_0600", "pre_0700", "pretraining", 7.399),
+    ("base", "lora_f32", "adapter", 6.124),
+    ("base", "lora_bf16", "adapter", None),
 )
+_NARROW = ("BF16", "F16", "F8_E4M3", "F8_E5M2")
+_STANDALONE = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2", "I8", "U8")
 
 
-def load_pairs(directory: Path = CHECKPOINTS) -> list[Pair]:
-    """The pairs of the shared data, or self-made ones when it is not there."""
+def real_pairs(directory: Path = CHECKPOINTS) -> list[Pair]:
+    """The pairs of the shared data; none where that is not here."""
     if not directory.is_dir():
-        return _simulated()
+        return []
     files = {name: read_tensors(directory / f"{name}.safetensors") for p in _REAL for name in p[:2]}
     return [Pair(f"{a} -> {b}", kind, files[a], files[b], limit, True) for a, b, kind, limit in _REAL]
 
 
-def load_checkpoints(directory: Path = CHECKPOINTS) -> dict[str, tuple[Tensor, ...]]:
-    """Every bf16 checkpoint by itself, for coding without a base."""
+def family_pairs(dtypes: tuple[str, ...] = (*_NARROW, "F32")) -> list[Pair]:
+    """The pairs trained here: an early and a late step, ten steps and a hundred; of fp32 the ten alone."""
+    masters = family.load()
+    pairs = []
+    for dtype in dtypes:
+        cast_once = {name: _tensors(weights, dtype) for name, weights in masters.items()}
+        for optimiser in family.OPTIMISERS:
+            first, ten, before, last = (f"{optimiser}_{step:04}" for step in family.KEPT_STEPS)
+            for a, b in (("base", first), (before, last), ("base", ten), ("base", last)):
+                if dtype != "F32" or b == ten:
+                    name = f"{a} -> {b}, {dtype}"
+                    pairs.append(Pair(name, "self-made", cast_once[a], cast_once[b], None, False))
+    return pairs
+
+
+def load_pairs() -> list[Pair]:
+    """bf16 pairs: the real ones, or those trained here."""
+    return real_pairs() or family_pairs(("BF16",))
+
+
+def real_checkpoints(directory: Path = CHECKPOINTS) -> dict[str, tuple[Tensor, ...]]:
+    """Every bf16 checkpoint of the shared data by itself, for coding without a base; none where it is not here."""
     if not directory.is_dir():
-        return {pair.name.split(" -> ")[1]: pair.target for pair in _simulated()}
+        return {}
     names = sorted({name for p in _REAL for name in p[:2]})
     return {name: read_tensors(directory / f"{name}.safetensors") for name in names}
 
 
-def to_bf16(values: np.ndarray) -> np.ndarray:
-    """fp32 to the bits of bf16, to nearest even (finite values)."""
-    bits = values.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+def family_checkpoints(dtypes: tuple[str, ...] = _STANDALONE) -> dict[str, tuple[Tensor, ...]]:
+    """The base trained here, in each element type."""
+    base = family.load()["base"]
+    return {f"self-made, {dtype}": _tensors(base, dtype) for dtype in dtypes}
 
 
-def _simulated() -> list[Pair]:
-    random = np.random.default_rng(7)
-    shapes = {"q_proj": (512, 512), "gate_proj": (1536, 512), "norm": (512,), "embed": (512, 512)}
-    weights = {
-        name: random.standard_normal(shape, dtype=np.float32)
-        * np.float32(0.04)
-        * random.gamma(4, 0.25, (shape[0],) + (1,) * (len(shape) - 1)).astype(np.float32)
-        for name, shape in shapes.items()
-    }
-    base = tuple(Tensor(n, "BF16", to_bf16(w).view(np.uint8).reshape(-1)) for n, w in weights.items())
-    pairs = []
-    for name, kind, step in (
-        ("rl", "late_rl", 1e-6),
-        ("sft_early", "early", 2e-5),
-        ("sft_late", "dense", 1e-3),
-        ("pretraining", "dense", 1e-2),
-    ):
-        moved = []
-        for tensor, weight in zip(base, weights.values(), strict=True):
-            size = np.float32(step) * random.gamma(2, 0.5, weight.shape).astype(np.float32)
-            after = weight + size * random.choice(np.array([-1, 1], np.float32), weight.shape)
-            moved.append(Tensor(tensor.name, "BF16", to_bf16(after).view(np.uint8).reshape(-1)))
-        pairs.append(Pair(f"self-made -> {name}", kind, base, tuple(moved), None, False))
-    return pairs
+def load_checkpoints() -> dict[str, tuple[Tensor, ...]]:
+    """bf16 checkpoints: the real ones, or the one trained here."""
+    return real_checkpoints() or family_checkpoints(("BF16",))
+
+
+def _tensors(weights: family.Weights, dtype: str) -> tuple[Tensor, ...]:
+    return tuple(Tensor(name, dtype, cast(weight, dtype)) for name, weight in weights.items())

@@ -4,7 +4,11 @@
 namespace textnlp_fast {
 namespace {
 
+#ifdef TEXTNLP_FAST_CUDA_SWITCHED_OFF
+constexpr const char* kReason = "built without CUDA: it was switched off (TEXTNLP_FAST_CUDA=OFF)";
+#else
 constexpr const char* kReason = "built without CUDA: no nvcc was found when this package was compiled";
+#endif
 
 Status absent() noexcept { return Status::failure(Code::device_error, kReason); }
 

@@ -1,5 +1,5 @@
 // The hash of bytes fed in any pieces is the hash of the whole, on every instruction set; so is the Xet file hash of
-// any chunks, and chunk ends that do not rise are refused.
+// any chunks, chunk ends that do not rise are refused, and spans hashed together are hashed as if alone.
 #include <algorithm>
 #include <cstdint>
 #include <vector>
@@ -35,6 +35,22 @@ void xet(const std::uint8_t* data, std::size_t size) {
   EXPECT(rising || hasher.digest() == empty);
 }
 
+// Spans of lengths that the input chooses, empty ones among them.
+void spans(const std::uint8_t* data, std::size_t size) {
+  std::vector<std::uint64_t> ends;
+  std::uint64_t at = 0;
+  for (std::size_t index = 0; index < 40; ++index) {
+    at += data[index % size] * (index % 3 == 0 ? 33ULL : 1ULL);
+    ends.push_back(std::min<std::uint64_t>(at, size));
+  }
+  std::vector<Digest> digests(ends.size());
+  EXPECT(blake3_spans(data, size, ends.data(), ends.size(), digests.data(), 1).ok());
+  for (std::size_t index = 0; index < ends.size(); ++index) {
+    const std::uint64_t begin = index == 0 ? 0 : ends[index - 1];
+    EXPECT(digests[index] == blake3(data + begin, static_cast<std::size_t>(ends[index] - begin), 1));
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -53,6 +69,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (isa == 0) expected = whole;
     EXPECT(whole == expected);
     EXPECT(in_pieces(bytes.data(), bytes.size(), step) == expected);
+    spans(bytes.data(), bytes.size());
     xet(bytes.data(), bytes.size());
   }
   return 0;

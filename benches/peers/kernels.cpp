@@ -38,7 +38,7 @@ size_t load32(const uint8_t* in) {
 }
 
 // low[i], high[i] = the two bytes of target[i] ^ base[i]
-void xor_split(const uint8_t* target, const uint8_t* base, size_t words, uint8_t* low, uint8_t* high) {
+void xor_split_pairs(const uint8_t* target, const uint8_t* base, size_t words, uint8_t* low, uint8_t* high) {
   size_t i = 0;
 #if defined(__AVX512VBMI__)
   alignas(64) uint8_t even[64];
@@ -70,8 +70,15 @@ void xor_split(const uint8_t* target, const uint8_t* base, size_t words, uint8_t
   }
 }
 
+// plane k of `planes` (each `words` long) = byte k of target[i] ^ base[i], elements of `width` bytes
+void xor_split(const uint8_t* target, const uint8_t* base, size_t words, size_t width, uint8_t* planes) {
+  if (width == 2) return xor_split_pairs(target, base, words, planes, planes + words);
+  for (size_t k = 0; k < width; ++k)
+    for (size_t i = 0; i < words; ++i) planes[k * words + i] = target[width * i + k] ^ base[width * i + k];
+}
+
 // out[i] = (low[i] | high[i] << 8) ^ base[i]; out may be base
-void join_xor(const uint8_t* low, const uint8_t* high, const uint8_t* base, size_t words, uint8_t* out) {
+void join_xor_pairs(const uint8_t* low, const uint8_t* high, const uint8_t* base, size_t words, uint8_t* out) {
   size_t i = 0;
 #if defined(__AVX512VBMI__)
   alignas(64) uint8_t first[64];
@@ -105,6 +112,12 @@ void join_xor(const uint8_t* low, const uint8_t* high, const uint8_t* base, size
   }
 }
 
+void join_xor(const uint8_t* planes, const uint8_t* base, size_t words, size_t width, uint8_t* out) {
+  if (width == 2) return join_xor_pairs(planes, planes + words, base, words, out);
+  for (size_t k = 0; k < width; ++k)
+    for (size_t i = 0; i < words; ++i) out[width * i + k] = planes[k * words + i] ^ base[width * i + k];
+}
+
 // Compresses one plane behind its 4-byte size; returns the bytes written.
 size_t pack(const Zstd* zstd, const uint8_t* plane, size_t size, uint8_t* out, size_t capacity) {
   if (capacity < 4) return failed;
@@ -125,15 +138,15 @@ size_t unpack(const Zstd* zstd, const uint8_t* in, size_t left, uint8_t* plane, 
 
 extern "C" {
 
-// Payload: for each block of `block` words, the low plane and the high plane, each a zstd frame behind its size.
-// scratch: 2 * block bytes. Returns the payload's bytes, or ~0.
-size_t bitx_encode(const Zstd* zstd, const uint8_t* target, const uint8_t* base, size_t words, size_t block,
-                   uint8_t* scratch, uint8_t* out, size_t capacity) {
+// Payload: for each block of `block` words of `width` bytes, its byte planes, lowest first, each a zstd frame behind
+// its size. scratch: width * block bytes. Returns the payload's bytes, or ~0.
+size_t bitx_encode(const Zstd* zstd, const uint8_t* target, const uint8_t* base, size_t words, size_t width,
+                   size_t block, uint8_t* scratch, uint8_t* out, size_t capacity) {
   size_t written = 0;
   for (size_t begin = 0; begin < words; begin += block) {
     const size_t count = words - begin < block ? words - begin : block;
-    xor_split(target + 2 * begin, base + 2 * begin, count, scratch, scratch + count);
-    for (int plane = 0; plane < 2; ++plane) {
+    xor_split(target + width * begin, base + width * begin, count, width, scratch);
+    for (size_t plane = 0; plane < width; ++plane) {
       const size_t bytes = pack(zstd, scratch + plane * count, count, out + written, capacity - written);
       if (bytes == failed) return failed;
       written += bytes;
@@ -143,16 +156,16 @@ size_t bitx_encode(const Zstd* zstd, const uint8_t* target, const uint8_t* base,
 }
 
 size_t bitx_decode(const Zstd* zstd, const uint8_t* payload, size_t size, const uint8_t* base, size_t words,
-                   size_t block, uint8_t* scratch, uint8_t* out) {
+                   size_t width, size_t block, uint8_t* scratch, uint8_t* out) {
   size_t read = 0;
   for (size_t begin = 0; begin < words; begin += block) {
     const size_t count = words - begin < block ? words - begin : block;
-    for (int plane = 0; plane < 2; ++plane) {
+    for (size_t plane = 0; plane < width; ++plane) {
       const size_t bytes = unpack(zstd, payload + read, size - read, scratch + plane * count, count);
       if (bytes == failed) return failed;
       read += bytes;
     }
-    join_xor(scratch, scratch + count, base + 2 * begin, count, out + 2 * begin);
+    join_xor(scratch, base + width * begin, count, width, out + width * begin);
   }
   return read;
 }
@@ -231,55 +244,57 @@ size_t planes_decode(const Zstd* zstd, const uint8_t* payload, size_t size, size
   }
   return read;
 }
+}
 
-// Sparse layout: for each block of `block` words a 4-byte count of changes, the gaps (unchanged words before each
-// change: bytes, 255 meaning "255 more and go on"), the low and the high bytes of target ^ base at the changes, each a
-// zstd frame behind its decoded and its coded size. XOR and not the new value: it is smaller on every pair we have.
-// scratch: 2 * block bytes of gaps (escapes included) + 2 * block of values, and 64 of slack behind each.
-size_t gaps_encode(const Zstd* zstd, const uint8_t* target, const uint8_t* base, size_t words, size_t block,
+namespace {
+
+// Calls found(i) for each i below `count` whose element of W bytes differs.
+template <size_t W, class Found>
+void for_each_change(const uint8_t* target, const uint8_t* base, size_t count, const Found& found) {
+  size_t i = 0;
+#if defined(__AVX512BW__)
+  constexpr size_t lanes = 64 / W;
+  for (; i + lanes <= count; i += lanes) {
+    const __m512i a = _mm512_loadu_si512(target + W * i);
+    const __m512i b = _mm512_loadu_si512(base + W * i);
+    uint64_t mask;
+    if constexpr (W == 1) mask = _mm512_cmpneq_epi8_mask(a, b);
+    if constexpr (W == 2) mask = _mm512_cmpneq_epi16_mask(a, b);
+    if constexpr (W == 4) mask = _mm512_cmpneq_epi32_mask(a, b);
+    for (; mask; mask &= mask - 1) found(i + static_cast<size_t>(__builtin_ctzll(mask)));
+  }
+#endif
+  for (; i < count; ++i)
+    if (std::memcmp(target + W * i, base + W * i, W)) found(i);
+}
+
+template <size_t W>
+size_t encode_gaps(const Zstd* zstd, const uint8_t* target, const uint8_t* base, size_t words, size_t block,
                    uint8_t* scratch, uint8_t* out, size_t capacity) {
   uint8_t* const gaps = scratch;
-  uint8_t* const low = gaps + 2 * block + 64;
-  uint8_t* const high = low + block + 64;
+  uint8_t* const values = gaps + 2 * block + 64;
+  const size_t stride = block + 64;
   size_t written = 0;
   for (size_t begin = 0; begin < words; begin += block) {
     const size_t count = words - begin < block ? words - begin : block;
-    const uint8_t* const t = target + 2 * begin;
-    const uint8_t* const r = base + 2 * begin;
+    const uint8_t* const t = target + W * begin;
+    const uint8_t* const r = base + W * begin;
     size_t gap_bytes = 0, changes = 0, next = 0;
-    const auto emit = [&](size_t at, unsigned difference) {
+    for_each_change<W>(t, r, count, [&](size_t at) {
       size_t gap = at - next;
       for (; gap >= 255; gap -= 255) gaps[gap_bytes++] = 255;
       gaps[gap_bytes++] = static_cast<uint8_t>(gap);
-      low[changes] = static_cast<uint8_t>(difference);
-      high[changes++] = static_cast<uint8_t>(difference >> 8);
+      for (size_t k = 0; k < W; ++k) values[k * stride + changes] = t[W * at + k] ^ r[W * at + k];
+      ++changes;
       next = at + 1;
-    };
-    size_t i = 0;
-#if defined(__AVX512BW__)
-    for (; i + 32 <= count; i += 32) {
-      const __m512i a = _mm512_loadu_si512(t + 2 * i);
-      const __m512i b = _mm512_loadu_si512(r + 2 * i);
-      uint32_t mask = _mm512_cmpneq_epi16_mask(a, b);
-      while (mask) {
-        const size_t at = i + static_cast<size_t>(__builtin_ctz(mask));
-        mask &= mask - 1;
-        emit(at, static_cast<unsigned>((t[2 * at] ^ r[2 * at]) | (t[2 * at + 1] ^ r[2 * at + 1]) << 8));
-      }
-    }
-#endif
-    for (; i < count; ++i) {
-      const auto difference = static_cast<unsigned>((t[2 * i] ^ r[2 * i]) | (t[2 * i + 1] ^ r[2 * i + 1]) << 8);
-      if (difference) emit(i, difference);
-    }
+    });
     if (capacity - written < 8) return failed;
     store32(out + written, changes);
     store32(out + written + 4, gap_bytes);
     written += 8;
-    const uint8_t* const streams[3] = {gaps, low, high};
-    const size_t sizes[3] = {gap_bytes, changes, changes};
-    for (int k = 0; changes && k < 3; ++k) {
-      const size_t bytes = pack(zstd, streams[k], sizes[k], out + written, capacity - written);
+    for (size_t k = 0; changes && k <= W; ++k) {
+      const uint8_t* const stream = k == 0 ? gaps : values + (k - 1) * stride;
+      const size_t bytes = pack(zstd, stream, k == 0 ? gap_bytes : changes, out + written, capacity - written);
       if (bytes == failed) return failed;
       written += bytes;
     }
@@ -287,12 +302,12 @@ size_t gaps_encode(const Zstd* zstd, const uint8_t* target, const uint8_t* base,
   return written;
 }
 
-// Applies the changes to `out`, which holds the base: time follows the number of changes.
-size_t gaps_apply(const Zstd* zstd, const uint8_t* payload, size_t size, size_t words, size_t block, uint8_t* scratch,
+template <size_t W>
+size_t apply_gaps(const Zstd* zstd, const uint8_t* payload, size_t size, size_t words, size_t block, uint8_t* scratch,
                   uint8_t* out) {
   uint8_t* const gaps = scratch;
-  uint8_t* const low = gaps + 2 * block + 64;
-  uint8_t* const high = low + block + 64;
+  uint8_t* const values = gaps + 2 * block + 64;
+  const size_t stride = block + 64;
   size_t read = 0;
   for (size_t begin = 0; begin < words; begin += block) {
     const size_t count = words - begin < block ? words - begin : block;
@@ -300,10 +315,9 @@ size_t gaps_apply(const Zstd* zstd, const uint8_t* payload, size_t size, size_t 
     const size_t changes = load32(payload + read), gap_bytes = load32(payload + read + 4);
     read += 8;
     if (changes > count || gap_bytes > 2 * block) return failed;
-    uint8_t* const streams[3] = {gaps, low, high};
-    const size_t sizes[3] = {gap_bytes, changes, changes};
-    for (int k = 0; changes && k < 3; ++k) {
-      const size_t bytes = unpack(zstd, payload + read, size - read, streams[k], sizes[k]);
+    for (size_t k = 0; changes && k <= W; ++k) {
+      uint8_t* const stream = k == 0 ? gaps : values + (k - 1) * stride;
+      const size_t bytes = unpack(zstd, payload + read, size - read, stream, k == 0 ? gap_bytes : changes);
       if (bytes == failed) return failed;
       read += bytes;
     }
@@ -316,12 +330,33 @@ size_t gaps_apply(const Zstd* zstd, const uint8_t* payload, size_t size, size_t 
       if (gap == gap_bytes) return failed;
       at += gaps[gap++];
       if (at >= count) return failed;
-      uint8_t* const word = out + 2 * (begin + at);
-      word[0] ^= low[i];
-      word[1] ^= high[i];
+      uint8_t* const word = out + W * (begin + at);
+      for (size_t k = 0; k < W; ++k) word[k] ^= values[k * stride + i];
       ++at;
     }
   }
   return read;
+}
+
+}  // namespace
+
+extern "C" {
+
+// Sparse layout: for each block of `block` words of `width` (1, 2 or 4) bytes a 4-byte count of changes and of gap
+// bytes, the gaps (unchanged words before each change: bytes, 255 meaning "255 more and go on"), the byte planes of
+// target ^ base at the changes, each a zstd frame behind its coded size. XOR and not the new value: it is smaller on
+// every pair we have. scratch: 2 * block bytes of gaps (escapes included), width * block of values, and 64 of slack
+// behind each.
+size_t gaps_encode(const Zstd* zstd, const uint8_t* target, const uint8_t* base, size_t words, size_t width,
+                   size_t block, uint8_t* scratch, uint8_t* out, size_t capacity) {
+  const auto encode = width == 1 ? encode_gaps<1> : width == 2 ? encode_gaps<2> : encode_gaps<4>;
+  return encode(zstd, target, base, words, block, scratch, out, capacity);
+}
+
+// Applies the changes to `out`, which holds the base: time follows the number of changes.
+size_t gaps_apply(const Zstd* zstd, const uint8_t* payload, size_t size, size_t words, size_t width, size_t block,
+                  uint8_t* scratch, uint8_t* out) {
+  const auto apply = width == 1 ? apply_gaps<1> : width == 2 ? apply_gaps<2> : apply_gaps<4>;
+  return apply(zstd, payload, size, words, block, scratch, out);
 }
 }

@@ -16,7 +16,7 @@ class PeerFailedError(Exception):
 
 
 class Peer(ABC):
-    """One way to code a bf16 tensor, with or without a base, on one thread. All bytes are little-endian."""
+    """One way to code an array of one element type, with or without a base, on one thread. Little-endian."""
 
     name: str
     variant = ""  # what distinguishes it from others of the same name

@@ -9,7 +9,7 @@ from .peer import Peer
 
 
 class BytePlanes(Peer):
-    """``block_words``: bf16 elements per pair of zstd frames. ``base`` is ignored."""
+    """``block_words``: 16-bit elements per pair of zstd frames. ``base`` is ignored."""
 
     def __init__(self, library: ZstdLibrary, block_words: int, *, level: int = 1) -> None:
         self.name = f"planes zstd-{level}"

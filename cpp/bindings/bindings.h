@@ -15,6 +15,7 @@ void bind_cpu(py::module_& module);
 void bind_hash(py::module_& module);
 void bind_chunk(py::module_& module);
 void bind_codec(py::module_& module);
+void bind_low_rank(py::module_& module);
 void bind_cuda(py::module_& module);
 
 // Raises the Python exception of a failed status; returns if it is ok. Needs the GIL.

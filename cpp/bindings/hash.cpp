@@ -1,5 +1,7 @@
 #include "textnlp_fast/hash.h"
 
+#include <pybind11/numpy.h>
+
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -81,6 +83,26 @@ std::vector<std::uint64_t> to_ends(const py::handle& object) {
   return ends;
 }
 
+using Digests = py::array_t<std::uint8_t>;
+
+Digests spans(const py::handle& data, const py::handle& ends, const py::object& key, unsigned threads) {
+  const Buffer buffer(data, Buffer::Access::read, "data");
+  const std::vector<std::uint64_t> offsets = to_ends(ends);
+  std::optional<Digest> secret;
+  if (!key.is_none()) secret = to_key(key);
+  Digests result({static_cast<py::ssize_t>(offsets.size()), static_cast<py::ssize_t>(kDigestBytes)});
+  auto* const out = reinterpret_cast<Digest*>(result.mutable_data());
+  Status status;
+  {
+    const py::gil_scoped_release release;
+    status =
+        secret ? blake3_keyed_spans(*secret, buffer.data(), buffer.size(), offsets.data(), offsets.size(), out, threads)
+               : blake3_spans(buffer.data(), buffer.size(), offsets.data(), offsets.size(), out, threads);
+  }
+  raise_if_failed(status);
+  return result;
+}
+
 py::bytes chunk_values(const py::handle& data, std::uint64_t first) {
   const Buffer buffer(data, Buffer::Access::read, "data");
   if (buffer.size() % 1024 != 0) {
@@ -93,6 +115,7 @@ py::bytes chunk_values(const py::handle& data, std::uint64_t first) {
 
 void bind_blake3(py::module_& module) {
   module.def("blake3", &blake3_once, py::arg("data"), py::arg("key"), py::arg("threads"));
+  module.def("blake3_spans", &spans, py::arg("data"), py::arg("ends"), py::arg("key"), py::arg("threads"));
   module.def("blake3_chunk_values", &chunk_values, py::arg("data"), py::arg("first"));
   py::class_<GuardedBlake3>(module, "Blake3Hasher")
       .def(py::init([](const py::object& key, const py::object& context) {
@@ -129,6 +152,17 @@ void bind_xet(py::module_& module) {
             }));
           },
           py::arg("data"), py::arg("ends"), py::arg("threads"))
+      .def(
+          "take",
+          [](GuardedXet& self, const py::handle& data, bool last, unsigned threads) {
+            const Buffer buffer(data, Buffer::Access::read, "data");
+            std::size_t taken = 0;
+            raise_if_failed(self.locked(buffer.size(), [&](XetHasher& state) {
+              return state.take(buffer.data(), buffer.size(), last, threads, &taken);
+            }));
+            return taken;
+          },
+          py::arg("data"), py::arg("last"), py::arg("threads"))
       .def("hexdigest", [](GuardedXet& self) {
         char text[64];
         xet_hex(self.locked(kReleaseBytes, [](const XetHasher& state) { return state.digest(); }), text);

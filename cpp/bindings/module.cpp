@@ -7,5 +7,6 @@ PYBIND11_MODULE(_native, module) {
   textnlp_fast::bindings::bind_hash(module);
   textnlp_fast::bindings::bind_chunk(module);
   textnlp_fast::bindings::bind_codec(module);
+  textnlp_fast::bindings::bind_low_rank(module);
   textnlp_fast::bindings::bind_cuda(module);
 }

@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from textnlp_fast._native import __version__
+# Not from `typing`, which takes longest of all that the command line loads before it can catch an interrupt.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from textnlp_fast._native import __version__
     from textnlp_fast.storage.journeys import diff, log, pull, push, verify
 
 __all__ = ["__version__", "diff", "log", "pull", "push", "verify"]
@@ -19,6 +21,10 @@ __all__ = ["__version__", "diff", "log", "pull", "push", "verify"]
 
 def __getattr__(name: str) -> Any:
     # Loaded when first used, so that importing the package (and `--help`) does not wait for the object store.
+    if name == "__version__":
+        from textnlp_fast import _native  # noqa: PLC0415
+
+        return _native.__version__
     if name in __all__:
         from textnlp_fast.storage import journeys  # noqa: PLC0415
 

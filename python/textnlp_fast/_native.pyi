@@ -25,6 +25,9 @@ def default_threads() -> int:
 def blake3(data: object, key: bytes | None, threads: int) -> bytes:
     """BLAKE3 of a buffer's bytes."""
 
+def blake3_spans(data: object, ends: object, key: bytes | None, threads: int) -> NDArray[np.uint8]:
+    """BLAKE3 of each span of a buffer, cut at ``ends`` (uint64, never falling): shape (spans, 32)."""
+
 def blake3_chunk_values(data: object, first: int) -> bytes:
     """Chaining values, 32 bytes each, of whole 1024-byte chunks, the first of which is chunk ``first``."""
 
@@ -41,6 +44,8 @@ class XetHasher:
 
     def __init__(self) -> None: ...
     def add(self, data: object, ends: object, threads: int) -> None: ...
+    def take(self, data: object, last: bool, threads: int) -> int:
+        """Cuts the next bytes and adds their chunks; returns how many bytes were added."""
     def hexdigest(self) -> str: ...
 
 # --- chunking: ends are exclusive byte offsets ---
@@ -78,6 +83,26 @@ def frames(payload: object) -> list[tuple[int, int, int, int]]:
 
 def diff(a: object, b: object, dtype: int, threads: int) -> tuple[int, int, int, float]:
     """Elements, how many changed, the largest and the summed difference in representable steps."""
+
+# --- low rank: dtypes as in the codec; `begin` counts elements ---
+
+def low_rank_into(
+    base: object,
+    out: object,
+    dtype: int,
+    a: object,
+    a_dtype: int,
+    b: object,
+    b_dtype: int,
+    rows: int,
+    columns: int,
+    rank: int,
+    scale: float,
+    rounding: int,
+    begin: int,
+    threads: int,
+) -> None:
+    """Writes base + scale * (B A), elements ``begin`` and following, to ``out``, which may be ``base``."""
 
 # --- cuda: device addresses and a stream are integers, as torch and cupy give them ---
 

@@ -14,9 +14,11 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "MissingObjectError",
+    "MissingPackageError",
     "ModelNotFoundError",
     "ObjectExistsError",
     "OutOfSpaceError",
+    "PromiseBrokenError",
     "RepositoryNotFoundError",
     "SafetensorsError",
     "StorageUnavailableError",
@@ -25,6 +27,7 @@ __all__ = [
     "UnsupportedFormatError",
     "VersionExistsError",
     "VersionNotFoundError",
+    "WrongBaseError",
 ]
 
 
@@ -95,6 +98,16 @@ class VersionExistsError(InvalidInputError):
     default_hint = "Push under a new version number."
 
 
+class WrongBaseError(InvalidInputError):
+    """A patch was applied to a model that it does not start from; nothing was written.
+
+    ``is_target`` is true if it is what the patch leads to.
+    """
+
+    exit_code = 4
+    is_target: bool = False
+
+
 # --- fetch again, or restore --------------------------------------------------------------------------------
 
 
@@ -108,6 +121,21 @@ class CorruptDataError(TextnlpFastError):
 
 class DigestMismatchError(CorruptDataError):
     """Content differs from the digest it was stored under."""
+
+
+class PromiseBrokenError(CorruptDataError):
+    """An approximate version is further from the true one than its patch promised.
+
+    ``tensor`` is which, ``bound`` what it broke: the approximation as it was asked for (``max_ulp=2``), one of
+    ``max_ulp``, ``max_abs``, ``dropped_l2``, ``exact``, ``elements``, or ``names``.
+    """
+
+    default_hint = "Make the patch again, against the version that readers hold."
+
+    def __init__(self, message: str, *, tensor: str, bound: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.tensor = tensor
+        self.bound = bound
 
 
 class MissingObjectError(CorruptDataError):
@@ -154,7 +182,7 @@ class StorageUnavailableError(TextnlpFastError):
     """The object store did not answer in time, after all retries."""
 
     exit_code = 8
-    default_hint = "Nothing was published. Run the command again: what was uploaded is not sent twice."
+    default_hint = "Check the network and that the store is up, then run the command again."
 
 
 # --- log in, free space, fall back, report ------------------------------------------------------------------
@@ -182,6 +210,10 @@ class DeviceError(TextnlpFastError):
 
     exit_code = 11
     default_hint = "Use device='cpu'; `textnlp-fast info` says what was found."
+
+
+class MissingPackageError(TextnlpFastError, ImportError):
+    """An optional package is not installed; ``hint`` is the command that installs it."""
 
 
 class InternalError(TextnlpFastError):

@@ -12,14 +12,20 @@ import importlib
 import io
 import os
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from textnlp_fast.errors import InvalidInputError
 
-__all__ = ["Blake3", "blake3", "blake3_hex", "derive_key", "xet_file_hash", "xet_hash"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-# Read at a time by xet_hash, which is the memory it takes: over a hundred chunks, work for all threads.
-_WINDOW_BYTES = 16 << 20
+__all__ = ["Blake3", "blake3", "blake3_hex", "blake3_spans", "derive_key", "xet_file_hash", "xet_hash"]
+
+# Read at a time by xet_hash for each thread, which is the memory it takes: some sixty chunks, and still in the
+# cache when they are hashed.
+_WINDOW_BYTES = 4 << 20
+_MOST_WINDOWS = 16
 
 
 class _Hasher(Protocol):
@@ -30,17 +36,18 @@ class _Hasher(Protocol):
 
 class _XetHasher(Protocol):
     def add(self, data: object, ends: object, threads: int) -> None: ...
+    def take(self, data: object, last: bool, threads: int) -> int: ...
     def hexdigest(self) -> str: ...
 
 
 class _Native(Protocol):
     def blake3(self, data: object, key: object, threads: int) -> bytes: ...
+    def blake3_spans(
+        self, data: object, ends: object, key: object, threads: int
+    ) -> npt.NDArray[np.uint8]: ...
     def Blake3Hasher(self, key: object, context: str | None) -> _Hasher: ...
     def XetHasher(self) -> _XetHasher: ...
-
-
-class _Chunking(Protocol):
-    def boundaries(self, data: object, *, threads: int = 0) -> object: ...
+    def default_threads(self) -> int: ...
 
 
 _native = cast(_Native, importlib.import_module("textnlp_fast._native"))
@@ -57,6 +64,19 @@ def blake3(data: object, *, key: bytes | None = None, threads: int = 0) -> bytes
 def blake3_hex(data: object, *, key: bytes | None = None, threads: int = 0) -> str:
     """The digest of ``blake3`` as 64 hexadecimal digits."""
     return _native.blake3(data, key, _checked(threads)).hex()
+
+
+def blake3_spans(
+    data: object, ends: object, *, key: bytes | None = None, threads: int = 0
+) -> npt.NDArray[np.uint8]:
+    """The digests of consecutive spans of ``data``: a uint8 array of shape (spans, 32).
+
+    ``ends``: numpy uint64 array of shape (spans,), the offset behind each span in bytes, never falling and
+    within the data; a span may be empty, and bytes behind the last end are not hashed. Row ``i`` is
+    ``blake3(data[ends[i - 1] : ends[i]], key=key)``. Many small spans go at the speed of one large hash, for
+    neighbours share the vectors; a span of a megabyte or more takes all the threads by itself.
+    """
+    return _native.blake3_spans(data, _as_ends(ends), key, _checked(threads))
 
 
 def derive_key(context: str, material: object, *, threads: int = 0) -> bytes:
@@ -117,39 +137,32 @@ def xet_file_hash(data: object, ends: object, *, threads: int = 0) -> str:
 def xet_hash(source: str | os.PathLike[str] | object, *, threads: int = 0) -> str:
     """The Xet hash of a file (``str`` or ``os.PathLike``) or of a buffer, as the Hugging Face hub shows it.
 
-    A file is read once, in windows of 16 MiB. Raises ``OSError`` when it cannot be read.
+    A file is read once, in windows of 4 MiB for each thread, at most 64 MiB. Raises ``OSError`` when it cannot be read.
     """
     _checked(threads)
-    chunking = cast(_Chunking, importlib.import_module("textnlp_fast.chunking"))
+    hasher = _native.XetHasher()
     if isinstance(source, str | os.PathLike):
         with Path(source).open("rb", buffering=0) as file:
-            return _xet_hash_stream(file, chunking, threads)
-    hasher = _native.XetHasher()
-    hasher.add(source, chunking.boundaries(source, threads=threads), threads)
+            _take_stream(hasher, file, threads)
+    else:
+        hasher.take(source, True, threads)
     return hasher.hexdigest()
 
 
-def _xet_hash_stream(file: io.RawIOBase, chunking: _Chunking, threads: int) -> str:
+def _take_stream(hasher: _XetHasher, file: io.RawIOBase, threads: int) -> None:
     """Chunks depend on no byte before their start, so each window starts where the last sure chunk ended."""
-    hasher = _native.XetHasher()
-    buffer = bytearray(_WINDOW_BYTES)
-    window = memoryview(buffer)
+    size_bytes = _WINDOW_BYTES * min(threads or _native.default_threads(), _MOST_WINDOWS)
+    window = memoryview(bytearray(size_bytes))
     filled = 0
     at_end = False
     while not at_end:
-        while filled < _WINDOW_BYTES and not at_end:
+        while filled < size_bytes and not at_end:
             count = file.readinto(window[filled:])
             filled += count or 0
             at_end = not count
-        ends = _as_ends(chunking.boundaries(window[:filled], threads=threads))
-        if not at_end:
-            # The last chunk was cut by the end of the window, not by its content.
-            ends = ends[:-1]
-        hasher.add(window[:filled], ends, threads)
-        used = ends[-1] if len(ends) else 0
+        used = hasher.take(window[:filled], at_end, threads)
         window[: filled - used] = window[used:filled]
         filled -= used
-    return hasher.hexdigest()
 
 
 def _as_ends(ends: object) -> memoryview[int]:

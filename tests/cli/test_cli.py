@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from textnlp_fast.cli import VERBS, main
+from textnlp_fast.cli import main
+from textnlp_fast.cli.program import VERBS
 
 Run = Any
 
@@ -57,7 +58,8 @@ def test_log_lists_the_newest_first(place: Path, run: Run) -> None:
 
 
 def test_diff_counts_elements_and_bytes(place: Path, run: Run) -> None:
-    rows = {row["name"]: row for row in run("diff", "m@1.0.0", "1.1.0", "--repo", place, "--json").document}
+    document = run("diff", "m@1.0.0", "1.1.0", "--repo", place, "--json").document
+    rows = {row["name"]: row for row in document["lines"]}
     assert rows["same"]["status"] == "same"
     assert rows["weight"]["status"] == "changed"
     assert (rows["weight"]["changed"], rows["weight"]["elements"], rows["weight"]["max_ulp"]) == (43, 4096, 1)

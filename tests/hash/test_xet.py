@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import blake3 as package
 import numpy as np
@@ -96,14 +94,6 @@ def test_a_file_of_several_windows(tmp_path: Path) -> None:
 def test_windows_do_not_move_chunks(
     window_bytes: int, gear: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cutting into windows alone, with the reference's chunks."""
-
-    class Chunking(ModuleType):
-        @staticmethod
-        def boundaries(data: bytes, *, threads: int = 0) -> npt.NDArray[np.uint64]:
-            return as_array(reference.boundaries(data, gear))
-
-    monkeypatch.setitem(sys.modules, "textnlp_fast.chunking", Chunking("textnlp_fast.chunking"))
     monkeypatch.setattr(hashing, "_WINDOW_BYTES", window_bytes)
     data = RANDOM[:500_000] + bytes(300_000) + RANDOM[:100_000]
     path = tmp_path / "file"

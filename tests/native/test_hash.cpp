@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "check.h"
+#include "textnlp_fast/chunk.h"
 #include "textnlp_fast/hash.h"
 
 using namespace textnlp_fast;
@@ -71,6 +72,52 @@ void keyed_agrees_with_the_reference() {
   CHECK(hex(blake3_keyed(key, input.data(), input.size(), 1)) == kKeyed.hex);
 }
 
+// Spans as long as the vectors, one behind the other: their bytes are not the pattern from its start, so each is judged
+// by the one-shot call, which the vectors judge.
+void spans_agree_with_one_hash_at_a_time() {
+  std::vector<std::uint64_t> ends;
+  for (const Vector& vector : kVectors) ends.push_back((ends.empty() ? 0 : ends.back()) + vector.size_bytes);
+  const std::size_t count = ends.size();
+  const auto input = pattern(static_cast<std::size_t>(ends.back()));
+  Digest key{};
+  key[3] = 9;
+  std::vector<Digest> plain(count);
+  std::vector<Digest> keyed(count);
+  CHECK(blake3_spans(input.data(), input.size(), ends.data(), count, plain.data(), 1).ok());
+  CHECK(blake3_keyed_spans(key, input.data(), input.size(), ends.data(), count, keyed.data(), 2).ok());
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint64_t begin = i == 0 ? 0 : ends[i - 1];
+    const auto size = static_cast<std::size_t>(ends[i] - begin);
+    CHECK(plain[i] == blake3(input.data() + begin, size, 1));
+    CHECK(keyed[i] == blake3_keyed(key, input.data() + begin, size, 1));
+  }
+  const Digest untouched = plain[0];
+  const std::uint64_t falling[] = {50, 40};
+  CHECK(blake3_spans(input.data(), input.size(), falling, 2, plain.data(), 1).code == Code::invalid_argument);
+  CHECK(plain[0] == untouched);
+}
+
+void xet_takes_what_it_would_be_given() {
+  std::vector<std::uint8_t> input(400'000);
+  std::uint32_t state = 1;
+  for (std::uint8_t& byte : input) byte = static_cast<std::uint8_t>((state = state * 1664525 + 1013904223) >> 24);
+  std::vector<std::uint64_t> ends(max_chunks(input.size()));
+  std::size_t count = 0;
+  CHECK(chunk_boundaries(input.data(), input.size(), 1, ends.data(), ends.size(), &count).ok());
+  XetHasher given;
+  CHECK(given.add(input.data(), input.size(), ends.data(), count, 1).ok());
+  XetHasher taking;
+  std::size_t taken = 0;
+  CHECK(taking.take(input.data(), 1000, false, 1, &taken).ok());
+  CHECK(taken == 0);
+  CHECK(taking.take(input.data(), 300'000, false, 1, &taken).ok());
+  CHECK(taken > 0 && taken < 300'000);
+  std::size_t rest = 0;
+  CHECK(taking.take(input.data() + taken, input.size() - taken, true, 2, &rest).ok());
+  CHECK(taken + rest == input.size());
+  CHECK(taking.digest() == given.digest());
+}
+
 void xet_refuses_ends_that_do_not_rise() {
   const auto input = pattern(100);
   const std::uint64_t falling[] = {50, 40};
@@ -92,6 +139,8 @@ int main() {
   on_every_isa([] {
     one_shot_and_streaming_agree_with_the_reference();
     keyed_agrees_with_the_reference();
+    spans_agree_with_one_hash_at_a_time();
+    xet_takes_what_it_would_be_given();
     xet_refuses_ends_that_do_not_rise();
   });
   return finish();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -121,3 +122,36 @@ def test_an_incompatible_version_is_refused(prefix: Path, tmp_path: Path) -> Non
     )
     assert done.returncode != 0
     assert "99.0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"), [("OFF", "switched off (TEXTNLP_FAST_CUDA=OFF)"), ("AUTO", "no nvcc was found")]
+)
+def test_a_build_without_cuda_says_why(setting: str, reason: str, tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    without_nvcc = "-DCMAKE_CUDA_COMPILER=NOTFOUND"
+    run("cmake", "-S", ROOT, "-B", build, f"-DTEXTNLP_FAST_CUDA={setting}", without_nvcc)
+    commands = json.loads((build / "compile_commands.json").read_text())
+    absent = [entry["command"] for entry in commands if entry["file"].endswith("cuda/absent.cpp")]
+    assert len(absent) == 1
+    definitions = [word for word in absent[0].split() if word.startswith("-D")]
+    program = tmp_path / "main.cpp"
+    program.write_text(
+        "#include <cstdio>\n"
+        '#include "textnlp_fast/cuda.h"\n'
+        "int main() { std::puts(textnlp_fast::cuda_info().reason); }\n"
+    )
+    compiler = os.environ.get("CXX", "c++")
+    includes = f"-I{ROOT / 'cpp/include'}"
+    executable = tmp_path / "main"
+    run(
+        compiler,
+        "-std=c++20",
+        includes,
+        *definitions,
+        program,
+        ROOT / "cuda/absent.cpp",
+        "-o",
+        executable,
+    )
+    assert reason in run(executable)

@@ -8,17 +8,11 @@ from typing import Any
 
 import pytest
 
+from textnlp_fast.contents.documents import seal_document
+from textnlp_fast.contents.entries import FileEntry, file_digest
 from textnlp_fast.errors import CorruptDataError, DigestMismatchError, UnsupportedFormatError
 from textnlp_fast.hashing import blake3_hex
-from textnlp_fast.storage.manifest import (
-    Content,
-    Extent,
-    FileEntry,
-    Manifest,
-    file_digest,
-    seal_document,
-    serialize_manifest,
-)
+from textnlp_fast.storage.manifest import Content, Extent, Manifest, serialize_manifest
 from textnlp_fast.storage.manifest_reading import parse_manifest
 
 A, B, C, H = (character * 64 for character in "abcd")

@@ -9,17 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textnlp_fast.storage.manifest import Content, Extent, FileEntry, Manifest, file_digest
-from textnlp_fast.storage.planning import (
-    Held,
-    LocalFile,
-    LocalPart,
-    adopt,
-    depth_of,
-    plan_pull,
-    plan_push,
-    plan_units,
-)
+from textnlp_fast.contents.entries import FileEntry, file_digest
+from textnlp_fast.contents.inventory import Held, LocalFile, LocalPart
+from textnlp_fast.contents.windows import plan_units
+from textnlp_fast.storage.manifest import Content, Extent, Manifest
+from textnlp_fast.storage.planning import adopt, depth_of, plan_pull, plan_push
 
 SIZE = 4096
 

@@ -56,6 +56,15 @@ class Blake3 {
 Digest blake3(const void* data, std::size_t size_bytes, unsigned threads = 0);
 Digest blake3_keyed(const Digest& key, const void* data, std::size_t size_bytes, unsigned threads = 0);
 
+// The digests of the spans data[0, ends[0]), data[ends[0], ends[1]), ... as the calls above give them, at `digests`:
+// many small hashes at the speed of a large one. `ends` must not fall and must stay within `size_bytes`; a span may be
+// empty, and bytes behind the last end are not hashed. Fails with invalid_argument (nothing is written) or
+// out_of_memory.
+Status blake3_spans(const void* data, std::size_t size_bytes, const std::uint64_t* ends, std::size_t count,
+                    Digest* digests, unsigned threads = 0);
+Status blake3_keyed_spans(const Digest& key, const void* data, std::size_t size_bytes, const std::uint64_t* ends,
+                          std::size_t count, Digest* digests, unsigned threads = 0);
+
 // Chaining values of `count` whole chunks of 1024 bytes, the first of which is number `first` of its input: 32 bytes
 // each at `out`. What a hash of the parts of one input is built from.
 void blake3_chunk_values(const void* chunks, std::size_t count, std::uint64_t first, std::uint8_t* out) noexcept;
@@ -69,6 +78,11 @@ class XetHasher {
   // added on an error.
   Status add(const std::uint8_t* data, std::size_t size_bytes, const std::uint64_t* ends, std::size_t count,
              unsigned threads = 0);
+
+  // Cuts the file's next `size_bytes` bytes into the protocol's chunks and adds them. Unless these are the file's
+  // `last` bytes, the chunk that their end cuts off is left out: `taken` bytes were added, and the rest must open the
+  // next call's data. On an error, start the hash anew.
+  Status take(const std::uint8_t* data, std::size_t size_bytes, bool last, unsigned threads, std::size_t* taken);
 
   // The hash of the file made of all chunks added.
   [[nodiscard]] Digest digest() const;

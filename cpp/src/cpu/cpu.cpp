@@ -34,12 +34,14 @@ bool has_avx512() noexcept {
 // Best first; the portable row ends the list and always runs.
 const Kernels kTable[] = {
 #if defined(__x86_64__)
-    {"avx512", has_avx512, &hash_kernels_avx512, &chunk_kernels_avx512, &codec_kernels_avx512},
-    {"avx2", has_avx2, &hash_kernels_avx2, &chunk_kernels_avx2, &codec_kernels_avx2},
+    {"avx512", has_avx512, &hash_kernels_avx512, &chunk_kernels_avx512, &codec_kernels_avx512,
+     &low_rank_kernels_avx512},
+    {"avx2", has_avx2, &hash_kernels_avx2, &chunk_kernels_avx2, &codec_kernels_avx2, &low_rank_kernels_avx2},
 #elif defined(__aarch64__)
-    {"neon", always, &hash_kernels_neon, &chunk_kernels_neon, &codec_kernels_neon},
+    {"neon", always, &hash_kernels_neon, &chunk_kernels_neon, &codec_kernels_neon, &low_rank_kernels_neon},
 #endif
-    {"portable", always, &hash_kernels_portable, &chunk_kernels_portable, &codec_kernels_portable},
+    {"portable", always, &hash_kernels_portable, &chunk_kernels_portable, &codec_kernels_portable,
+     &low_rank_kernels_portable},
 };
 
 const Kernels* find(const char* name) noexcept {

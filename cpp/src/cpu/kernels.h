@@ -3,6 +3,7 @@
 #include "chunk/chunk_kernels.h"
 #include "codec/codec_kernels.h"
 #include "hash/hash_kernels.h"
+#include "low_rank/low_rank_kernels.h"
 
 namespace textnlp_fast {
 
@@ -12,6 +13,7 @@ struct Kernels {
   const HashKernels* hash;
   const ChunkKernels* chunk;
   const CodecKernels* codec;
+  const LowRankKernels* low_rank;
 };
 
 // The table in force.

@@ -31,6 +31,14 @@ HashNode chunk_node(const std::uint32_t* key, std::uint32_t flags, std::uint32_t
   return {key, flags, kChunkStart, kChunkEnd | last_flags};
 }
 
+// Lists `count` inputs of `size_bytes` bytes that lie in a row; so will their values, at `out`.
+void list_inputs(const std::uint8_t* bytes, std::uint32_t size_bytes, std::size_t count, std::uint64_t counter,
+                 std::uint64_t counter_step, std::uint8_t* out, HashInput* inputs) noexcept {
+  for (std::size_t i = 0; i < count; ++i) {
+    inputs[i] = {bytes + i * size_bytes, out + i * kValueBytes, counter + i * counter_step, size_bytes, 0};
+  }
+}
+
 std::size_t piece_chunks(std::size_t count, std::size_t workers) noexcept {
   std::size_t piece = kPieceChunks;
   while (workers > 1 && piece > kSmallestPieceChunks && count / piece < 8 * workers) piece /= 2;
@@ -100,7 +108,9 @@ void Blake3::hash_piece(const std::uint8_t* data, std::uint64_t first, std::size
   const HashKernels& kernel = *kernels().hash;
   const HashNode parents = {key_, flags_ | kParent, 0, 0};
   alignas(64) std::uint8_t values[kPieceChunks * kValueBytes];
-  kernel.hash_many(chunk_node(key_, flags_), data, kChunkBlocks, count, first, 1, values);
+  HashInput inputs[kPieceChunks];
+  list_inputs(data, kChunkBytes, count, first, 1, values, inputs);
+  kernel.hash_each(chunk_node(key_, flags_), inputs, count);
   std::uint8_t* level = values;
   std::uint32_t chunks = 1;
   Nodes right;
@@ -118,7 +128,8 @@ void Blake3::hash_piece(const std::uint8_t* data, std::uint64_t first, std::size
     count /= 2;
     first /= 2;
     chunks *= 2;
-    if (count > 0) kernel.hash_many(parents, level, 1, count, 0, 0, level);
+    list_inputs(level, kBlockBytes, count, 0, 0, level, inputs);
+    kernel.hash_each(parents, inputs, count);
   }
   for (std::size_t i = 0; i < count; ++i) out.append(level + i * kValueBytes, chunks);
   while (right.count > 0) {
@@ -224,8 +235,13 @@ Digest blake3_keyed(const Digest& key, const void* data, std::size_t size_bytes,
 }
 
 void blake3_chunk_values(const void* chunks, std::size_t count, std::uint64_t first, std::uint8_t* out) noexcept {
-  kernels().hash->hash_many(chunk_node(kInitial, 0), static_cast<const std::uint8_t*>(chunks), kChunkBlocks, count,
-                            first, 1, out);
+  const auto* bytes = static_cast<const std::uint8_t*>(chunks);
+  HashInput inputs[kPieceChunks];
+  for (std::size_t done = 0; done < count; done += kPieceChunks) {
+    const std::size_t some = std::min(count - done, kPieceChunks);
+    list_inputs(bytes + done * kChunkBytes, kChunkBytes, some, first + done, 1, out + done * kValueBytes, inputs);
+    kernels().hash->hash_each(chunk_node(kInitial, 0), inputs, some);
+  }
 }
 
 }  // namespace textnlp_fast

@@ -62,24 +62,21 @@ struct Rows : RowsBase {
   };
 };
 
-void hash_many(const HashNode& node, const std::uint8_t* inputs, std::size_t blocks, std::size_t count,
-               std::uint64_t counter, std::uint64_t counter_step, std::uint8_t* out) noexcept {
+void hash_each(const HashNode& node, const HashInput* inputs, std::size_t count) noexcept {
   while (count > 0) {
     const std::size_t taken = count < Lanes8::kLanes ? count : Lanes8::kLanes;
     if (taken == 1) {
-      hash_one_rows<Rows>(node, inputs, blocks * kBlockBytes, counter, out);
+      hash_input<Rows>(node, *inputs);
     } else {
-      hash_lanes<Lanes8>(node, inputs, blocks, taken, counter, counter_step, out);
+      hash_lanes<Lanes8>(node, inputs, taken, count - taken);
     }
-    inputs += taken * blocks * kBlockBytes;
-    out += taken * kValueBytes;
-    counter += taken * counter_step;
+    inputs += taken;
     count -= taken;
   }
 }
 
 }  // namespace
 
-const HashKernels hash_kernels_avx2 = {"avx2", hash_one_rows<Rows>, hash_many};
+const HashKernels hash_kernels_avx2 = {"avx2", hash_one_rows<Rows>, hash_each};
 
 }  // namespace textnlp_fast

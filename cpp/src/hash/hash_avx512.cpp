@@ -62,23 +62,23 @@ struct Lanes16 {
     load_quarter(lanes, at + 48, m + 12);
   }
 
-  [[gnu::always_inline]] static void store_half(const Reg* h, std::uint8_t* out) {
+  [[gnu::always_inline]] static void store_half(const Reg* h, std::uint8_t* const* out, std::size_t at) {
     const Reg low01 = _mm512_unpacklo_epi32(h[0], h[1]), high01 = _mm512_unpackhi_epi32(h[0], h[1]);
     const Reg low23 = _mm512_unpacklo_epi32(h[2], h[3]), high23 = _mm512_unpackhi_epi32(h[2], h[3]);
-    store_quarters(_mm512_unpacklo_epi64(low01, low23), out);
-    store_quarters(_mm512_unpackhi_epi64(low01, low23), out + kValueBytes);
-    store_quarters(_mm512_unpacklo_epi64(high01, high23), out + 2 * kValueBytes);
-    store_quarters(_mm512_unpackhi_epi64(high01, high23), out + 3 * kValueBytes);
+    store_quarters(_mm512_unpacklo_epi64(low01, low23), out, at);
+    store_quarters(_mm512_unpackhi_epi64(low01, low23), out + 1, at);
+    store_quarters(_mm512_unpacklo_epi64(high01, high23), out + 2, at);
+    store_quarters(_mm512_unpackhi_epi64(high01, high23), out + 3, at);
   }
-  [[gnu::always_inline]] static void store_quarters(Reg x, std::uint8_t* out) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_castsi512_si128(x));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 4 * kValueBytes), _mm512_extracti32x4_epi32(x, 1));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 8 * kValueBytes), _mm512_extracti32x4_epi32(x, 2));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 12 * kValueBytes), _mm512_extracti32x4_epi32(x, 3));
+  [[gnu::always_inline]] static void store_quarters(Reg x, std::uint8_t* const* out, std::size_t at) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[0] + at), _mm512_castsi512_si128(x));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[4] + at), _mm512_extracti32x4_epi32(x, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[8] + at), _mm512_extracti32x4_epi32(x, 2));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[12] + at), _mm512_extracti32x4_epi32(x, 3));
   }
-  [[gnu::always_inline]] static void store_values(const Reg* h, std::uint8_t* out) {
-    store_half(h, out);
-    store_half(h + 4, out + 16);
+  [[gnu::always_inline]] static void store_values(const Reg* h, std::uint8_t* const* outs) {
+    store_half(h, outs, 0);
+    store_half(h + 4, outs, 16);
   }
 };
 
@@ -118,28 +118,25 @@ struct Rows : RowsBase {
   };
 };
 
-void hash_many(const HashNode& node, const std::uint8_t* inputs, std::size_t blocks, std::size_t count,
-               std::uint64_t counter, std::uint64_t counter_step, std::uint8_t* out) noexcept {
+void hash_each(const HashNode& node, const HashInput* inputs, std::size_t count) noexcept {
   while (count > 0) {
     std::size_t taken = 1;
     if (count > 8) {
       taken = count < 16 ? count : 16;
-      hash_lanes<Lanes16>(node, inputs, blocks, taken, counter, counter_step, out);
+      hash_lanes<Lanes16>(node, inputs, taken, count - taken);
     } else if (count > 1) {
       taken = count;
-      hash_lanes<Lanes8>(node, inputs, blocks, taken, counter, counter_step, out);
+      hash_lanes<Lanes8>(node, inputs, taken, 0);
     } else {
-      hash_one_rows<Rows>(node, inputs, blocks * kBlockBytes, counter, out);
+      hash_input<Rows>(node, *inputs);
     }
-    inputs += taken * blocks * kBlockBytes;
-    out += taken * kValueBytes;
-    counter += taken * counter_step;
+    inputs += taken;
     count -= taken;
   }
 }
 
 }  // namespace
 
-const HashKernels hash_kernels_avx512 = {"avx512", hash_one_rows<Rows>, hash_many};
+const HashKernels hash_kernels_avx512 = {"avx512", hash_one_rows<Rows>, hash_each};
 
 }  // namespace textnlp_fast

@@ -14,6 +14,15 @@ struct HashNode {
   std::uint32_t last_flags;   // on the last block as well
 };
 
+// One input of many: its 32 bytes go to `out`.
+struct HashInput {
+  const std::uint8_t* bytes;
+  std::uint8_t* out;
+  std::uint64_t counter;
+  std::uint32_t size_bytes;  // 0 to 1024
+  std::uint32_t last_flags;  // on its last block, besides those of the node
+};
+
 struct HashKernels {
   const char* name;
 
@@ -21,10 +30,9 @@ struct HashKernels {
   void (*hash_one)(const HashNode& node, const std::uint8_t* input, std::size_t size_bytes, std::uint64_t counter,
                    std::uint8_t* out) noexcept;
 
-  // Hashes `count` inputs of `blocks` whole blocks each, one behind the other, into `count` values of 32 bytes at
-  // `out`. Input i has counter + i * counter_step. `out` may be `inputs`: no value is written before its input is read.
-  void (*hash_many)(const HashNode& node, const std::uint8_t* inputs, std::size_t blocks, std::size_t count,
-                    std::uint64_t counter, std::uint64_t counter_step, std::uint8_t* out) noexcept;
+  // Hashes `count` inputs of any sizes and counters; those of equal size that stand together go fastest. Where all are
+  // of equal size, no value is written before the inputs up to its own are read: its `out` may lie in one of them.
+  void (*hash_each)(const HashNode& node, const HashInput* inputs, std::size_t count) noexcept;
 };
 
 extern const HashKernels hash_kernels_portable;

@@ -45,13 +45,13 @@ struct Lanes4 : Words4 {
                 m + 4 * quarter);
     }
   }
-  static void store_values(const Reg* h, std::uint8_t* out) {
+  static void store_values(const Reg* h, std::uint8_t* const* outs) {
     Reg words[8];
     transpose(h[0], h[1], h[2], h[3], words);
     transpose(h[4], h[5], h[6], h[7], words + 4);
     for (std::size_t i = 0; i < 4; ++i) {
-      vst1q_u8(out + i * kValueBytes, vreinterpretq_u8_u32(words[i]));
-      vst1q_u8(out + i * kValueBytes + 16, vreinterpretq_u8_u32(words[i + 4]));
+      vst1q_u8(outs[i], vreinterpretq_u8_u32(words[i]));
+      vst1q_u8(outs[i] + 16, vreinterpretq_u8_u32(words[i + 4]));
     }
   }
 };
@@ -90,24 +90,21 @@ struct Rows : Words4 {
   };
 };
 
-void hash_many(const HashNode& node, const std::uint8_t* inputs, std::size_t blocks, std::size_t count,
-               std::uint64_t counter, std::uint64_t counter_step, std::uint8_t* out) noexcept {
+void hash_each(const HashNode& node, const HashInput* inputs, std::size_t count) noexcept {
   while (count > 0) {
     const std::size_t taken = count < Lanes4::kLanes ? count : Lanes4::kLanes;
     if (taken == 1) {
-      hash_one_rows<Rows>(node, inputs, blocks * kBlockBytes, counter, out);
+      hash_input<Rows>(node, *inputs);
     } else {
-      hash_lanes<Lanes4>(node, inputs, blocks, taken, counter, counter_step, out);
+      hash_lanes<Lanes4>(node, inputs, taken, count - taken);
     }
-    inputs += taken * blocks * kBlockBytes;
-    out += taken * kValueBytes;
-    counter += taken * counter_step;
+    inputs += taken;
     count -= taken;
   }
 }
 
 }  // namespace
 
-const HashKernels hash_kernels_neon = {"neon", hash_one_rows<Rows>, hash_many};
+const HashKernels hash_kernels_neon = {"neon", hash_one_rows<Rows>, hash_each};
 
 }  // namespace textnlp_fast

@@ -56,16 +56,16 @@ void hash_one(const HashNode& node, const std::uint8_t* input, std::size_t size_
   std::memcpy(out, h, sizeof h);
 }
 
-void hash_many(const HashNode& node, const std::uint8_t* inputs, std::size_t blocks, std::size_t count,
-               std::uint64_t counter, std::uint64_t counter_step, std::uint8_t* out) noexcept {
+void hash_each(const HashNode& node, const HashInput* inputs, std::size_t count) noexcept {
   for (std::size_t i = 0; i < count; ++i) {
-    hash_one(node, inputs + i * blocks * kBlockBytes, blocks * kBlockBytes, counter + i * counter_step,
-             out + i * kValueBytes);
+    const HashInput& input = inputs[i];
+    hash_one({node.key, node.flags, node.first_flags, node.last_flags | input.last_flags}, input.bytes,
+             input.size_bytes, input.counter, input.out);
   }
 }
 
 }  // namespace
 
-const HashKernels hash_kernels_portable = {"portable", hash_one, hash_many};
+const HashKernels hash_kernels_portable = {"portable", hash_one, hash_each};
 
 }  // namespace textnlp_fast

@@ -95,5 +95,12 @@ void hash_one_rows(const HashNode& node, const std::uint8_t* input, std::size_t 
   R::store(out + 16, h1);
 }
 
+// One input of HashKernels::hash_each.
+template <class R>
+void hash_input(const HashNode& node, const HashInput& input) noexcept {
+  hash_one_rows<R>({node.key, node.flags, node.first_flags, node.last_flags | input.last_flags}, input.bytes,
+                   input.size_bytes, input.counter, input.out);
+}
+
 }  // namespace
 }  // namespace textnlp_fast

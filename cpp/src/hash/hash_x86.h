@@ -43,21 +43,21 @@ struct Lanes8Base {
     load_quarter(lanes, at + 48, m + 12);
   }
 
-  static void store_half(const Reg* h, std::uint8_t* out) {
+  static void store_half(const Reg* h, std::uint8_t* const* outs, std::size_t at) {
     const Reg low01 = _mm256_unpacklo_epi32(h[0], h[1]), high01 = _mm256_unpackhi_epi32(h[0], h[1]);
     const Reg low23 = _mm256_unpacklo_epi32(h[2], h[3]), high23 = _mm256_unpackhi_epi32(h[2], h[3]);
     const Reg lane[4] = {_mm256_unpacklo_epi64(low01, low23), _mm256_unpackhi_epi64(low01, low23),
                          _mm256_unpacklo_epi64(high01, high23), _mm256_unpackhi_epi64(high01, high23)};
     for (std::size_t i = 0; i < 4; ++i) {
-      auto* const lower = reinterpret_cast<__m128i*>(out + i * kValueBytes);
-      auto* const upper = reinterpret_cast<__m128i*>(out + (i + 4) * kValueBytes);
+      auto* const lower = reinterpret_cast<__m128i*>(outs[i] + at);
+      auto* const upper = reinterpret_cast<__m128i*>(outs[i + 4] + at);
       _mm_storeu_si128(lower, _mm256_castsi256_si128(lane[i]));
       _mm_storeu_si128(upper, _mm256_extracti128_si256(lane[i], 1));
     }
   }
-  static void store_values(const Reg* h, std::uint8_t* out) {
-    store_half(h, out);
-    store_half(h + 4, out + 16);
+  static void store_values(const Reg* h, std::uint8_t* const* outs) {
+    store_half(h, outs, 0);
+    store_half(h + 4, outs, 16);
   }
 };
 

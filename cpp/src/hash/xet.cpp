@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <stdexcept>
 
-#include "textnlp_fast/cpu.h"
+#include "textnlp_fast/chunk.h"
 #include "textnlp_fast/hash.h"
-#include "thread/parallel.h"
 
 namespace textnlp_fast {
 namespace {
@@ -24,9 +24,10 @@ constexpr std::size_t kMostChildren = 9;
 constexpr std::size_t kLeastCutIndex = 2;
 constexpr std::uint64_t kCutDivisor = 4;
 
-// Chunks a thread takes at a time, about a megabyte; and the least bytes that pay for a thread.
-constexpr std::size_t kPieceChunks = 16;
-constexpr std::size_t kBytesPerThread = std::size_t{1} << 19;
+// What is cut, then hashed: bounds the list of ends. A window that stays in a cache would be hashed no faster, for the
+// hash is bound by arithmetic, and cut more slowly, for the chunker's lanes idle at the end of each.
+constexpr std::size_t kWindowBytes = std::size_t{64} << 20;
+static_assert(kWindowBytes > 2 * kMaxChunkBytes);
 
 std::uint64_t word(const Digest& digest, std::size_t index) noexcept {
   std::uint64_t value;
@@ -57,20 +58,37 @@ Status XetHasher::add(const std::uint8_t* data, std::size_t size_bytes, const st
   if (count == 0) return {};
   const std::size_t before = leaves_.size();
   try {
+    std::vector<Digest> hashes(count);
+    const Status status = blake3_keyed_spans(kChunkKey, data, size_bytes, ends, count, hashes.data(), threads);
+    if (!status.ok()) return status;
     leaves_.resize(before + count);
+    for (std::size_t i = 0; i < count; ++i) leaves_[before + i] = {hashes[i], ends[i] - (i == 0 ? 0 : ends[i - 1])};
   } catch (const std::exception&) {
     return Status::failure(Code::out_of_memory, "no memory for the list of chunk hashes");
   }
-  Entry* const out = leaves_.data() + before;
-  const std::size_t allowed = threads == 0 ? default_threads() : threads;
-  const std::size_t workers = std::clamp<std::size_t>(static_cast<std::size_t>(start) / kBytesPerThread, 1, allowed);
-  parallel_for((count + kPieceChunks - 1) / kPieceChunks, static_cast<unsigned>(workers), [&](std::size_t piece) {
-    const std::size_t last = std::min(count, (piece + 1) * kPieceChunks);
-    for (std::size_t i = piece * kPieceChunks; i < last; ++i) {
-      const std::uint64_t from = i == 0 ? 0 : ends[i - 1];
-      out[i] = {blake3_keyed(kChunkKey, data + from, static_cast<std::size_t>(ends[i] - from), 1), ends[i] - from};
-    }
-  });
+  return {};
+}
+
+Status XetHasher::take(const std::uint8_t* data, std::size_t size_bytes, bool last, unsigned threads,
+                       std::size_t* taken) {
+  *taken = 0;
+  const std::size_t capacity = max_chunks(std::min(kWindowBytes, size_bytes));
+  const std::unique_ptr<std::uint64_t[]> ends(new (std::nothrow) std::uint64_t[capacity]);
+  if (ends == nullptr) return Status::failure(Code::out_of_memory, "no memory for the chunk ends");
+  while (*taken < size_bytes) {
+    const std::size_t size = std::min(kWindowBytes, size_bytes - *taken);
+    const bool finished = last && *taken + size == size_bytes;
+    std::size_t count = 0;
+    const std::uint8_t* const from = data + *taken;
+    Status status = chunk_boundaries(from, size, threads, ends.get(), capacity, &count);
+    if (!status.ok()) return status;
+    // The last chunk was cut by the end of the window, not by its content: a later window has all of it.
+    if (!finished) --count;
+    if (count == 0) break;
+    status = add(from, size, ends.get(), count, threads);
+    if (!status.ok()) return status;
+    *taken += static_cast<std::size_t>(ends[count - 1]);
+  }
   return {};
 }
 

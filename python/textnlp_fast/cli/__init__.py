@@ -1,125 +1,23 @@
-"""The command line: one file a verb. The only place in the package that prints."""
+"""The command line: one file a verb. The only place in the package that prints.
+
+Nothing is loaded here before `main` runs, for an interrupt before that ends in a traceback.
+"""
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from contextlib import suppress
-from importlib import import_module
 
-import click
-
-__all__ = ["main", "printable"]
-
-# One line each, here and not in the verbs' files, so that `--help` loads none of them.
-VERBS = {
-    "push": "Publish a model's files as a version.",
-    "pull": "Make a directory with a version's files.",
-    "log": "Show a model's versions.",
-    "diff": "Show what changed between two versions, tensor by tensor.",
-    "verify": "Check that everything is there and unharmed.",
-    "ls": "List the models of a repository.",
-    "show": "Show one version: files, tensors, where they are stored.",
-    "info": "Show what this machine and this build offer.",
-}
-
-EPILOG = """\b
-Examples:
-  export TEXTNLP_FAST_REPO=s3://my-bucket/models
-  textnlp-fast push my-model/ my-model@1.0.0
-  textnlp-fast pull my-model@1.0.0 out/
-
-\b
-Exit codes: 2 wrong call or input, 3 not found, 4 version exists, 5 corrupt or missing data, 6 newer format,
-7 conflict, 8 store unavailable, 9 not authorised, 10 disk full, 11 device, 70 bug, 130 interrupted.
-"""
-
-
-class Verbs(click.Group):
-    """Loads a verb's file when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = import_module(f"textnlp_fast.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        from textnlp_fast import __version__  # noqa: PLC0415
-
-        click.echo(f"textnlp-fast {__version__}")
-        ctx.exit()
-
-
-@click.command(
-    cls=Verbs,
-    epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_version,
-    help="Print the version and exit.",
-)
-def group() -> None:
-    """Store every version of a model in your own bucket, move only what changed."""
+__all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits the process with the code of what happened."""
-    from textnlp_fast.errors import OutOfSpaceError, TextnlpFastError  # noqa: PLC0415
-
     try:
-        result = group.main(arguments, prog_name="textnlp-fast", standalone_mode=False)
-        sys.stdout.flush()
-        sys.exit(result if isinstance(result, int) else 0)
-    except TextnlpFastError as error:
-        _complain(str(error.args[0]), error.hint)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        from textnlp_fast.cli.interrupts import ending_at_once  # noqa: PLC0415
+
+        with ending_at_once():
+            from textnlp_fast.cli.program import run  # noqa: PLC0415
+        run(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away; say nothing, and keep Python from trying again at exit.
-        sys.stderr.close()
-        sys.exit(141)
-    except OSError as error:
-        _forget_output()
-        what = "the output cannot be written" if error.filename is None else str(error.filename)
-        _complain(f"{what}: {error.strerror or error}", "")
-        sys.exit(OutOfSpaceError.exit_code if error.errno == errno.ENOSPC else 1)
-
-
-def _forget_output() -> None:
-    """Sends what is still buffered nowhere: Python would try to write it again at exit."""
-    with suppress(OSError, ValueError):  # a stdout that is no file has nothing to redirect
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
-def _complain(message: str, hint: str) -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(message)}", err=True)
-    if hint:
-        click.echo(f"{click.style('hint:', fg='cyan')}  {printable(hint)}", err=True)
-
-
-def printable(text: str) -> str:
-    """The text with control characters spelled out: names and messages come from whoever pushed them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import click
 
+from textnlp_fast.cli.interrupts import ending_at_once
 from textnlp_fast.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from textnlp_fast.storage import Repository
 
-__all__ = ["json_option", "named_version", "open_repository", "repository_option", "tuning_options"]
+__all__ = [
+    "PatchVerb",
+    "StorageVerb",
+    "json_option",
+    "named_version",
+    "notes",
+    "open_repository",
+    "repository_option",
+    "tuning_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _LoadingVerb(click.Command):
+    """A verb that loads what it takes to work once it is known that no help was asked for."""
+
+    takes: ClassVar[str]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with ending_at_once():
+            import_module(self.takes)
+        return super().invoke(ctx)
+
+
+class StorageVerb(_LoadingVerb):
+    """A verb that works on a repository."""
+
+    takes = "textnlp_fast.storage"
+
+
+class PatchVerb(_LoadingVerb):
+    """A verb that works on patches, without a repository."""
+
+    takes = "textnlp_fast.delta"
 
 
 def repository_option(command: Command) -> Command:
@@ -76,3 +110,18 @@ def named_version(reference: str) -> tuple[str, str]:
             f"{reference!r} names no version", hint=f"Write {parsed.name}@1.0.0, for example."
         )
     return parsed.name, parsed.version
+
+
+def notes(texts: Iterable[str]) -> dict[str, str]:
+    """What `--meta KEY=VALUE` said, given any number of times."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidInputError(f"--meta {text!r} is not KEY=VALUE")
+        if key in found:
+            raise InvalidInputError(
+                f"--meta gives {key!r} twice: {found[key]!r} and {value!r}", hint="Give each key once."
+            )
+        found[key] = value
+    return found

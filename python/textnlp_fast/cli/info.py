@@ -34,6 +34,13 @@ def command(as_json: bool) -> None:
     print_line(f"repository    {facts['repository'] or 'TEXTNLP_FAST_REPO is not set'}")
 
 
+def isa_warning() -> str:
+    """Why TEXTNLP_FAST_ISA was not obeyed; "" if it was, or was not set."""
+    from textnlp_fast import _native  # noqa: PLC0415
+
+    return _native.isa_warning()
+
+
 def _facts() -> dict[str, Any]:
     from textnlp_fast import _native  # noqa: PLC0415
 

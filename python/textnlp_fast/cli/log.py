@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from textnlp_fast.cli import printable
-from textnlp_fast.cli.arguments import json_option, open_repository, repository_option
+from textnlp_fast.cli.arguments import StorageVerb, json_option, open_repository, repository_option
 from textnlp_fast.cli.output import print_json, print_table, show_ratio, show_size
+from textnlp_fast.cli.program import printable
 
 if TYPE_CHECKING:
+    from textnlp_fast.contents.windows import DataError
     from textnlp_fast.storage import LogRow
-    from textnlp_fast.storage.chunked_transfer import DataError
 
 EPILOG = """\b
 Example:
@@ -21,7 +21,7 @@ Example:
 """
 
 
-@click.command("log", epilog=EPILOG)
+@click.command("log", cls=StorageVerb, epilog=EPILOG)
 @click.argument("name")
 @repository_option
 @json_option
@@ -44,7 +44,6 @@ def command(name: str, repo: str | None, as_json: bool) -> int:
 
 def _print(rows: list[LogRow]) -> None:
     print_table(
-        "",
         ["version", "parent", "date", "message", "raw", "stored", "ratio"],
         [
             [
@@ -59,4 +58,5 @@ def _print(rows: list[LogRow]) -> None:
             for row in rows
         ],
         left=4,
+        yields=3,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from textnlp_fast.cli.arguments import json_option, open_repository, repository_option
+from textnlp_fast.cli.arguments import StorageVerb, json_option, open_repository, repository_option
 from textnlp_fast.cli.output import print_json, print_table
 
 EPILOG = """\b
@@ -13,7 +13,7 @@ Example:
 """
 
 
-@click.command("ls", epilog=EPILOG)
+@click.command("ls", cls=StorageVerb, epilog=EPILOG)
 @repository_option
 @json_option
 def command(repo: str | None, as_json: bool) -> None:
@@ -25,4 +25,4 @@ def command(repo: str | None, as_json: bool) -> None:
         print_json([{"name": name, "versions": versions} for name, versions in models.items()])
         return
     rows = [[name, latest_of(versions), str(len(versions))] for name, versions in models.items()]
-    print_table("", ["model", "latest", "versions"], rows, left=2)
+    print_table(["model", "latest", "versions"], rows, left=2, yields=0)

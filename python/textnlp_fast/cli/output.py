@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -10,17 +11,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from textnlp_fast.cli import printable
+from textnlp_fast.cli.program import printable
 
 if TYPE_CHECKING:
+    from textnlp_fast.contents.windows import ProgressCallback
     from textnlp_fast.storage import Progress
-    from textnlp_fast.storage.chunked_transfer import ProgressCallback
 
-__all__ = ["print_json", "print_line", "print_table", "progress_bar", "show_ratio", "show_size"]
+__all__ = ["print_json", "print_line", "print_table", "progress_bar", "shorten", "show_ratio", "show_size"]
 
 _STAGES = {
     "hash": "Hashing",
@@ -28,9 +28,18 @@ _STAGES = {
     "pull": "Fetching and decoding",
     "verify": "Verifying",
     "diff": "Comparing",
+    "factors": "Looking for adapters",
+    "approximate": "Approximating",
+    "check": "Checking the promise",
+    "create": "Coding",
+    "apply": "Decoding",
+    "squash": "Copying",
 }
 # A bar for something quicker than this would only flicker.
 _PATIENCE_S = 0.5
+_GAP = "  "
+# Columns below which a shortened name would tell nothing.
+_SHORTEST_NAME = 24
 
 
 def show_size(size_bytes: float) -> str:
@@ -59,17 +68,65 @@ def print_line(text: str) -> None:
     click.echo(printable(text))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-    """Prints rows under their columns; the first `left` columns are aligned left, the others right."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))  # a Text has no markup that a name could use
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    if not sys.stdout.isatty():
-        console.width = 200
-    console.print(table)
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, yields: int | None = None
+) -> None:
+    """Prints rows under their columns; the first `left` columns are aligned left, the others right.
+
+    On a terminal too narrow for all of it the column `yields` gives way: it is shortened in the middle, or
+    gets lines of its own where little would be left of it, above the row for the first column and below it
+    for others.
+    """
+    lines = [list(columns), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    aside: list[str] = []
+    if yields is not None:
+        screen = _terminal_width()
+        room = screen - sum(widths) + widths[yields] - len(_GAP) * (len(widths) - 1)
+        if room < min(widths[yields], _SHORTEST_NAME):
+            aside = [shorten(line.pop(yields), screen - len(_GAP)) for line in lines]
+            del widths[yields]
+            left -= yields < left
+        else:
+            widths[yields] = min(widths[yields], room)
+            for line in lines:
+                line[yields] = shorten(line[yields], room)
+    for number, line in enumerate(lines):
+        text = _GAP.join(
+            _padded(cell, size, flush_left=place < left)
+            for place, (cell, size) in enumerate(zip(line, widths, strict=True))
+        )
+        shown = [text]
+        if aside:
+            shown = [aside[number], _GAP + text] if yields == 0 else [text, _GAP + aside[number]]
+        for part in map(str.rstrip, shown):
+            if part:
+                click.echo(click.style(part, bold=True) if number == 0 else part)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text in at most `width` columns: the middle of a name that is too long gives way to an ellipsis."""
+    if cell_len(text) <= width:
+        return text
+    if width < 1:
+        return ""
+    head = (width - 1) // 2
+    start, end = text, text
+    while cell_len(start) > head:
+        start = start[:-1]
+    while cell_len(end) > width - 1 - head:
+        end = end[1:]
+    return f"{start}…{end}"
+
+
+def _terminal_width() -> int:
+    # A file or a pipe gets everything: scripts cut for themselves.
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def _padded(text: str, size: int, *, flush_left: bool) -> str:
+    space = " " * max(0, size - cell_len(text))
+    return text + space if flush_left else space + text
 
 
 @contextmanager

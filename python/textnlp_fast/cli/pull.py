@@ -6,7 +6,13 @@ from dataclasses import asdict
 
 import click
 
-from textnlp_fast.cli.arguments import json_option, open_repository, repository_option, tuning_options
+from textnlp_fast.cli.arguments import (
+    StorageVerb,
+    json_option,
+    open_repository,
+    repository_option,
+    tuning_options,
+)
 from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_size
 
 EPILOG = """\b
@@ -16,7 +22,7 @@ Examples:
 """
 
 
-@click.command("pull", epilog=EPILOG)
+@click.command("pull", cls=StorageVerb, epilog=EPILOG)
 @click.argument("reference", metavar="NAME[@VERSION]")
 @click.argument("dest", type=click.Path(file_okay=False))
 @repository_option

@@ -7,14 +7,15 @@ from dataclasses import asdict
 import click
 
 from textnlp_fast.cli.arguments import (
+    StorageVerb,
     json_option,
     named_version,
+    notes,
     open_repository,
     repository_option,
     tuning_options,
 )
 from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_ratio, show_size
-from textnlp_fast.errors import InvalidInputError
 
 EPILOG = """\b
 Examples:
@@ -23,7 +24,7 @@ Examples:
 """
 
 
-@click.command("push", epilog=EPILOG)
+@click.command("push", cls=StorageVerb, epilog=EPILOG)
 @click.argument("path", type=click.Path(exists=True))
 @click.argument("reference", metavar="NAME@VERSION")
 @repository_option
@@ -62,7 +63,6 @@ def command(
     nothing.
     """
     name, version = named_version(reference)
-    notes = dict(_note(text) for text in metadata)
     repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
     with progress_bar() as progress:
         report = repository.push(
@@ -72,7 +72,7 @@ def command(
             parent=None if parent == "none" else parent,
             base_path=base_path,
             message=message,
-            metadata=notes,
+            metadata=notes(metadata),
             progress=progress,
         )
     if as_json:
@@ -92,10 +92,3 @@ def command(
         f"{show_size(report.stored_bytes)} stored ({show_ratio(report.ratio)}), "
         f"{report.seconds:.2f} s, {report.gigabytes_per_s:.2f} GB/s"
     )
-
-
-def _note(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InvalidInputError(f"--meta {text!r} is not KEY=VALUE")
-    return key, value

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from textnlp_fast.cli.arguments import json_option, open_repository, repository_option
+from textnlp_fast.cli.arguments import StorageVerb, json_option, open_repository, repository_option
 from textnlp_fast.cli.output import print_json, print_line, print_table, show_size
 from textnlp_fast.storage.manifest import Manifest, chain_of
 
@@ -18,7 +18,7 @@ Examples:
 """
 
 
-@click.command("show", epilog=EPILOG)
+@click.command("show", cls=StorageVerb, epilog=EPILOG)
 @click.argument("reference", metavar="NAME[@VERSION]")
 @repository_option
 @click.option("--tensors", is_flag=True, help="List every tensor and how it is stored.")
@@ -49,17 +49,17 @@ def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> N
     )
     if tensors:
         print_table(
-            "",
             ["tensor", "dtype", "raw", "stored", "bases"],
             [_cells(row) for row in _tensors(manifest, dtypes)],
             left=2,
+            yields=0,
         )
         return
     files = [
         [entry.path, entry.kind, str(len(entry.names) or "-"), show_size(entry.size), entry.digest[:16]]
         for entry in manifest.files
     ]
-    print_table("", ["file", "kind", "tensors", "size", "digest"], files, left=2)
+    print_table(["file", "kind", "tensors", "size", "digest"], files, left=2, yields=0)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -6,7 +6,13 @@ from dataclasses import asdict
 
 import click
 
-from textnlp_fast.cli.arguments import json_option, open_repository, repository_option, tuning_options
+from textnlp_fast.cli.arguments import (
+    StorageVerb,
+    json_option,
+    open_repository,
+    repository_option,
+    tuning_options,
+)
 from textnlp_fast.cli.output import print_json, print_line, print_table, progress_bar, show_size
 from textnlp_fast.errors import CorruptDataError
 
@@ -18,7 +24,7 @@ Exits with 0 if all is well and with 5 if anything is missing or corrupt.
 """
 
 
-@click.command("verify", epilog=EPILOG)
+@click.command("verify", cls=StorageVerb, epilog=EPILOG)
 @click.argument("reference", metavar="[NAME[@VERSION]]", required=False)
 @repository_option
 @click.option("--shallow", is_flag=True, help="Only look whether every object is there in its full size.")
@@ -45,7 +51,7 @@ def command(
         return code
     if report.problems:
         rows = [[problem.kind, problem.where, problem.detail] for problem in report.problems]
-        print_table("", ["problem", "where", "detail"], rows, left=3)
+        print_table(["problem", "where", "detail"], rows, left=3)
     depth = f"{report.contents} contents decoded" if report.deep else "nothing decoded"
     verdict = "all is well" if report.ok else f"{len(report.problems)} problems"
     stored = f"{report.objects} objects ({show_size(report.object_bytes)})"

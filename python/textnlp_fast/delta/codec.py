@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from textnlp_fast import _native
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.tensors.element_types import DTYPES
 
 __all__ = [
     "DEFAULT_FRAME_SIZE_BYTES",
@@ -33,25 +34,6 @@ __all__ = [
 
 DEFAULT_FRAME_SIZE_BYTES: Final = 1 << 20
 
-#: Element types of the frame format by the names that safetensors gives them.
-DTYPES: Final[dict[str, int]] = {
-    "OPAQUE": 0,
-    "BOOL": 1,
-    "U8": 2,
-    "I8": 3,
-    "F8_E4M3": 4,
-    "F8_E5M2": 5,
-    "U16": 6,
-    "I16": 7,
-    "F16": 8,
-    "BF16": 9,
-    "U32": 10,
-    "I32": 11,
-    "F32": 12,
-    "U64": 13,
-    "I64": 14,
-    "F64": 15,
-}
 _NAMES: Final = {number: name for name, number in DTYPES.items()}
 _MODES: Final = ("same", "raw", "planes", "delta")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from obstore.store import MemoryStore
 
@@ -17,7 +18,10 @@ from textnlp_fast.objectstore.remote import RemoteBackend
 from textnlp_fast.objectstore.s3 import open_s3
 from textnlp_fast.objectstore.store import ObjectStore
 
-__all__ = ["open_store"]
+__all__ = ["local_folder", "open_store"]
+
+# `s3:bucket`, or what pathlib makes of `s3://bucket`: taken for a folder's name it would make that folder.
+_LIKE_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 _memory_stores: dict[str, MemoryStore] = {}
 _memory_lock = threading.Lock()
@@ -58,6 +62,42 @@ def open_store(
     return ObjectStore(backend, Backoff(retries))
 
 
+def local_folder(place: str) -> Path | None:
+    """The folder that a place's name means, a path or a ``file://`` URL; None for a URL of another kind.
+
+    Raises ``InvalidInputError`` for what is neither.
+    """
+    if not place:
+        raise InvalidInputError("the place of a repository is empty")
+    if "://" not in place:
+        if _LIKE_A_URL.match(place):
+            scheme, _, rest = place.partition(":")
+            raise InvalidInputError(
+                f"{place!r} is neither a URL nor a plain path",
+                hint=f"Write {scheme}://{rest.lstrip('/')}, or ./{place} for a folder of that name.",
+            )
+        return Path(place).expanduser()
+    parts = urlsplit(place)
+    if parts.scheme != "file":
+        return None
+    _refuse_extras(parts, place)
+    if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
+        raise InvalidInputError(
+            f"{place!r} is no file URL of this machine", hint="Write file:///absolute/path."
+        )
+    return Path(unquote(parts.path))
+
+
+def _refuse_extras(parts: SplitResult, place: str) -> None:
+    if "@" in parts.netloc:
+        raise InvalidInputError(
+            f"the {parts.scheme}:// URL carries credentials",
+            hint="Take them out: credentials come from the environment, a profile or a role only.",
+        )
+    if parts.query or parts.fragment:
+        raise InvalidInputError(f"{place!r}: a repository's URL has no '?' and no '#'")
+
+
 def _backend(
     place: str,
     *,
@@ -67,24 +107,11 @@ def _backend(
     timeout_s: float,
     retries: int,
 ) -> Backend:
-    if "://" not in place:
-        if not place:
-            raise InvalidInputError("the place of a repository is empty")
-        return LocalBackend(Path(place).expanduser(), timeout_s=timeout_s)
+    folder = local_folder(place)
+    if folder is not None:
+        return LocalBackend(folder, timeout_s=timeout_s)
     parts = urlsplit(place)
-    if "@" in parts.netloc:
-        raise InvalidInputError(
-            f"the {parts.scheme}:// URL carries credentials",
-            hint="Take them out: credentials come from the environment, a profile or a role only.",
-        )
-    if parts.query or parts.fragment:
-        raise InvalidInputError(f"{place!r}: a repository's URL has no '?' and no '#'")
-    if parts.scheme == "file":
-        if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
-            raise InvalidInputError(
-                f"{place!r} is no file URL of this machine", hint="Write file:///absolute/path."
-            )
-        return LocalBackend(Path(unquote(parts.path)), timeout_s=timeout_s)
+    _refuse_extras(parts, place)
     if parts.scheme == "memory":
         return _memory(parts.netloc + parts.path)
     if parts.scheme == "s3":

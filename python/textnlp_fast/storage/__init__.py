@@ -1,8 +1,11 @@
 """The repository of models: moves and names their versions. `docs/format.md` states what it stores."""
 
-from textnlp_fast.storage.chunked_transfer import Progress
+from textnlp_fast.contents.windows import Progress
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.delta_manager import DeltaUpdateManager
+from textnlp_fast.storage.explain import Explanation
+from textnlp_fast.storage.explain_files import explain_files
 from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.repository import LogRow, Repository
@@ -10,7 +13,9 @@ from textnlp_fast.storage.unified_storage import UnifiedModelStorage
 from textnlp_fast.storage.verify import Problem, VerifyReport
 
 __all__ = [
+    "DeltaUpdateManager",
     "DiffRow",
+    "Explanation",
     "LogRow",
     "Problem",
     "Progress",
@@ -21,4 +26,5 @@ __all__ = [
     "TransferOptions",
     "UnifiedModelStorage",
     "VerifyReport",
+    "explain_files",
 ]

@@ -6,23 +6,26 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from textnlp_fast.delta import codec
-from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import (
+from textnlp_fast.contents.inventory import Held
+from textnlp_fast.contents.windows import (
     DATA_ERRORS,
+    MAX_PIECES,
     BufferPool,
     DigestCheck,
     OpenFiles,
+    Piece,
     Progress,
     ProgressCallback,
-    decode_window,
-    fetch_extents,
+    plan_units,
     run_in_order,
     with_context,
 )
+from textnlp_fast.delta import codec
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.manifest import Content, Extent, chain_of
-from textnlp_fast.storage.planning import MAX_PIECES, CodeStep, Held, Piece, PushPlan, plan_units
+from textnlp_fast.storage.planning import CodeStep, PushPlan
 from textnlp_fast.storage.shard_manager import ShardObject, ShardWriter, Slot
 
 __all__ = ["Coded", "Coder"]

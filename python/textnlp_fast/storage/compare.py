@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
-from textnlp_fast.delta import codec
-from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import (
+from textnlp_fast.contents.inventory import coding_dtype
+from textnlp_fast.contents.windows import (
     DATA_ERRORS,
     BufferPool,
     DigestCheck,
+    Piece,
     Progress,
     ProgressCallback,
-    decode_window,
-    fetch_extents,
+    plan_units,
     run_in_order,
     with_context,
 )
+from textnlp_fast.delta import codec
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.headers import read_dtypes
-from textnlp_fast.storage.inventory import coding_dtype
 from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of
-from textnlp_fast.storage.planning import Piece, plan_units
 
-__all__ = ["DiffRow", "diff_versions"]
+__all__ = ["DiffRow", "Pair", "PairReader", "diff_versions", "unique_name"]
 
 Status = Literal["same", "changed", "added", "removed", "renamed"]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ class _Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
+class Pair:
+    """Two contents of equal size to be compared, of the codec's type `dtype`; `name` is for errors."""
+
     name: str
     dtype: str
     old: Content
@@ -92,7 +95,7 @@ def diff_versions(
     for name, tensor in before.items():
         if name not in after:
             homeless.setdefault(tensor.content.digest, []).append(name)
-    pairs: list[_Pair] = []
+    pairs: list[Pair] = []
     rows: dict[str, DiffRow] = {}
     for name, tensor in after.items():
         content = tensor.content
@@ -107,12 +110,20 @@ def diff_versions(
         else:
             status = "changed"
             if (previous.dtype, previous.content.size) == (tensor.dtype, content.size):
-                pairs.append(_Pair(name, coding_dtype(tensor.dtype), previous.content, content))
+                pairs.append(Pair(name, coding_dtype(tensor.dtype), previous.content, content))
         stored = content.coded_bytes if status in ("changed", "added") else 0
         rows[name] = DiffRow(name, status, tensor.dtype, content.size, stored, old_name=old_name)
     for name in (name for names in homeless.values() for name in names):
         rows[name] = DiffRow(name, "removed", before[name].dtype, before[name].content.size, 0)
-    for name, stats in _Comparer(store, old, new, pairs, options).run(progress).items():
+
+    def measure(piece: Piece, before: memoryview, after: memoryview, threads: int) -> codec.DiffStats:
+        return codec.diff(before, after, dtype=pairs[piece.step].dtype, threads=threads)
+
+    totals: dict[str, codec.DiffStats] = {}
+    for piece, stats in PairReader(store, old, new, pairs, options, measure).run(progress):
+        name = pairs[piece.step].name
+        totals[name] = _add(totals[name], stats) if name in totals else stats
+    for name, stats in totals.items():
         row = rows[name]
         rows[name] = DiffRow(
             name,
@@ -136,26 +147,41 @@ def _tensors(manifest: Manifest, dtypes: Mapping[str, Mapping[str, str]]) -> dic
             continue
         for name, digest in zip(entry.names, entry.parts[1:], strict=True):
             tensor = _Tensor(manifest.contents[digest], dtypes[entry.path][name])
-            tensors[name if name not in tensors else f"{entry.path}: {name}"] = tensor
+            tensors[unique_name(name, entry.path, tensors)] = tensor
     return tensors
 
 
-class _Comparer:
-    """Decodes pairs of windows and sums up how they differ."""
+def unique_name(name: str, path: str, taken: Mapping[str, object]) -> str:
+    """A tensor's name, with its file's path before it if another file has a tensor of that name."""
+    return name if name not in taken else f"{path}: {name}"
+
+
+class PairReader(Generic[Result]):
+    """Decodes pairs of contents window by window, checks them against their digests, and measures them.
+
+    `measure` gets a piece (`step` is the pair's number), the old bytes, the new ones and how many threads it
+    may use; several threads call it. `extra_cost` are the bytes that it keeps of a piece,
+    `reserved_bytes` what it keeps beyond that.
+    """
 
     def __init__(
         self,
         store: ObjectStore,
         old: Manifest,
         new: Manifest,
-        pairs: Sequence[_Pair],
+        pairs: Sequence[Pair],
         options: TransferOptions,
+        measure: Callable[[Piece, memoryview, memoryview, int], Result],
+        extra_cost: Callable[[Piece], int] = lambda piece: 0,
+        reserved_bytes: int = 0,
     ) -> None:
+        self._measure = measure
+        self._extra_cost = extra_cost
         self._store = store
         self._contents = (old.contents, new.contents)
         self._pairs = pairs
         self._window_bytes = new.window_bytes
-        self._budget_bytes = max(options.memory_budget_bytes, 4 * self._window_bytes)
+        self._budget_bytes = max(options.memory_budget_bytes - reserved_bytes, 4 * self._window_bytes)
         self._workers = max(
             1, min(2 * options.thread_count, self._budget_bytes // (4 * self._window_bytes), 16)
         )
@@ -163,26 +189,27 @@ class _Comparer:
         self._buffers = BufferPool(self._window_bytes)
         self._check = DigestCheck(self._window_bytes, self._threads_each)
 
-    def run(self, progress: ProgressCallback | None) -> dict[str, codec.DiffStats]:
-        """Statistics by tensor name."""
-        totals: dict[str, codec.DiffStats] = {}
+    def run(self, progress: ProgressCallback | None) -> Iterator[tuple[Piece, Result]]:
+        """Pieces with what was measured of them, in order."""
         sizes = [pair.new.size for pair in self._pairs]
         done = 0
         results = run_in_order(
             self._compare_unit,
             plan_units(sizes, self._window_bytes),
             workers=self._workers,
-            cost=lambda unit: 2 * self._window_bytes + sum(extent.length for extent in self._extents(unit)),
+            cost=self._cost,
             budget_bytes=self._budget_bytes,
         )
         for unit in results:
-            for piece, stats in unit:
-                name = self._pairs[piece.step].name
-                totals[name] = _add(totals[name], stats) if name in totals else stats
+            for piece, result in unit:
+                yield piece, result
                 done += piece.length
             if progress is not None:
                 progress(Progress("diff", done, sum(sizes)))
-        return totals
+
+    def _cost(self, unit: tuple[Piece, ...]) -> int:
+        fetched = sum(extent.length for extent in self._extents(unit))
+        return 2 * self._window_bytes + fetched + sum(map(self._extra_cost, unit))
 
     def _chains(self, piece: Piece) -> tuple[list[Content], list[Content]]:
         pair = self._pairs[piece.step]
@@ -198,7 +225,7 @@ class _Comparer:
             for link in chain
         ]
 
-    def _compare_unit(self, unit: tuple[Piece, ...]) -> list[tuple[Piece, codec.DiffStats]]:
+    def _compare_unit(self, unit: tuple[Piece, ...]) -> list[tuple[Piece, Result]]:
         try:
             with self._buffers.borrow() as old, self._buffers.borrow() as new:
                 fetched = fetch_extents(self._store, self._extents(unit))
@@ -215,7 +242,7 @@ class _Comparer:
 
     def _compare(
         self, piece: Piece, fetched: Mapping[Extent, memoryview], old: memoryview, new: memoryview
-    ) -> codec.DiffStats:
+    ) -> Result:
         pair = self._pairs[piece.step]
         try:
             for side, (chain, out) in enumerate(zip(self._chains(piece), (old, new), strict=True)):
@@ -223,7 +250,7 @@ class _Comparer:
                 self._check.update((piece.step, side), chain[-1], piece.window, out)
         except DATA_ERRORS as error:
             raise with_context(error, f"tensor {pair.name!r}") from error
-        return codec.diff(old, new, dtype=pair.dtype, threads=self._threads_each)
+        return self._measure(piece, old, new, self._threads_each)
 
 
 def _add(first: codec.DiffStats, second: codec.DiffStats) -> codec.DiffStats:

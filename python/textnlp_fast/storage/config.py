@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from textnlp_fast.contents.working import thread_count
 from textnlp_fast.errors import InvalidInputError
 
 __all__ = ["DEFAULT_SHARD_BYTES", "DEFAULT_WINDOW_BYTES", "Provider", "StorageConfig", "TransferOptions"]
@@ -57,9 +58,7 @@ class TransferOptions:
     @property
     def thread_count(self) -> int:
         """Threads to use, at least one."""
-        if self.threads:
-            return self.threads
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return thread_count(self.threads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,41 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from textnlp_fast.errors import CorruptDataError, InvalidInputError
-from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import (
+from textnlp_fast.contents.windows import (
     DATA_ERRORS,
     BufferPool,
     Cancelled,
     DataError,
     DigestCheck,
     OpenFiles,
-    decode_window,
-    fetch_extents,
+    Piece,
+    plan_units,
     run_in_order,
     with_context,
 )
+from textnlp_fast.errors import CorruptDataError, InvalidInputError
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.manifest import Extent, Manifest
-from textnlp_fast.storage.planning import Piece, PullStep, plan_units
+from textnlp_fast.storage.manifest import Extent
+from textnlp_fast.storage.planning import PullStep
 
-__all__ = ["Decoder", "Sink", "content_names"]
+__all__ = ["Decoder", "Sink"]
 
 Sink = Callable[[PullStep, int, memoryview], None]
 """Takes the bytes of a step's content from an offset on, before the whole content is verified."""
-
-
-def content_names(manifest: Manifest) -> dict[str, str]:
-    """For errors: what each content is to a person."""
-    names: dict[str, str] = {}
-    for entry in manifest.files:
-        if entry.kind == "blob":
-            names.update((digest, f"file {entry.path!r}") for digest in entry.parts)
-        else:
-            names[entry.parts[0]] = f"the header of {entry.path!r}"
-            pairs = zip(entry.names, entry.parts[1:], strict=True)
-            names.update((digest, f"tensor {name!r} of {entry.path!r}") for name, digest in pairs)
-    return names
 
 
 class Decoder:

@@ -6,15 +6,16 @@ stands in the header of its file and nowhere else.
 
 from __future__ import annotations
 
+from textnlp_fast.contents.entries import content_names
 from textnlp_fast.errors import CorruptDataError, SafetensorsError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.decoding import Decoder, content_names
+from textnlp_fast.storage.decoding import Decoder
 from textnlp_fast.storage.manifest import Manifest, chain_of
 from textnlp_fast.storage.planning import PullStep
-from textnlp_fast.tensors import parse_header
+from textnlp_fast.tensors import TensorInfo, parse_header
 
-__all__ = ["read_dtypes"]
+__all__ = ["read_dtypes", "read_tensors"]
 
 # More than the format allows a header to have.
 _MAX_HEADER_BYTES = 128 << 20
@@ -23,7 +24,17 @@ _MAX_HEADER_BYTES = 128 << 20
 def read_dtypes(
     store: ObjectStore, manifest: Manifest, options: TransferOptions
 ) -> dict[str, dict[str, str]]:
-    """The dtypes that the headers give, by file path and tensor name.
+    """The dtypes that the headers give, by file path and tensor name; raises what `read_tensors` does."""
+    return {
+        path: {name: tensor.dtype for name, tensor in tensors.items()}
+        for path, tensors in read_tensors(store, manifest, options).items()
+    }
+
+
+def read_tensors(
+    store: ObjectStore, manifest: Manifest, options: TransferOptions
+) -> dict[str, dict[str, TensorInfo]]:
+    """What the headers say of each tensor, by file path and tensor name.
 
     Raises CorruptDataError if a header is damaged or does not agree with the manifest.
     """
@@ -40,15 +51,15 @@ def read_dtypes(
     def sink(step: PullStep, offset: int, data: memoryview) -> None:
         headers[step.content.digest][offset : offset + len(data)] = data
 
-    Decoder(store, manifest.window_bytes, options, content_names(manifest)).run(steps, sink)
-    dtypes: dict[str, dict[str, str]] = {}
+    Decoder(store, manifest.window_bytes, options, content_names(manifest.files)).run(steps, sink)
+    tensors: dict[str, dict[str, TensorInfo]] = {}
     for entry in files:
         try:
             header = parse_header(bytes(headers[entry.parts[0]]), entry.size)
         except SafetensorsError as error:
             raise CorruptDataError(f"the header of {entry.path!r}: {error.args[0]}") from error
-        found = {tensor.name: tensor.dtype for tensor in header.tensors}
+        found = {tensor.name: tensor for tensor in header.tensors}
         if found.keys() != set(entry.names):
             raise CorruptDataError(f"the header of {entry.path!r} names other tensors than the manifest")
-        dtypes[entry.path] = found
-    return dtypes
+        tensors[entry.path] = found
+    return tensors

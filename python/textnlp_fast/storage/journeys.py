@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from textnlp_fast.storage.chunked_transfer import ProgressCallback
+from textnlp_fast.contents.windows import ProgressCallback
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.pull import PullReport

@@ -6,44 +6,29 @@ which trusts nothing, is `manifest_reading`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from textnlp_fast.errors import CorruptDataError, InvalidInputError
-from textnlp_fast.hashing import blake3_hex
-from textnlp_fast.tensors import check_relative_path
+from textnlp_fast.contents.documents import seal_document
+from textnlp_fast.contents.entries import FileEntry, file_document
+from textnlp_fast.errors import CorruptDataError
 
 __all__ = [
-    "DTYPE_OPAQUE",
     "FORMAT",
     "MAX_CHAIN_DEPTH",
-    "RESERVED_PREFIX",
     "Codec",
     "Content",
     "Extent",
-    "FileEntry",
     "Manifest",
-    "canonical",
     "chain_of",
-    "check_path",
     "closure",
-    "extent_limit",
-    "file_digest",
-    "seal_document",
     "serialize_manifest",
 ]
 
 FORMAT: Final = 1
-DTYPE_OPAQUE: Final = "OPAQUE"
 # What a reader follows; writers stay far below (`StorageConfig.max_chain_depth`).
 MAX_CHAIN_DEPTH: Final = 64
-# Top-level names of this package's own records beside a model's files.
-RESERVED_PREFIX: Final = ".textnlp-fast"
-MIN_WINDOW_BYTES: Final = 1 << 12
-MAX_WINDOW_BYTES: Final = 1 << 28
-
 Codec = Literal["frames", "raw"]
 
 
@@ -74,22 +59,6 @@ class Content:
     @property
     def coded_bytes(self) -> int:
         return sum(extent.length for extent in self.extents)
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """A file as the concatenation of contents.
-
-    `names` are the tensors' names: one fewer than `parts` for safetensors, whose first part is the header;
-    empty for other files.
-    """
-
-    path: str
-    size: int
-    kind: Literal["safetensors", "blob"]
-    digest: str
-    parts: tuple[str, ...]
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +104,6 @@ def _file_identity(manifest: Manifest) -> list[tuple[str, int, str]]:
     return sorted((entry.path, entry.size, entry.digest) for entry in manifest.files)
 
 
-def file_digest(parts: Iterable[str]) -> str:
-    """Digest of a file made of `parts`: BLAKE3 over their 32-byte digests in order.
-
-    The parts are verified byte by byte, so hashing the file a second time would prove nothing more.
-    """
-    return blake3_hex(b"".join(bytes.fromhex(digest) for digest in parts))
-
-
-def extent_limit(window_bytes: int) -> int:
-    """Most bytes a coded window may take: a frame never exceeds its raw size by more than a small header."""
-    return window_bytes + window_bytes // 8 + 4096
-
-
 def chain_of(contents: Mapping[str, Content], digest: str) -> list[Content]:
     """The contents needed to decode `digest`, itself first, its root last.
 
@@ -179,15 +135,6 @@ def closure(contents: Mapping[str, Content], digests: Iterable[str]) -> dict[str
     return closed
 
 
-def canonical(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def seal_document(document: Mapping[str, Any]) -> bytes:
-    """Canonical JSON (sorted keys, no spaces, UTF-8) with the digest of the rest of it under `digest`."""
-    return canonical({**document, "digest": blake3_hex(canonical(document))})
-
-
 def serialize_manifest(manifest: Manifest) -> bytes:
     """Writes the manifest; `parse_manifest` of the result gives it back."""
     objects = sorted({extent.object for content in manifest.contents.values() for extent in content.extents})
@@ -206,7 +153,7 @@ def serialize_manifest(manifest: Manifest) -> bytes:
             for digest, content in manifest.contents.items()
         },
         "created_at": manifest.created_at,
-        "files": [_file_document(entry) for entry in manifest.files],
+        "files": [file_document(entry) for entry in manifest.files],
         "format": FORMAT,
         "message": manifest.message,
         "metadata": dict(manifest.metadata),
@@ -219,25 +166,3 @@ def serialize_manifest(manifest: Manifest) -> bytes:
         "write_id": manifest.write_id,
     }
     return seal_document(document)
-
-
-def _file_document(entry: FileEntry) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "digest": entry.digest,
-        "kind": entry.kind,
-        "path": entry.path,
-        "size": entry.size,
-    }
-    if entry.kind == "blob":
-        document["chunks"] = list(entry.parts)
-    else:
-        document["header"] = entry.parts[0]
-        document["tensors"] = [[name, part] for name, part in zip(entry.names, entry.parts[1:], strict=True)]
-    return document
-
-
-def check_path(path: str) -> None:
-    """Raises InvalidInputError unless `path` names a file below the directory that it is joined to."""
-    check_relative_path(path)
-    if path.startswith(RESERVED_PREFIX):
-        raise InvalidInputError(f"the path {path!r} is reserved for textnlp-fast's own records")

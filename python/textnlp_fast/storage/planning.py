@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from textnlp_fast.storage.manifest import Content, FileEntry, Manifest, chain_of, file_digest
+from textnlp_fast.contents.entries import FileEntry
+from textnlp_fast.contents.inventory import Held, LocalFile, LocalPart, file_entry
+from textnlp_fast.storage.manifest import Content, Manifest, chain_of
 
-__all__ = [
-    "CodeStep",
-    "Held",
-    "LocalFile",
-    "LocalPart",
-    "Piece",
-    "PullPlan",
-    "PullStep",
-    "PushPlan",
-    "adopt",
-    "depth_of",
-    "file_entry",
-    "plan_pull",
-    "plan_push",
-    "plan_units",
-]
+__all__ = ["CodeStep", "PullPlan", "PullStep", "PushPlan", "adopt", "depth_of", "plan_pull", "plan_push"]
 
 # A chain taken over from another manifest may join one that is there already; beyond this it is coded anew.
 MAX_ADOPTED_DEPTH: Final = 32
-# Small contents share a unit of work; more than this many and one unit would starve the other threads.
-MAX_PIECES: Final = 512
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPart:
-    """A content inside a local file: a tensor, a header (`name` is empty) or a chunk."""
-
-    digest: str
-    dtype: str
-    offset: int
-    size: int
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A local file cut into contents that follow each other without gaps. `location` is where to open it."""
-
-    path: str
-    location: str
-    size: int
-    mtime_ns: int
-    kind: Literal["safetensors", "blob"]
-    parts: tuple[LocalPart, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Bytes of a content in a local file."""
-
-    location: str
-    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,37 +68,6 @@ class PullPlan:
         return sum(entry.size for entry in self.files)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Window number `window` of step number `step`: `length` bytes of its content, from `offset`."""
-
-    step: int
-    window: int
-    offset: int
-    length: int
-
-
-def plan_units(sizes: Sequence[int], window_bytes: int) -> Iterator[tuple[Piece, ...]]:
-    """Cuts contents of these sizes into units of work of at most `window_bytes`, in order.
-
-    A unit is a window of a large content, or several small contents together.
-    """
-    group: list[Piece] = []
-    filled = 0
-    for step, size in enumerate(sizes):
-        if group and (filled + size > window_bytes or len(group) >= MAX_PIECES):
-            yield tuple(group)
-            group, filled = [], 0
-        if size > window_bytes:
-            for window, offset in enumerate(range(0, size, window_bytes)):
-                yield (Piece(step, window, offset, min(window_bytes, size - offset)),)
-        else:
-            group.append(Piece(step, 0, 0, size))
-            filled += size
-    if group:
-        yield tuple(group)
-
-
 def depth_of(contents: Mapping[str, Content], digest: str) -> int:
     """Number of bases below a content."""
     return len(chain_of(contents, digest)) - 1
@@ -167,13 +90,6 @@ def adopt(contents: dict[str, Content], source: Mapping[str, Content], digest: s
         return False
     contents.update((content.digest, content) for content in added)
     return True
-
-
-def file_entry(file: LocalFile) -> FileEntry:
-    """The manifest's entry for a local file."""
-    parts = tuple(part.digest for part in file.parts)
-    names = tuple(part.name for part in file.parts[1:]) if file.kind == "safetensors" else ()
-    return FileEntry(file.path, file.size, file.kind, file_digest(parts), parts, names)
 
 
 def _folder(path: str) -> str:

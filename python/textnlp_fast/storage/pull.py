@@ -15,22 +15,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from textnlp_fast.contents.entries import FileEntry, content_names
+from textnlp_fast.contents.inventory import READ_BYTES, Held, digest_of_range, take_inventory
+from textnlp_fast.contents.staging import check_destination, disk_errors, staging_folder
+from textnlp_fast.contents.windows import BufferPool, OpenFiles, Progress, ProgressCallback, write_exactly
 from textnlp_fast.errors import InvalidInputError, OutOfSpaceError, TextnlpFastError
-from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import (
-    BufferPool,
-    OpenFiles,
-    Progress,
-    ProgressCallback,
-    write_exactly,
-)
+from textnlp_fast.objectstore import ObjectStore, local_folder
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.decoding import Decoder, content_names
-from textnlp_fast.storage.inventory import READ_BYTES, digest_of_range, take_inventory
-from textnlp_fast.storage.manifest import FileEntry, Manifest
-from textnlp_fast.storage.planning import Held, PullPlan, PullStep, plan_pull
+from textnlp_fast.storage.decoding import Decoder
+from textnlp_fast.storage.manifest import Manifest
+from textnlp_fast.storage.planning import PullPlan, PullStep, plan_pull
 from textnlp_fast.storage.pull_record import PullRecord, read_record, regular_status
-from textnlp_fast.storage.staging import check_destination, disk_errors, publish, staging_folder
+from textnlp_fast.storage.staging import publish
 
 __all__ = ["PullReport", "pull_model"]
 
@@ -73,14 +69,14 @@ def pull_model(
         raise InvalidInputError("the destination is empty", hint="Write '.' for the current directory.")
     final = Path(destination).expanduser().resolve()
     with disk_errors(final):
-        check_destination(final, manifest)
+        check_destination(final, (entry.path for entry in manifest.files), local_folder(store.url))
         with staging_folder(final) as staging:
             record = read_record(final)
             kept = _files_in_place(final, manifest, record, options)
             held = _held(final, manifest, record, have, options)
             plan = plan_pull(manifest, held, skip=frozenset(kept))
             _check_space(staging, plan)
-            decoder = Decoder(store, manifest.window_bytes, options, content_names(manifest))
+            decoder = Decoder(store, manifest.window_bytes, options, content_names(manifest.files))
             _fill(decoder, manifest, plan, staging, progress)
             publish(staging, final, manifest, record, store.url)
     return PullReport(

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from textnlp_fast.contents.documents import canonical
+from textnlp_fast.contents.entries import RESERVED_PREFIX, check_path
+from textnlp_fast.contents.inventory import Held
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.storage.manifest import RESERVED_PREFIX, Manifest, canonical, check_path
-from textnlp_fast.storage.planning import Held
+from textnlp_fast.storage.manifest import Manifest
 
 __all__ = ["RECORD_NAME", "PullRecord", "RecordedFile", "read_record", "regular_status", "write_record"]
 

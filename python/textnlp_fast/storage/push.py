@@ -12,30 +12,28 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+from textnlp_fast.contents.entries import FileEntry
+from textnlp_fast.contents.inventory import Held, LocalFile, check_unchanged, take_inventory
+from textnlp_fast.contents.windows import DATA_ERRORS, ProgressCallback
 from textnlp_fast.errors import (
     InvalidInputError,
     MissingObjectError,
+    ModelNotFoundError,
     ObjectExistsError,
     RepositoryNotFoundError,
+    StorageUnavailableError,
     VersionExistsError,
+    VersionNotFoundError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, ProgressCallback, is_whole
+from textnlp_fast.storage.chunked_transfer import is_whole
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.inventory import check_unchanged, take_inventory
-from textnlp_fast.storage.manifest import (
-    Content,
-    Extent,
-    FileEntry,
-    Manifest,
-    chain_of,
-    closure,
-)
-from textnlp_fast.storage.planning import Held, LocalFile, PushPlan, plan_push
+from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of, closure
+from textnlp_fast.storage.planning import PushPlan, plan_push
 from textnlp_fast.storage.version_manager import (
     RepositoryInfo,
     VersionManager,
@@ -49,6 +47,10 @@ __all__ = ["PushReport", "PushRequest", "push_model"]
 # Manifests that are searched for contents the repository has already.
 _KNOWN_VERSIONS = 64
 _KNOWN_MODELS = 256
+
+_UNPUBLISHED = "Nothing was published. Push again: what was uploaded is not sent twice."
+# An answer to the last write of all may have been lost on the way.
+_UNSURE = "The version may be published or not. Push again: if it is, nothing changes."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,21 @@ def push_model(
     progress: ProgressCallback | None = None,
 ) -> PushReport:
     """Publishes the files at `request.path` as a version. Never holds more than the budget of `options`."""
+    try:
+        return _push(store, versions, request, options, progress)
+    except StorageUnavailableError as error:
+        if error.hint == error.default_hint:
+            error.hint = _UNPUBLISHED
+        raise
+
+
+def _push(
+    store: ObjectStore,
+    versions: VersionManager,
+    request: PushRequest,
+    options: TransferOptions,
+    progress: ProgressCallback | None,
+) -> PushReport:
     started = time.monotonic()
     check_name(request.name)
     check_version(request.version)
@@ -141,6 +158,9 @@ def push_model(
         other = versions.load_fresh(request.name, request.version)
         _refuse_other_files(other, plan.files)
         return _report(other, plan, started, uploaded_bytes=uploaded, already_there=True)
+    except StorageUnavailableError as error:
+        error.hint = _UNSURE
+        raise
     report = _report(manifest, plan, started, uploaded_bytes=uploaded)
     return replace(report, passed_over=tuple(passed_over))
 
@@ -155,8 +175,21 @@ def _repository_for(versions: VersionManager, request: PushRequest) -> Repositor
     except RepositoryNotFoundError:
         parent = _named_parent(request)
         if parent is not None:
-            versions.require(*parent)
+            with _naming_the_way_out():
+                versions.require(*parent)
         return versions.info(create=True)
+
+
+@contextmanager
+def _naming_the_way_out() -> Iterator[None]:
+    """What is not there was asked for as a parent: the caller may do without one."""
+    try:
+        yield
+    except (ModelNotFoundError, VersionNotFoundError) as error:
+        error.hint = (
+            f"{error.hint} --parent none (parent=None in Python) stores the version by itself.".lstrip()
+        )
+        raise
 
 
 def _named_parent(request: PushRequest) -> tuple[str, str] | None:
@@ -181,7 +214,8 @@ def _parent_of(
         return None
     named = _named_parent(request)
     if named is not None:
-        return versions.manifest(*named)
+        with _naming_the_way_out():
+            return versions.manifest(*named)
     for version in versions.parents_for(request.name, request.version):
         try:
             return versions.manifest(request.name, version)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
 
+from textnlp_fast.contents.windows import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.errors import RepositoryNotFoundError
-from textnlp_fast.objectstore import ObjectStore, open_store
-from textnlp_fast.storage.chunked_transfer import DATA_ERRORS, DataError, ProgressCallback
+from textnlp_fast.objectstore import ObjectStore, local_folder, open_store
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.explain import Explanation
+from textnlp_fast.storage.explain_versions import explain_versions
 from textnlp_fast.storage.headers import read_dtypes
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.pull import PullReport, pull_model
@@ -77,7 +77,7 @@ class Repository:
         makes it once it knows that its files can be read. Else raises RepositoryNotFoundError if there is
         none.
         """
-        place = _local_place(os.fspath(url))
+        place = local_folder(os.fspath(url))
         if place is not None and not create and not place.is_dir():
             raise RepositoryNotFoundError(
                 f"there is no repository at {place}"
@@ -129,7 +129,7 @@ class Repository:
 
         Raises InvalidInputError and its kinds for what cannot be pushed, VersionExistsError if the version
         holds other files, StorageUnavailableError and OutOfSpaceError; whatever it raises, nothing was
-        published.
+        published, unless the hint of a StorageUnavailableError says that the last answer was lost.
         """
         if isinstance(parent, str) and "@" in parent:
             reference = parse_reference(parent)
@@ -204,6 +204,24 @@ class Repository:
         first, second = (self._versions.manifest(*_across(name, each)) for each in (old, new))
         return diff_versions(self._store, first, second, self._options, progress)
 
+    def explain(
+        self,
+        name: str,
+        old: str,
+        new: str,
+        *,
+        with_rank: bool = True,
+        progress: ProgressCallback | None = None,
+    ) -> Explanation:
+        """What changed between two versions in depth: norms, ULPs, effective ranks, stored bytes.
+
+        Versions as in `diff`; effective ranks take most of the time. `storage.explain` turns the answer into lines.
+        """
+        first, second = (self._versions.manifest(*_across(name, each)) for each in (old, new))
+        return explain_versions(
+            self._store, first, second, self._options, with_rank=with_rank, progress=progress
+        )
+
     def verify(
         self,
         name: str | None = None,
@@ -229,13 +247,6 @@ def _across(name: str, version: str) -> tuple[str, str]:
         return check_name(name), check_version(version)
     reference = parse_reference(version)
     return reference.name, reference.version or ""
-
-
-def _local_place(url: str) -> Path | None:
-    if "://" not in url:
-        return Path(url).expanduser()
-    parts = urlsplit(url)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def _log_row(manifest: Manifest) -> LogRow:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from textnlp_fast.storage.chunked_transfer import ProgressCallback
+from textnlp_fast.contents.windows import ProgressCallback
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig
 from textnlp_fast.storage.pull import PullReport

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
+from textnlp_fast.contents.entries import content_names
+from textnlp_fast.contents.windows import DataError, Progress, ProgressCallback
 from textnlp_fast.errors import (
     CorruptDataError,
     MissingObjectError,
@@ -16,9 +18,9 @@ from textnlp_fast.errors import (
     VersionNotFoundError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import DataError, Progress, ProgressCallback, digest_of_object
+from textnlp_fast.storage.chunked_transfer import digest_of_object
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.decoding import Decoder, content_names
+from textnlp_fast.storage.decoding import Decoder
 from textnlp_fast.storage.manifest import Manifest, chain_of
 from textnlp_fast.storage.planning import PullStep, plan_pull
 from textnlp_fast.storage.version_manager import VersionManager
@@ -206,7 +208,7 @@ class _Deep:
         problems: list[Problem] = []
         count = 0
         for manifest, steps in self._steps:
-            names = content_names(manifest)
+            names = content_names(manifest.files)
             decoder = Decoder(self._store, manifest.window_bytes, self._options, names)
             failures = decoder.run(steps, None, keep_going=True, done=self._advance)
             count += len(steps)

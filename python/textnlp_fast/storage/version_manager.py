@@ -15,6 +15,8 @@ from typing import Final
 
 import semver
 
+from textnlp_fast.contents.documents import MAX_DOCUMENT_BYTES, parse_document, seal_document
+from textnlp_fast.contents.entries import MAX_WINDOW_BYTES, MIN_WINDOW_BYTES
 from textnlp_fast.errors import (
     CorruptDataError,
     InvalidInputError,
@@ -27,15 +29,8 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.config import DEFAULT_WINDOW_BYTES
-from textnlp_fast.storage.manifest import (
-    FORMAT,
-    MAX_WINDOW_BYTES,
-    MIN_WINDOW_BYTES,
-    Manifest,
-    seal_document,
-    serialize_manifest,
-)
-from textnlp_fast.storage.manifest_reading import MAX_MANIFEST_BYTES, parse_document, parse_manifest
+from textnlp_fast.storage.manifest import FORMAT, Manifest, serialize_manifest
+from textnlp_fast.storage.manifest_reading import parse_manifest
 
 __all__ = [
     "ModelReference",
@@ -248,7 +243,7 @@ class VersionManager:
     def load_fresh(self, name: str, version: str) -> Manifest:
         """The manifest as the repository has it now, past every cache. Raises MissingObjectError."""
         return self._parse(
-            name, version, self._store.get(manifest_key(name, version), limit_bytes=MAX_MANIFEST_BYTES)
+            name, version, self._store.get(manifest_key(name, version), limit_bytes=MAX_DOCUMENT_BYTES)
         )
 
     def every_manifest(self) -> Iterator[tuple[str, str]]:
@@ -271,7 +266,7 @@ class VersionManager:
         path = self._cache_root / self.info().id / name / f"{version}-{etag}.json"
         with suppress(OSError, CorruptDataError, UnsupportedFormatError):
             return self._parse(name, version, path.read_bytes())
-        data = self._store.get(key, limit_bytes=MAX_MANIFEST_BYTES)
+        data = self._store.get(key, limit_bytes=MAX_DOCUMENT_BYTES)
         manifest = self._parse(name, version, data)
         with suppress(OSError):  # the cache only saves time
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,23 +5,78 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from textnlp_fast.chunking import Chunker
-from textnlp_fast.delta.codec import DTYPES
+from textnlp_fast.contents.entries import DTYPE_OPAQUE, RESERVED_PREFIX, FileEntry, check_path, file_digest
+from textnlp_fast.contents.windows import BufferPool, OpenFiles, Progress, ProgressCallback
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.hashing import Blake3, blake3_hex
-from textnlp_fast.storage.chunked_transfer import BufferPool, OpenFiles, Progress, ProgressCallback
-from textnlp_fast.storage.manifest import DTYPE_OPAQUE, RESERVED_PREFIX, check_path
-from textnlp_fast.storage.planning import LocalFile, LocalPart
-from textnlp_fast.tensors import ModelFiles, OtherFile, SafetensorsFile
+from textnlp_fast.hashing import Blake3, blake3_hex, blake3_spans
+from textnlp_fast.tensors import DTYPES, ModelFiles, OtherFile, SafetensorsFile
 
-__all__ = ["check_unchanged", "coding_dtype", "digest_of_range", "scan_model", "take_inventory"]
+__all__ = [
+    "READ_BYTES",
+    "Held",
+    "LocalFile",
+    "LocalPart",
+    "check_unchanged",
+    "coding_dtype",
+    "digest_of_range",
+    "file_entry",
+    "scan_model",
+    "take_inventory",
+]
 
 # Small enough to be hashed out of the cache that the read has just filled.
 READ_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPart:
+    """A content inside a local file: a tensor, a header (`name` is empty) or a chunk.
+
+    `shape` is the tensor's, () for the others.
+    """
+
+    digest: str
+    dtype: str
+    offset: int
+    size: int
+    name: str = ""
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A local file cut into contents that follow each other without gaps. `location` is where to open it."""
+
+    path: str
+    location: str
+    size: int
+    mtime_ns: int
+    kind: Literal["safetensors", "blob"]
+    parts: tuple[LocalPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes of a content in a local file."""
+
+    location: str
+    offset: int
+
+
+def file_entry(file: LocalFile) -> FileEntry:
+    """The manifest's entry for a local file."""
+    parts = tuple(part.digest for part in file.parts)
+    names = tuple(part.name for part in file.parts[1:]) if file.kind == "safetensors" else ()
+    return FileEntry(file.path, file.size, file.kind, file_digest(parts), parts, names)
 
 
 def coding_dtype(dtype: str) -> str:
@@ -82,7 +137,7 @@ def check_unchanged(files: Iterable[LocalFile]) -> None:
         if not same:
             raise InvalidInputError(
                 f"{file.location} changed while it was read; nothing was published",
-                hint="Push again when nothing writes to it.",
+                hint="Run the command again when nothing writes to it.",
             )
 
 
@@ -120,7 +175,14 @@ class _Jobs:
 
         def collect() -> LocalFile:
             parts = (
-                LocalPart(digest, coding_dtype(tensor.dtype), tensor.begin, tensor.size_bytes, tensor.name)
+                LocalPart(
+                    digest,
+                    coding_dtype(tensor.dtype),
+                    tensor.begin,
+                    tensor.size_bytes,
+                    tensor.name,
+                    tensor.shape,
+                )
                 for digest, tensor in zip(digests, tensors, strict=True)
             )
             return LocalFile(
@@ -145,13 +207,13 @@ class _Jobs:
         parts: list[LocalPart] = []
         pending = bytearray()  # from `begin` on: at most a chunk and what was read last
 
-        def close(ends: Iterable[int]) -> None:
+        def close(ends: npt.NDArray[np.uint64]) -> None:
             begin = first = parts[-1].offset + parts[-1].size if parts else 0
             with memoryview(pending) as view:
-                for end in map(int, ends):
-                    digest = blake3_hex(view[begin - first : end - first], threads=1)
-                    parts.append(LocalPart(digest, DTYPE_OPAQUE, begin, end - begin))
-                    begin = end
+                digests = blake3_spans(view, ends - np.uint64(first), threads=1)
+            for digest, end in zip(digests, map(int, ends), strict=True):
+                parts.append(LocalPart(digest.tobytes().hex(), DTYPE_OPAQUE, begin, end - begin))
+                begin = end
             del pending[: begin - first]
 
         with self._buffers.borrow() as buffer:
@@ -159,7 +221,7 @@ class _Jobs:
                 view = buffer[: min(READ_BYTES, size - done)]
                 self.files.read(location, view, done)
                 pending += view
-                close(chunker.feed(view))
+                close(chunker.feed(view, threads=1))
         close(chunker.finish())
         return parts
 

@@ -1,0 +1,106 @@
+"""Sealed documents: JSON that carries the digest of its own canonical form.
+
+`docs/format.md` ("Documents") states them. Reading trusts nothing: every count is bounded, every field has the type
+that it must have.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from textnlp_fast.errors import CorruptDataError, DigestMismatchError, UnsupportedFormatError
+from textnlp_fast.hashing import blake3_hex
+
+__all__ = [
+    "MAX_DOCUMENT_BYTES",
+    "MAX_SIZE",
+    "Broken",
+    "canonical",
+    "check_digest",
+    "parse_document",
+    "seal_document",
+    "take",
+    "take_size",
+]
+
+MAX_DOCUMENT_BYTES: Final = 512 << 20
+MAX_SIZE: Final = 1 << 52
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def canonical(document: object) -> bytes:
+    """JSON with sorted keys, without spaces, in UTF-8: one form for one document."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def seal_document(document: Mapping[str, Any]) -> bytes:
+    """The canonical form of a document with the digest of the rest of it under `digest`."""
+    return canonical({**document, "digest": blake3_hex(canonical(document))})
+
+
+class Broken(Exception):
+    """Carries what is wrong from the field that is wrong to the message that names the document."""
+
+
+def _refuse_constant(name: str) -> None:
+    raise Broken(f"{name} is not a number of this format")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise Broken("a key appears twice")
+    return document
+
+
+def parse_document(data: bytes | memoryview, what: str, *, format_number: int = 1) -> dict[str, Any]:
+    """Reads a sealed JSON document and checks its format number and digest. `what` names it in errors."""
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise CorruptDataError(f"{what} is {len(data)} bytes; this reader takes {MAX_DOCUMENT_BYTES}")
+    try:
+        document = json.loads(bytes(data), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError, Broken) as error:
+        raise CorruptDataError(f"{what} is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise CorruptDataError(f"{what} is not a JSON object")
+    number = document.get("format")
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise CorruptDataError(f"{what} carries no format number")
+    if number != format_number:
+        raise UnsupportedFormatError(
+            f"{what} has format {number}; this textnlp-fast reads format {format_number}"
+        )
+    digest = document.pop("digest", None)
+    try:
+        actual = blake3_hex(canonical(document))
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise CorruptDataError(f"{what} is not valid JSON: {error}") from None
+    if digest != actual:
+        raise DigestMismatchError(f"{what} does not match the digest it carries: bytes of it changed")
+    return document
+
+
+def take(document: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    """The value of a key that must be there and of this type. Raises Broken."""
+    value = document.get(key)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise Broken(f"{where} has no {key!r} of type {kind.__name__}")
+    return value
+
+
+def take_size(document: Mapping[str, Any], key: str, where: str, limit: int = MAX_SIZE) -> int:
+    """The value of a key that must be a number from 0 to `limit`. Raises Broken."""
+    value: int = take(document, key, int, where)
+    if not 0 <= value <= limit:
+        raise Broken(f"{key} of {where} is {value}, outside 0..{limit}")
+    return value
+
+
+def check_digest(value: object, where: str) -> str:
+    """The value if it is a digest. Raises Broken."""
+    if not isinstance(value, str) or _DIGEST.fullmatch(value) is None:
+        raise Broken(f"{where} is not a digest of 64 lower-case hex digits")
+    return value
