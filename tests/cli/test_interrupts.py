@@ -32,6 +32,8 @@ def run(stubs: Path, *words: str, program: tuple[str, ...] = ("-c", ENTRY)) -> t
         check=False,
         env={**os.environ, "PYTHONPATH": path},
         timeout=60,
+        # A suite that was started in the background ignores interrupts, and its children would as well.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -174,6 +174,9 @@ def test_a_merged_adapter_can_be_near_as_well(tmp_path: Path) -> None:
         "low_rank"
     ] * 2
     assert near.patch_bytes < exact.patch_bytes
+    moved = numbers(tmp_path / "new", "w") - numbers(tmp_path / "old", "w")
+    assert near.promise["w"]["change_l2"] == pytest.approx(np.linalg.norm(moved), rel=1e-6)
+    assert near.dropped_share < 0.1
     apply_patch(tmp_path / "max_ulp=1", tmp_path / "old", tmp_path / "out")
     check_promise(tmp_path / "max_ulp=1", tmp_path / "new", tmp_path / "out")
 

@@ -144,6 +144,8 @@ def test_calls_that_cannot_be(merged: Path, tmp_path: Path) -> None:
         made(merged, out, effort="some")
     with pytest.raises(InvalidInputError, match="no use of an adapter"):
         made(merged, out, strategy="dense", adapter=merged / "lora")
+    with pytest.raises(InvalidInputError, match="an adapter is exact"):
+        made(merged, out, adapter=merged / "lora", approximate="sign_scale")
     with pytest.raises(InvalidInputError, match="adapter_config"):
         made(merged, out, adapter=merged / "old")
     config = (merged / "lora" / "adapter_config.json").read_text()

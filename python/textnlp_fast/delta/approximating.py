@@ -29,6 +29,7 @@ from textnlp_fast.delta.patch import HeldContent
 from textnlp_fast.delta.planning import Bases, Step
 from textnlp_fast.delta.promise import Measurement, Promise, TensorPromise
 from textnlp_fast.delta.quantise import Quantiser
+from textnlp_fast.delta.recipe import LowRank as LowRankRecipe
 from textnlp_fast.delta.recipe import Recipe, Whole
 from textnlp_fast.delta.recipe import SignScale as SignScaleRecipe
 from textnlp_fast.errors import InvalidInputError
@@ -146,15 +147,17 @@ def _approximated(
         return _Outcome(step, TensorPromise(None, part.dtype, elements, elements, 0, 0.0, 0.0, 0.0))
     # Signs and factors are added to a content, not to what a recipe makes.
     fits = isinstance(base, Whole) or not isinstance(asked, LowRank | SignScale)
-    change = _change(step, base, bases)
-    measured = Measurement(part.dtype)
+    # A merge is part of what changes, though not of what is left to code.
+    before = Whole(base.digest, base.size_bytes) if isinstance(base, LowRankRecipe) else base
+    seen, measured = _change(step, before, bases), Measurement(part.dtype)
     if not part.name or not fits:
-        for _, target, before in change.blocks():
-            measured.add(target, target, before)
+        for _, target, was in seen.blocks():
+            measured.add(target, target, was)
         return _Outcome(step, measured.promise(None))
-    quantiser = Quantiser(asked, change)
+    quantiser = Quantiser(asked, _change(step, base, bases))
     hasher, written = Blake3(), 0
-    for block in quantiser.blocks(measured):
+    for block, (_, target, was) in zip(quantiser.blocks(), seen.blocks(), strict=True):
+        measured.add(target, block, was)
         data = np.ascontiguousarray(block).view(np.uint8)
         hasher.update(data, threads=1)
         write_exactly(descriptor, data.data, offset + written)
