@@ -210,6 +210,9 @@ def _values(samples: Sequence[tuple[Array, str]]) -> Array:
 def directions(samples: Sequence[tuple[Array, str]]) -> Array:
     """Unit vectors whose products are correlations. A few large values must not decide alone: they are clipped."""
     rows = _values(samples)
+    # Sums of the largest numbers there are would overflow; directions do not depend on length.
+    peak = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    rows /= np.where(peak > 0, peak, 1)
     rows -= rows.mean(axis=1, keepdims=True)
     spread = np.abs(rows).mean(axis=1, keepdims=True)
     np.clip(rows, -4 * spread, 4 * spread, out=rows)
