@@ -62,9 +62,11 @@ test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
 
-test-isa: $(VENV)/.installed  ## The suite on one instruction set: make test-isa ISA=portable (avx2, avx512, neon)
+# The rooms whose answers come out of kernels; the others ask the same of every instruction set.
+ISA_TESTS := tests/codec tests/hash tests/chunk tests/low_rank tests/delta tests/storage tests/tensors tests/test_cpu.py
+test-isa: $(VENV)/.installed  ## These rooms on one instruction set: make test-isa ISA=portable (avx2, avx512, neon)
 	@test -n "$(ISA)" || { echo "say which: make test-isa ISA=portable"; exit 2; }
-	TEXTNLP_FAST_ISA=$(ISA) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	TEXTNLP_FAST_ISA=$(ISA) $(BIN)/python -m pytest $(ISA_TESTS) $(PYTEST_ARGS)
 
 native: $(VENV)/.build-tools  ## The C++ tests, without sanitizers
 	cmake -S . -B build/native -G Ninja -DTEXTNLP_FAST_TESTS=ON

@@ -21,9 +21,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from formats import to_bf16
 from measure import Results, Verdict, machine, pin_to_one_core
 from ours import instruction_set
-from pairs import CHECKPOINTS, to_bf16
+from pairs import CHECKPOINTS
 from textnlp_fast.delta import codec, low_rank
 from textnlp_fast.delta.low_rank import Factors
 from textnlp_fast.delta.low_rank_planning import LowRankPlan, coded_bytes, plan_low_rank
