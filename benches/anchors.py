@@ -137,8 +137,11 @@ def depth_then_root(sizes: Sequence[VersionSizes], _prices: Prices, _readers: Re
     return tuple(bases)
 
 
-def policy(forecast: Forecast, *, older_known: bool = False) -> Rule:
-    """`choose_base`, version by version; it sees no size of a later version, and of older bases only if told."""
+def policy(forecast: Forecast, *, older_known: bool = False, told: Readers | None = None) -> Rule:
+    """`choose_base`, version by version; it sees no size of a later version, and of older bases only if told.
+
+    `told`: the readers it believes in, in place of those who come.
+    """
 
     def rule(sizes: Sequence[VersionSizes], prices: Prices, readers: Readers) -> Bases:
         history: list[StoredVersion] = []
@@ -150,7 +153,7 @@ def policy(forecast: Forecast, *, older_known: bool = False) -> Rule:
                 shown = VersionSizes(
                     model_bytes=one.model_bytes, snapshot_bytes=one.snapshot_bytes, delta_bytes=deltas
                 )
-            decision = choose_base(history, shown, prices, readers, forecast=forecast)
+            decision = choose_base(history, shown, prices, told or readers, forecast=forecast)
             history.append(StoredVersion(shown, decision.base))
         return tuple(version.base for version in history)
 
@@ -172,6 +175,7 @@ def policies() -> dict[str, Rule]:
         "policy, older deltas known": policy(Forecast(), older_known=True),
         "policy, 8 ahead": policy(Forecast(versions_ahead=8)),
         "policy, 0 ahead": policy(Forecast(versions_ahead=0)),
+        "policy, told of mixed readers": policy(Forecast(), told=READERS["mixed"]),
         "policy, exponent 1": policy(Forecast(growth_exponent=1.0)),
     }
 
