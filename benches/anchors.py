@@ -160,6 +160,34 @@ def policy(forecast: Forecast, *, older_known: bool = False, told: Readers | Non
     return rule
 
 
+def rent_or_buy(sizes: Sequence[VersionSizes], prices: Prices, readers: Readers) -> Bases:
+    """Predecessors, until readers have paid as much for the chain as a snapshot would have cost more to store."""
+    bases: list[int | None] = []
+    rent = 0.0
+    for version, one in enumerate(sizes):
+        base = version - 1 if version else None
+        costs = []
+        for choice in (base, None):
+            tried = [*bases, choice]
+            shares: list[tuple[int | None, float]] = [(None, readers.fresh)]
+            shares += [(version - k, share) for k, share in enumerate(readers.behind, start=1)]
+            links = [(share, link) for held, share in shares for link in links_to(tried, version, held)]
+            costs.append(
+                sum(
+                    readers.reads_per_version
+                    * share
+                    * prices.link_usd(sizes[link].bytes_against(tried[link]), sizes[link].model_bytes)
+                    for share, link in links
+                )
+            )
+        rent += costs[0] - costs[1]
+        if base is not None and rent >= prices.store_usd(one.snapshot_bytes - one.bytes_against(base)):
+            base, rent = None, 0.0
+        rent = max(rent, 0.0)
+        bases.append(base)
+    return tuple(bases)
+
+
 FIXED: Mapping[str, Rule] = {
     "always snapshot": every(1),
     "always predecessor": every(0),
@@ -171,6 +199,7 @@ FIXED: Mapping[str, Rule] = {
 
 def policies() -> dict[str, Rule]:
     return {
+        "rent or buy": rent_or_buy,
         "policy": policy(Forecast()),
         "policy, older deltas known": policy(Forecast(), older_known=True),
         "policy, 8 ahead": policy(Forecast(versions_ahead=8)),
