@@ -564,7 +564,7 @@ if which == "import":
     interop.create_patch = die
     interop.read_foreign("slime", delta, source, out)
 else:
-    slime.json.dumps = die
+    slime.packer = die
     interop.write_foreign("slime", patch, source, out, checksum="adler32")
 """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from textnlp_fast.cli.arguments import PatchVerb, json_option
-from textnlp_fast.cli.output import print_json, print_line, show_size
+from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_size
 
 if TYPE_CHECKING:
     from textnlp_fast.delta.interop import Layout
@@ -64,7 +64,17 @@ def command(
     """
     from textnlp_fast.delta.interop import write_foreign  # noqa: PLC0415
 
-    report = write_foreign(layout, patch, source, output, version=version, checksum=checksum, threads=threads)
+    with progress_bar() as progress:
+        report = write_foreign(
+            layout,
+            patch,
+            source,
+            output,
+            version=version,
+            checksum=checksum,
+            threads=threads,
+            progress=progress,
+        )
     if as_json:
         print_json(asdict(report))
         return

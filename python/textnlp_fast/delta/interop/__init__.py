@@ -15,12 +15,13 @@ from typing import Final, Literal
 from textnlp_fast.contents.inventory import scan_model
 from textnlp_fast.contents.staging import disk_errors, staging_folder, sync_folder
 from textnlp_fast.contents.windows import OpenFiles, ProgressCallback
-from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES
+from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES, thread_count
 from textnlp_fast.delta.create import PatchReport, create_patch
 from textnlp_fast.delta.interop import slime, sparse
 from textnlp_fast.delta.interop.changes import apply_changes, tensor_places
 from textnlp_fast.delta.interop.updates import changed_tensors, left_out
 from textnlp_fast.delta.patch_file import PatchFile, read_patch
+from textnlp_fast.delta.source import check_source
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.tensors import ModelFiles
 
@@ -95,6 +96,7 @@ def write_foreign(
     version: int = 1,
     checksum: str | None = None,
     threads: int = 0,
+    progress: ProgressCallback | None = None,
 ) -> ForeignReport:
     """Writes in the new directory `out` the delta of another layout that does what the patch does to `source`.
 
@@ -116,7 +118,9 @@ def write_foreign(
         raise InvalidInputError(f"{final} exists already", hint="Name a new directory.")
     file = patch if isinstance(patch, PatchFile) else read_patch(patch)
     places = tensor_places(scan_model(Path(source).expanduser()))
-    with file.open(source, threads=threads) as target, OpenFiles() as files, disk_errors(final):
+    check_source(file.patch, source, threads=thread_count(threads), progress=progress)
+    # The source is proved, and each tensor is held against its digest behind its last window.
+    with file.open(source, check=False, threads=threads) as target, OpenFiles() as files, disk_errors(final):
         found = list(changed_tensors(file.patch, target, places, files))
         with staging_folder(final) as folder:
             if layout == "slime":
