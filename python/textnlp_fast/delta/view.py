@@ -77,6 +77,11 @@ class PatchedModel:
         """The tensors of the target, in the order of its files."""
         return [name for entry in self._patch.target.files for name in entry.names]
 
+    def kind(self, name: str, *, file: str | None = None) -> tuple[str, tuple[int, ...]]:
+        """A tensor's safetensors dtype and its shape. Raises InvalidInputError if there is none."""
+        tensor = self._find(name, file)
+        return tensor.dtype, tensor.shape
+
     def tensor(self, name: str, *, file: str | None = None) -> TensorBytes:
         """A whole tensor, checked against its digest. `file` says which, where several files have the name.
 

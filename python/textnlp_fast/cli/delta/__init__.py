@@ -11,6 +11,8 @@ VERBS = {
     "apply": "Make a model from another one and a patch.",
     "inspect": "Show what is in a patch, without its models.",
     "squash": "Make one patch of several that follow each other.",
+    "import": "Make a patch of another project's delta.",
+    "export": "Write a patch as another project's delta.",
 }
 
 EPILOG = """\b
