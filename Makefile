@@ -4,9 +4,12 @@ PYTHON ?= python3
 ISA ?=
 FUZZ_SECONDS ?= 20
 PYTEST_ARGS ?=
+# Tests run side by side, but not so many that their memory adds up: WORKERS=0 runs them one by one, for a debugger.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The embedding test keeps its build of the core here between runs of the suite.
@@ -58,7 +61,7 @@ demo: $(VENV)/.installed  ## Two versions of a small model: push, log, diff, pul
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
 
@@ -66,7 +69,7 @@ test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 ISA_TESTS := tests/codec tests/hash tests/chunk tests/low_rank tests/delta tests/storage tests/tensors tests/test_cpu.py
 test-isa: $(VENV)/.installed  ## These rooms on one instruction set: make test-isa ISA=portable (avx2, avx512, neon)
 	@test -n "$(ISA)" || { echo "say which: make test-isa ISA=portable"; exit 2; }
-	TEXTNLP_FAST_ISA=$(ISA) $(BIN)/python -m pytest $(ISA_TESTS) $(PYTEST_ARGS)
+	TEXTNLP_FAST_ISA=$(ISA) $(BIN)/$(PYTEST) $(ISA_TESTS) $(PYTEST_ARGS)
 
 native: $(VENV)/.build-tools  ## The C++ tests, without sanitizers
 	cmake -S . -B build/native -G Ninja -DTEXTNLP_FAST_TESTS=ON
@@ -182,7 +185,7 @@ wheel-test:
 	build/wheel-venv/bin/python -m pip --disable-pip-version-check -q install "$$(ls dist/*.whl)[test]"
 	elsewhere=$$(mktemp -d) && cd "$$elsewhere" && export PATH="$(CURDIR)/build/wheel-venv/bin:$$PATH" && \
 	  python -c 'import sys, textnlp_fast; sys.exit(not textnlp_fast.__file__.startswith(sys.prefix))' && \
-	  python -m pytest -p no:cacheprovider -c "$(CURDIR)/pyproject.toml" --rootdir "$(CURDIR)" $(PYTEST_ARGS) "$(CURDIR)/tests"
+	  $(PYTEST) -p no:cacheprovider -c "$(CURDIR)/pyproject.toml" --rootdir "$(CURDIR)" $(PYTEST_ARGS) "$(CURDIR)/tests"
 
 bench: $(VENV)/.bench-tools  ## Print the tables of docs/benchmarks.md
 	$(BIN)/python benches/report.py

@@ -123,6 +123,7 @@ def test_bounds_are_compared_exactly(a: float, b: float, error: float) -> None:
 
 @settings(max_examples=300)
 @given(changes(FLOATS + INTEGERS), st.sampled_from([0.01, 0.1, 0.3, 0.5, 1.0]))
+@example(("U64", np.array([2**64 - 1, 0], np.uint64), np.array([0, 2**64 - 1], np.uint64)), 0.01)
 def test_top_k(case: tuple[str, Words, Words], share: float) -> None:
     dtype, target, base = case
     got, promise = quantise(TopK(share), target, base, dtype=dtype)

@@ -56,7 +56,8 @@ def top_k_rule(change: Change, element: Element, share: float, priority: Priorit
         return ranks_of(element, target, base, by)
 
     wanted = min(math.ceil(share * change.elements), change.elements)
-    wanted = max(wanted, sum(int((ranks(*block) == ALWAYS).sum()) for block in change.blocks()))
+    if element.is_float:  # of integers it is an ordinary rank: the change from one end to the other
+        wanted = max(wanted, sum(int((ranks(*block) == ALWAYS).sum()) for block in change.blocks()))
     cut, kept_at_cut = _cut(change, ranks, wanted)
     last = _place_of(change, ranks, cut, kept_at_cut)
 
