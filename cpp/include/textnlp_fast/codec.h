@@ -13,7 +13,7 @@
 
 namespace textnlp_fast {
 
-enum class FrameMode : std::uint8_t { same = 0, raw = 1, planes = 2, delta = 3 };
+enum class FrameMode : std::uint8_t { same = 0, raw = 1, planes = 2, delta = 3, sparse = 4 };
 inline constexpr unsigned kFrameVersion = 1;
 inline constexpr std::size_t kDefaultFrameSize = std::size_t{1} << 20;
 // A reader refuses frames that decode to more: the most memory a hostile frame can ask for.

@@ -25,6 +25,13 @@ bool overlaps(const std::uint8_t* a, std::size_t a_size, const std::uint8_t* b, 
   return first < second + b_size && second < first + a_size;
 }
 
+// Room for a second body, to be weighed against the first; kept between calls of a thread.
+std::uint8_t* rival_room(std::size_t size) {
+  thread_local std::vector<std::uint8_t> room;
+  if (room.size() < size) room.resize(size);
+  return room.data();
+}
+
 // Encodes one frame at `out`, which has room for the raw frame and a header; returns the bytes written.
 std::size_t encode_frame(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
                          std::uint8_t* out) {
@@ -40,18 +47,28 @@ std::size_t encode_frame(Dtype dtype, const std::uint8_t* target, const std::uin
   FrameMode mode = FrameMode::raw;
   if (base != nullptr) {
     Sink sink(body, size);
-    if (encode_delta(dtype, target, base, size, best, sink)) {
-      mode = FrameMode::delta;
+    if (encode_sparse(dtype, target, base, size, best, sink)) {
+      mode = FrameMode::sparse;
       best = sink.size();
+    }
+    if (mode == FrameMode::raw || size <= kSmallTensor * element_size(dtype)) {
+      const bool weighed = mode != FrameMode::raw;
+      std::uint8_t* const to = weighed ? rival_room(size) : body;
+      sink = Sink(to, size);
+      if (encode_delta(dtype, target, base, size, best, sink)) {
+        mode = FrameMode::delta;
+        best = sink.size();
+        if (weighed) std::memcpy(body, to, best);
+      }
     }
   }
   if (static_cast<double>(best) >= kClearlyDelta * static_cast<double>(size)) {
-    thread_local std::vector<std::uint8_t> rival;
-    if (mode == FrameMode::delta && rival.size() < size) rival.resize(size);
-    Sink sink(mode == FrameMode::delta ? rival.data() : body, size);
+    const bool weighed = mode != FrameMode::raw;
+    std::uint8_t* const to = weighed ? rival_room(size) : body;
+    Sink sink(to, size);
     if (encode_planes(dtype, target, size, best, sink)) {
       best = sink.size();
-      if (mode == FrameMode::delta) std::memcpy(body, rival.data(), best);
+      if (weighed) std::memcpy(body, to, best);
       mode = FrameMode::planes;
     }
   }
@@ -68,7 +85,7 @@ Status decode_frame(const std::uint8_t* frame, const FrameInfo& info, const std:
     std::memcpy(out, body, size);
     return {};
   }
-  if ((info.mode == FrameMode::same || info.mode == FrameMode::delta) && base == nullptr) {
+  if (info.mode != FrameMode::planes && base == nullptr) {
     return Status::failure(Code::invalid_argument, "the payload is a delta: pass the base tensor it was made against");
   }
   if (info.mode == FrameMode::same) {
@@ -76,8 +93,9 @@ Status decode_frame(const std::uint8_t* frame, const FrameInfo& info, const std:
     return {};
   }
   ByteReader reader{body, body, frame + info.encoded_size};
-  const bool whole = info.mode == FrameMode::delta ? decode_delta(info.dtype, reader, base, out, size)
-                                                   : decode_planes(info.dtype, reader, out, size);
+  const bool whole = info.mode == FrameMode::delta    ? decode_delta(info.dtype, reader, base, out, size)
+                     : info.mode == FrameMode::sparse ? decode_sparse(info.dtype, reader, base, out, size)
+                                                      : decode_planes(info.dtype, reader, out, size);
   if (!whole) {
     return Status::failure(Code::corrupt, "the frame does not decode", info.header_size + reader.position());
   }

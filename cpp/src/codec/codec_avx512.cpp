@@ -1,6 +1,7 @@
 #include "codec/avx512_bytes.h"
 #include "codec/avx512_decode.h"
 #include "codec/avx512_encode.h"
+#include "codec/avx512_sparse.h"
 #include "codec/avx512_survey.h"
 #include "codec/codec_kernels.h"
 
@@ -12,6 +13,10 @@ const CodecKernels codec_kernels_avx512 = {
     avx512::delta_histogram,
     avx512::delta_encode,
     avx512::delta_decode,
+    avx512::sparse_survey,
+    avx512::sparse_scan,
+    avx512::sparse_pick,
+    avx512::sparse_place,
     avx512::split_planes,
     avx512::merge_planes,
     avx512::byte_histogram,

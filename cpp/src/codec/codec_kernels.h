@@ -38,6 +38,32 @@ struct DeltaSurvey {
 
 using TokenCounts = std::uint32_t[kMaxTokens];
 
+// Sparse frames look at elements in blocks of rows of kLanes.
+constexpr unsigned kBlockRows = 16;
+constexpr unsigned kBlockElements = kBlockRows * kLanes;
+
+// What both sides of a sparse frame know of the places of its changes.
+struct SparseRule {
+  ElementRule element;
+  unsigned context_base;  // context = field - context_base, at least 0
+  unsigned listed;        // contexts below this are listed
+  unsigned contexts;      // the others up to this one are cold; what lies above never changes
+  std::uint16_t hazards[kMaxContexts];  // 0 for listed contexts
+};
+
+struct SparseBlock {
+  alignas(64) std::uint16_t before[kBlockRows + 1][kLanes];  // summed hazard of a column before each row, and in all
+  std::uint32_t total;
+  std::uint32_t listed[kBlockRows];  // lanes of each row
+};
+
+struct SparseSurvey {
+  std::uint64_t changed;  // elements
+  // By context field, exact and sampled. The latter in steps of kSampleSteps, with that weight.
+  std::uint32_t changed_by_field[kMaxContextField + 1];
+  std::uint32_t sampled[kMaxContextField + 1];
+};
+
 // A stretch of a frame with lanes and words of its own.
 struct SegmentInput {
   const std::uint8_t* words;  // 16-bit little-endian
@@ -113,6 +139,19 @@ struct CodecKernels {
   bool (*delta_decode)(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                        const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
 
+  // Finds what changed: a mask of lanes a step, the last one filled up with 0. Stops where `most` are passed.
+  void (*sparse_survey)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                        ElementRule rule, std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey);
+  // `count` elements, at most kBlockElements; what lies behind them is neither listed nor has it a hazard.
+  void (*sparse_scan)(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
+                      SparseBlock* block);
+  // Packs the elements in the masks of `rows` rows and returns their number. May write 64 bytes more.
+  std::size_t (*sparse_pick)(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks,
+                             unsigned rows, std::uint8_t* packed);
+  // The way back: returns the number taken. May read 64 bytes more, and write whole rows as they were.
+  std::size_t (*sparse_place)(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks,
+                              unsigned rows, std::uint8_t* to);
+
   // Byte planes: planes[p][i] is byte p, from the top, of element i, rotated left by one where `rotate` (which brings
   // the exponent of a bfloat16 or float32 into one byte).
   void (*split_planes)(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
@@ -130,6 +169,14 @@ struct CodecKernels {
 
 // The portable kernels by name: other sets fall back on them.
 namespace portable {
+void sparse_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                   ElementRule rule, std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey);
+void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
+                 SparseBlock* block);
+std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks, unsigned rows,
+                        std::uint8_t* packed);
+std::size_t sparse_place(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks, unsigned rows,
+                         std::uint8_t* to);
 void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
                   ElementRule rule, SparseWork* work, DeltaSurvey* survey);
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,

@@ -1,5 +1,6 @@
 #include "codec/codec_kernels.h"
 #include "codec/codec_scalar.h"
+#include "codec/sparse_scalar.h"
 
 namespace textnlp_fast {
 namespace {
@@ -55,6 +56,31 @@ bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned segmen
   return by_size(element_size, [&](auto zero) {
     return scalar::delta_decode<decltype(zero)>(segments, segment_count, *rule, *tables, base, out);
   });
+}
+
+void sparse_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                   ElementRule rule, std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey) {
+  std::memset(survey, 0, sizeof *survey);
+  by_size(element_size, [&](auto zero) {
+    scalar::sparse_survey<decltype(zero)>(target, base, 0, count, rule, most, masks, *survey);
+  });
+}
+
+void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
+                 SparseBlock* block) {
+  by_size(element_size, [&](auto zero) { scalar::sparse_scan<decltype(zero)>(base, count, *rule, *block); });
+}
+
+std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks, unsigned rows,
+                        std::uint8_t* packed) {
+  return by_size(element_size,
+                 [&](auto zero) { return scalar::sparse_pick<decltype(zero)>(from, masks, rows, packed); });
+}
+
+std::size_t sparse_place(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks, unsigned rows,
+                         std::uint8_t* to) {
+  return by_size(element_size,
+                 [&](auto zero) { return scalar::sparse_place<decltype(zero)>(packed, masks, rows, to); });
 }
 
 void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
@@ -153,6 +179,10 @@ const CodecKernels codec_kernels_portable = {
     portable::delta_histogram,
     portable::delta_encode,
     portable::delta_decode,
+    portable::sparse_survey,
+    portable::sparse_scan,
+    portable::sparse_pick,
+    portable::sparse_place,
     portable::split_planes,
     portable::merge_planes,
     portable::byte_histogram,

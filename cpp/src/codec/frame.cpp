@@ -37,7 +37,7 @@ namespace {
 
 constexpr std::size_t kBodySizeBytes = 3;
 
-bool has_body_size(FrameMode mode) { return mode == FrameMode::planes || mode == FrameMode::delta; }
+bool has_body_size(FrameMode mode) { return mode != FrameMode::same && mode != FrameMode::raw; }
 
 }  // namespace
 
@@ -62,7 +62,7 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
     return Status::failure(Code::unsupported, "the frame has a format version that this build does not know", 0);
   }
   const unsigned mode = first & 15;
-  if (mode > static_cast<unsigned>(FrameMode::delta)) {
+  if (mode > static_cast<unsigned>(FrameMode::sparse)) {
     return Status::failure(Code::unsupported, "the frame has a mode that this build does not know", 0);
   }
   const unsigned dtype = reader.byte();

@@ -54,13 +54,21 @@ class SegmentWriter {
 // Reads what put_segments wrote; false (and reader.failed) if it does not fit.
 bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments, unsigned* segment_count);
 
+// Tensors of up to so many elements are coded as sparse and as delta frames, for the shorter.
+constexpr std::size_t kSmallTensor = std::size_t{1} << 14;
+
 // The frame bodies. encode_* write to `out` and return false if they see that the body will not fit.
 bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
                   std::size_t limit, Sink& out);
+// Also false where a delta frame will do better: much has changed.
+bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+                   std::size_t limit, Sink& out);
 bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit, Sink& out);
 
 // False if the body is not valid; the reader then stands near the fault.
 bool decode_delta(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
+// `out` may be `base`.
+bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
 bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size_t size);
 
 }  // namespace textnlp_fast

@@ -45,19 +45,6 @@ constexpr std::array<double, (1u << kLogBits) + 1> make_logs() {
 
 constexpr auto kLogs = make_logs();
 
-double log2_of(std::uint64_t value) {
-  const unsigned whole = 63u - static_cast<unsigned>(__builtin_clzll(value));
-  constexpr unsigned kFractionBits = 32;
-  const std::uint64_t fraction = whole >= kFractionBits
-                                     ? (value >> (whole - kFractionBits)) - (std::uint64_t{1} << kFractionBits)
-                                     : (value << (kFractionBits - whole)) - (std::uint64_t{1} << kFractionBits);
-  const auto cell = static_cast<unsigned>(fraction >> (kFractionBits - kLogBits));
-  const std::uint64_t within = fraction & ((std::uint64_t{1} << (kFractionBits - kLogBits)) - 1);
-  const double share =
-      static_cast<double>(within) / static_cast<double>(std::uint64_t{1} << (kFractionBits - kLogBits));
-  return whole + kLogs[cell] + (kLogs[cell + 1] - kLogs[cell]) * share;
-}
-
 std::uint32_t zigzag(std::int32_t value) {
   return (static_cast<std::uint32_t>(value) << 1) ^ static_cast<std::uint32_t>(value >> 31);
 }
@@ -118,6 +105,19 @@ Plan plan_table(const std::uint16_t* freq, unsigned symbols) {
 }
 
 }  // namespace
+
+double log2_of(std::uint64_t value) noexcept {
+  const unsigned whole = 63u - static_cast<unsigned>(__builtin_clzll(value));
+  constexpr unsigned kFractionBits = 32;
+  const std::uint64_t fraction = whole >= kFractionBits
+                                     ? (value >> (whole - kFractionBits)) - (std::uint64_t{1} << kFractionBits)
+                                     : (value << (kFractionBits - whole)) - (std::uint64_t{1} << kFractionBits);
+  const auto cell = static_cast<unsigned>(fraction >> (kFractionBits - kLogBits));
+  const std::uint64_t within = fraction & ((std::uint64_t{1} << (kFractionBits - kLogBits)) - 1);
+  const double share =
+      static_cast<double>(within) / static_cast<double>(std::uint64_t{1} << (kFractionBits - kLogBits));
+  return whole + kLogs[cell] + (kLogs[cell + 1] - kLogs[cell]) * share;
+}
 
 double entropy_bits(const std::uint32_t* counts, unsigned symbols) noexcept {
   std::uint64_t total = 0;

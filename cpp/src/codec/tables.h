@@ -7,6 +7,9 @@
 
 namespace textnlp_fast {
 
+// log2 to six digits, the same on every machine. `value` is not 0.
+double log2_of(std::uint64_t value) noexcept;
+
 // Shannon's bound for coding these counts under their own distribution, in bits.
 double entropy_bits(const std::uint32_t* counts, unsigned symbols) noexcept;
 

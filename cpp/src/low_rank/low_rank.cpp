@@ -8,7 +8,7 @@
 #include <new>
 
 #include "cpu/kernels.h"
-#include "low_rank/float_environment.h"
+#include "cpu/float_environment.h"
 #include "thread/parallel.h"
 
 namespace textnlp_fast {

@@ -35,7 +35,7 @@ __all__ = [
 DEFAULT_FRAME_SIZE_BYTES: Final = 1 << 20
 
 _NAMES: Final = {number: name for name, number in DTYPES.items()}
-_MODES: Final = ("same", "raw", "planes", "delta")
+_MODES: Final = ("same", "raw", "planes", "delta", "sparse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Frame:
 
     @property
     def needs_base(self) -> bool:
-        return self.mode in ("same", "delta")
+        return self.mode in ("same", "delta", "sparse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def scan(payload: Any) -> FrameScan:
         encoded_bytes=sum(frame[2] for frame in found),
         decoded_bytes=sum(frame[3] for frame in found),
         frames=len(found),
-        needs_base=any(_MODES[frame[0]] in ("same", "delta") for frame in found),
+        needs_base=any(_MODES[frame[0]] in ("same", "delta", "sparse") for frame in found),
     )
 
 

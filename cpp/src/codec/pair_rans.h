@@ -1,0 +1,80 @@
+// Two 64-bit rANS states that take turns, with 32-bit renormalisation (Duda, arXiv:1311.2540): for symbols that come one
+// by one, whose shares are worked out on the way. The cost of an end is 8 bytes, where 32 lanes take 64.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "codec/bits.h"
+
+namespace textnlp_fast {
+
+constexpr std::uint64_t kPairFloor = std::uint64_t{1} << 31;
+constexpr std::size_t kPairStateBytes = 16;
+
+// Keeps symbols in the reader's order, then codes them from the last to the first.
+class PairWriter {
+ public:
+  void clear() { symbols_.clear(); }
+  [[nodiscard]] std::size_t size() const { return symbols_.size(); }
+  // Drops the last ones.
+  void resize(std::size_t size) { symbols_.resize(size); }
+
+  // A symbol with the share [start, start + freq) of 2^log.
+  void put(std::uint32_t start, std::uint32_t freq, unsigned log) { symbols_.push_back({start, freq, log}); }
+
+  // Up to 16 bits.
+  void put_bits(std::uint32_t value, unsigned bits) { put(value, 1, bits); }
+
+  // Appends the states, the number of words and the words.
+  void write(Sink& out);
+
+ public:
+  struct Symbol {
+    std::uint32_t start;
+    std::uint32_t freq;
+    std::uint32_t log;
+  };
+  std::vector<Symbol> symbols_;
+  std::vector<std::uint32_t> words_;
+};
+
+// Reads hostile words: past the end it reads zeros and remembers.
+struct PairReader {
+  std::uint64_t states[2];
+  unsigned turn;
+  const std::uint8_t* at;
+  const std::uint8_t* end;
+  bool overrun;
+
+  [[nodiscard]] std::uint32_t slot(unsigned log) const {
+    return static_cast<std::uint32_t>(states[turn] & ((std::uint64_t{1} << log) - 1));
+  }
+
+  void advance(std::uint32_t start, std::uint32_t freq, unsigned log) {
+    std::uint64_t& state = states[turn];
+    turn ^= 1;
+    state = freq * (state >> log) + (state & ((std::uint64_t{1} << log) - 1)) - start;
+    if (state >= kPairFloor) return;
+    std::uint32_t word = 0;
+    if (end - at >= 4) {
+      std::memcpy(&word, at, sizeof word);
+      at += sizeof word;
+    } else {
+      overrun = true;
+    }
+    state = state << 32 | word;
+  }
+
+  std::uint32_t bits(unsigned count) {
+    const std::uint32_t value = slot(count);
+    advance(value, 1, count);
+    return value;
+  }
+
+  [[nodiscard]] bool finished() const {
+    return !overrun && at == end && states[0] == kPairFloor && states[1] == kPairFloor;
+  }
+};
+
+}  // namespace textnlp_fast

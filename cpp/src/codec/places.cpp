@@ -1,0 +1,172 @@
+#include "codec/places.h"
+
+#include <cmath>
+
+#include "codec/tokens.h"
+
+namespace textnlp_fast {
+namespace {
+
+constexpr unsigned kPlaceLog = 24;
+constexpr std::uint32_t kPlaceScale = 1u << kPlaceLog;
+constexpr unsigned kInverseLog = 40;
+constexpr unsigned kMostPower = 12;
+
+constexpr std::uint16_t kHazards[kHazardCodes] = {0,  1,  1,   2,   3,   4,   6,   8,   11,  16,   23,   32,
+                                                  45, 64, 91,  128, 181, 256, 362, 512, 724, 1024, 1448, 2048};
+
+// Sums of hazard before each column.
+struct Columns {
+  std::uint32_t before[kLanes + 1];
+
+  explicit Columns(const SparseBlock& block) {
+    std::uint32_t sum = 0;
+    for (unsigned c = 0; c < kLanes; ++c) {
+      before[c] = sum;
+      sum += block.before[kBlockRows][c];
+    }
+    before[kLanes] = sum;
+  }
+};
+
+unsigned bucket_of(std::uint32_t total) {
+  const unsigned log = floor_log2(total);
+  return log;
+}
+
+// The first of `left` events that are spread evenly over `rest` comes before `place` with the chance
+// 1 - (1 - place / rest)^left.
+struct Spread {
+  std::uint32_t rest;
+  unsigned left;
+  std::uint64_t inverse;  // 2^40 / rest, rounded up
+
+  Spread(std::uint32_t rest_, unsigned left_)
+      : rest(rest_), left(left_ < kMostPower ? left_ : kMostPower), inverse(((std::uint64_t{1} << kInverseLog) + rest_ - 1) / rest_) {}
+
+  // That chance, and a unit more for every unit of hazard, so that nothing is impossible. From 0 to the whole scale.
+  [[nodiscard]] std::uint32_t reach(std::uint32_t place) const {
+    std::uint64_t after = (rest - place) * inverse >> (kInverseLog - kPlaceLog);
+    if (after > kPlaceScale) after = kPlaceScale;
+    std::uint64_t none = after;
+    for (unsigned n = 1; n < left; ++n) none = none * after >> kPlaceLog;
+    return place + static_cast<std::uint32_t>((kPlaceScale - rest) * (kPlaceScale - none) >> kPlaceLog);
+  }
+};
+
+// About the inverse of reach(); where it errs, a step or two mend it.
+std::uint32_t guess_place(std::uint32_t slot, std::uint32_t rest, unsigned left) {
+  float none = static_cast<float>(kPlaceScale - slot) * (1.0F / kPlaceScale);
+  if (left == 2) none = std::sqrt(none);
+  if (left > 2) none = std::pow(none, 1.0F / static_cast<float>(left < kMostPower ? left : kMostPower));
+  const float place = static_cast<float>(rest) * (1.0F - none);
+  const auto whole = static_cast<std::uint32_t>(place > 0 ? place : 0);
+  return whole < rest ? whole : rest - 1;
+}
+
+// An element by columns, then rows.
+struct Cursor {
+  const SparseBlock& block;
+  const Columns& columns;
+  unsigned column;
+  unsigned row;
+
+  [[nodiscard]] std::uint32_t begin() const { return columns.before[column] + block.before[row][column]; }
+  [[nodiscard]] std::uint32_t end() const { return columns.before[column] + block.before[row + 1][column]; }
+
+  void find(std::uint32_t place) {
+    column = 0;
+    for (unsigned c = 1; c < kLanes; ++c) column += columns.before[c] <= place ? 1 : 0;
+    const std::uint32_t rest = place - columns.before[column];
+    row = 0;
+    for (unsigned r = 1; r < kBlockRows; ++r) row += block.before[r][column] <= rest ? 1 : 0;
+  }
+
+  void next() {
+    if (++row == kBlockRows) {
+      row = 0;
+      ++column;
+    }
+  }
+
+  void previous() {
+    if (row-- == 0) {
+      row = kBlockRows - 1;
+      --column;
+    }
+  }
+};
+
+}  // namespace
+
+std::uint16_t hazard_of(unsigned code) noexcept { return kHazards[code]; }
+
+void write_alive(PairWriter& out, PlaceModel& model, bool alive) {
+  write_bit(out, model.alive[model.was_alive ? 1 : 0], alive);
+  model.was_alive = alive;
+}
+
+bool read_alive(PairReader& in, PlaceModel& model) {
+  model.was_alive = read_bit(in, model.alive[model.was_alive ? 1 : 0]);
+  return model.was_alive;
+}
+
+void write_events(PairWriter& out, PlaceModel& model, const SparseBlock& block, const std::uint16_t* events,
+                  unsigned count) {
+  const std::uint32_t total = block.total;
+  Chance(&more)[PlaceModel::kCounts] = model.more[model.was_hit ? 0 : 0][bucket_of(total)];
+  for (unsigned n = 0; n <= count; ++n) {
+    write_bit(out, more[n < PlaceModel::kCounts ? n : PlaceModel::kCounts - 1], n < count);
+  }
+  model.was_hit = count != 0;
+  if (count == 0) return;
+  const Columns columns(block);
+  std::uint32_t from = 0;
+  for (unsigned n = 0; n < count; ++n) {
+    const Cursor at{block, columns, events[n] % kLanes, events[n] / kLanes};
+    const Spread spread(total - from, count - n);
+    const std::uint32_t start = spread.reach(at.begin() - from);
+    out.put(start, spread.reach(at.end() - from) - start, kPlaceLog);
+    from = at.end();
+  }
+}
+
+unsigned read_events(PairReader& in, PlaceModel& model, const SparseBlock& block, std::uint16_t* events) {
+  const std::uint32_t total = block.total;
+  Chance(&more)[PlaceModel::kCounts] = model.more[model.was_hit ? 0 : 0][bucket_of(total)];
+  unsigned count = 0;
+  while (read_bit(in, more[count < PlaceModel::kCounts ? count : PlaceModel::kCounts - 1])) {
+    if (++count > kBlockElements) return count;
+  }
+  model.was_hit = count != 0;
+  if (count == 0) return 0;
+  const Columns columns(block);
+  std::uint32_t from = 0;
+  for (unsigned n = 0; n < count; ++n) {
+    const std::uint32_t rest = total - from;
+    if (rest == 0) return kBlockElements + 1;
+    const Spread spread(rest, count - n);
+    const std::uint32_t slot = in.slot(kPlaceLog);
+    Cursor at{block, columns, 0, 0};
+    at.find(from + guess_place(slot, rest, count - n));
+    // Elements before `from` and those without hazard have no share; the loops end, for the shares fill the scale.
+    while (at.end() <= from) at.next();
+    std::uint32_t start = spread.reach(at.begin() - from);
+    while (start > slot) {
+      at.previous();
+      start = spread.reach(at.begin() - from);
+    }
+    std::uint32_t end = spread.reach(at.end() - from);
+    while (end <= slot) {
+      at.next();
+      start = end;
+      end = spread.reach(at.end() - from);
+    }
+    in.advance(start, end - start, kPlaceLog);
+    events[n] = static_cast<std::uint16_t>(at.row * kLanes + at.column);
+    from = at.end();
+  }
+  return count;
+}
+
+}  // namespace textnlp_fast

@@ -1,0 +1,38 @@
+// The first step of an optimiser that divides by the size of its gradient (Adam, Lion, sign descent) moves every weight
+// by one amount, up or down. Where the base is what the step started from, the new weight is one of two numbers that
+// the reader can work out, and only the direction is left to tell.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "codec/pair_rans.h"
+#include "textnlp_fast/codec.h"
+
+namespace textnlp_fast {
+
+// Both outcomes of a step of `size`, each element rounded to its type.
+struct Outcomes {
+  std::vector<std::uint8_t> up;
+  std::vector<std::uint8_t> down;
+
+  void work_out(Dtype dtype, const std::uint8_t* base, std::size_t count, float size);
+};
+
+// Types whose steps can be worked out.
+bool has_steps(Dtype dtype) noexcept;
+
+// The size of step that explains most of what changed, judged by a sample; 0 if none explains nearly all.
+float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t count);
+
+// Elements in order, the last `events` of them known to have changed. Writes what is no step (about `bits` bits of it) and
+// fills `directions`: a bit for each element that can move, 1 for up. Returns the bits in all, about.
+double write_steps(PairWriter& out, Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                   std::size_t events, const Outcomes& outcomes, std::vector<std::uint8_t>& directions);
+
+// Elements that can move: as many directions follow.
+std::size_t count_movable(Dtype dtype, const std::uint8_t* base, std::size_t count, const Outcomes& outcomes);
+void read_steps(PairReader& in, Dtype dtype, const std::uint8_t* base, std::uint8_t* target, std::size_t count,
+                std::size_t events, const Outcomes& outcomes, const std::uint8_t* directions);
+
+}  // namespace textnlp_fast
