@@ -1,14 +1,10 @@
-// Deltas of two-byte elements on AVX2: the survey, the counts, and the writer.
+// Deltas of two-byte elements on AVX2: the counts and the writer.
 #pragma once
 #include "codec/avx2_delta_decode.h"
 
 namespace textnlp_fast {
 namespace {
 namespace avx2 {
-
-TEXTNLP_FAST_INLINE Pair unchanged_mask(const Pair& to, const Pair& from) {
-  return {_mm256_cmpeq_epi16(to.a, from.a), _mm256_cmpeq_epi16(to.b, from.b)};
-}
 
 template <bool kFloat>
 TEXTNLP_FAST_INLINE Pair residuals(const Pair& to, const Pair& from) {
@@ -90,45 +86,23 @@ struct Tokenizer {
   }
 };
 
-TEXTNLP_FAST_INLINE void count_sample(const Pair& field, const Pair& unchanged, DeltaSurvey& survey) {
-  // Changed lanes go where nobody looks: no branch depends on them.
-  alignas(32) std::uint16_t sample[kLanes];
-  const __m256i nowhere = set16(kMaxContextField);
-  store256(sample, _mm256_blendv_epi8(nowhere, field.a, unchanged.a));
-  store256(sample + 16, _mm256_blendv_epi8(nowhere, field.b, unchanged.b));
-  for (const std::uint16_t one : sample) survey.unchanged[one] += kSampleSteps;
-}
-
-// Notes for each step which lanes changed, in the order of bits_of(): the only part of SparseWork that this instruction
-// set uses.
-void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  ElementRule rule, SparseWork* work, DeltaSurvey* survey) {
-  if (element_size != 2) {
-    portable::delta_survey(element_size, target, base, count, rule, work, survey);
-    return;
-  }
-  __builtin_memset(survey, 0, sizeof *survey);
-  const __m128i shift = count_of(rule.context_shift);
-  const __m256i mask = set16(rule.context_mask);
+unsigned max_field(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
+  if (element_size != 2) return portable::max_field(element_size, base, count, rule);
+  const __m256i mask = set16(rule.context_mask << rule.context_shift);
   const std::size_t steps = count / kLanes;
   __m256i most = _mm256_setzero_si256();
-  std::uint64_t changed = 0;
   for (std::size_t step = 0; step < steps; ++step) {
     const Pair from = load_pair(base, step * kLanes);
-    const Pair unchanged = unchanged_mask(load_pair(target, step * kLanes), from);
-    const Pair field = {_mm256_and_si256(_mm256_srl_epi16(from.a, shift), mask),
-                        _mm256_and_si256(_mm256_srl_epi16(from.b, shift), mask)};
-    most = _mm256_max_epu16(most, _mm256_max_epu16(field.a, field.b));
-    const std::uint32_t bits = ~bits_of(unchanged);
-    work->masks[step] = bits;
-    changed += static_cast<unsigned>(__builtin_popcount(bits));
-    if (step % kSampleSteps == 0) count_sample(field, unchanged, *survey);
+    most = _mm256_max_epu16(most, _mm256_max_epu16(_mm256_and_si256(from.a, mask), _mm256_and_si256(from.b, mask)));
   }
-  survey->changed = changed;
   alignas(32) std::uint16_t lanes[16];
   store256(lanes, most);
-  for (const std::uint16_t lane : lanes) survey->max_context = lane > survey->max_context ? lane : survey->max_context;
-  scalar::delta_survey<std::uint16_t>(target, base, steps * kLanes, count, rule, *survey);
+  unsigned largest = scalar::max_field<std::uint16_t>(base, steps * kLanes, count, rule);
+  for (const std::uint16_t lane : lanes) {
+    const unsigned field = lane >> rule.context_shift;
+    largest = field > largest ? field : largest;
+  }
+  return largest;
 }
 
 // context << kTokenBits | token, 16 bits a lane.
@@ -193,49 +167,21 @@ void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::
   cells.flush(counts);
 }
 
-// Counts the changed elements only.
-template <bool kFloat>
-void histogram_sparse(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
-                      const std::uint32_t* masks, TokenCounts* counts) {
-  const ContextOf context_of(rule);
-  const Tokenizer tokenize(rule.scheme);
-  for (std::size_t step = 0; step < steps; ++step) {
-    if (masks[step] == 0) continue;
-    const Pair from = load_pair(base, step * kLanes);
-    Pair token;
-    Raw raw;
-    tokenize.template operator()<false>(residuals<kFloat>(load_pair(target, step * kLanes), from), token, raw);
-    const Pair index = table_index<7>(context_of(from), token);
-    alignas(32) std::uint16_t numbers[kLanes];
-    store256(numbers, index.a);
-    store256(numbers + 16, index.b);
-    for (std::uint32_t left = in_lane_order(masks[step]); left != 0; left &= left - 1) {
-      const unsigned number = numbers[__builtin_ctz(left)];
-      ++counts[number >> 7][number & 127];
-    }
-  }
-}
-
 bool fits(unsigned element_size, const DeltaRule& rule) {
   return element_size == 2 && rule.element.context_mask <= kMostContextMask &&
          token_of<std::uint16_t>(0x8000, rule.scheme).token < 1u << Cells::kTokenBits;
 }
 
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts) {
+                     const DeltaRule* rule, TokenCounts* counts) {
   if (!fits(element_size, *rule)) {
-    portable::delta_histogram(element_size, target, base, count, rule, work, counts);
+    portable::delta_histogram(element_size, target, base, count, rule, counts);
     return;
   }
   const std::size_t steps = count / kLanes;
-  if (work == nullptr) {
-    rule->element.is_float ? histogram_dense<true>(target, base, steps, *rule, counts)
-                           : histogram_dense<false>(target, base, steps, *rule, counts);
-  } else {
-    rule->element.is_float ? histogram_sparse<true>(target, base, steps, *rule, work->masks, counts)
-                           : histogram_sparse<false>(target, base, steps, *rule, work->masks, counts);
-  }
-  scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, work != nullptr, counts);
+  rule->element.is_float ? histogram_dense<true>(target, base, steps, *rule, counts)
+                         : histogram_dense<false>(target, base, steps, *rule, counts);
+  scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, counts);
 }
 
 // Where n bits more do not fit: the upper n are not all zero.
@@ -259,16 +205,12 @@ TEXTNLP_FAST_INLINE void put_raw(Wide& lanes, const Raw& raw, WordSink& sink) {
            push_bits(lanes.even_b, bits.even_b, raw.value.even_b), push_bits(lanes.odd_b, bits.odd_b, raw.value.odd_b)};
 }
 
-// With kSparse, steps without a change take token 0 of their contexts by shuffle.
-template <bool kFloat, bool kSparse>
+template <bool kFloat>
 void encode_delta(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
-                  const DeltaEncodeTables& tables, const std::uint32_t* masks, SegmentOutput* segments,
-                  unsigned segment_count) {
+                  const DeltaEncodeTables& tables, SegmentOutput* segments, unsigned segment_count) {
   const ContextOf context_of(rule);
   const Tokenizer tokenize(rule.scheme);
   const Writer writer(rule.table_log);
-  ContextNumbers zero_freq = {};
-  for (unsigned c = 0; c < rule.contexts; ++c) zero_freq.set(c, tables.symbols[c][0].freq);
   encode_segments(
       segments, segment_count,
       [&](SegmentOutput& segment) {
@@ -278,33 +220,24 @@ void encode_delta(const std::uint8_t* target, const std::uint8_t* base, const De
       },
       [&](std::size_t at, Wide & lanes, WordSink & sink) __attribute__((always_inline)) {
         const Pair from = load_pair(base, at);
-        const __m256i context = context_of(from);
-        if (kSparse && masks[at / kLanes] == 0) {
-          const __m256i start = _mm256_setzero_si256();
-          writer.put_symbols(lanes, widen(ContextIndex(context).find(zero_freq)), {start, start, start, start}, sink);
-          return;
-        }
         Pair token;
         Raw raw;
         const bool has_raw =
             tokenize.template operator()<true>(residuals<kFloat>(load_pair(target, at), from), token, raw);
-        const Wide symbols = gather(tables.symbols[0], table_index<7>(context, token));
+        const Wide symbols = gather(tables.symbols[0], table_index<7>(context_of(from), token));
         if (has_raw) put_raw(lanes, raw, sink);
         writer.put_symbols(lanes, symbols, sink);
       });
 }
 
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
-                  const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* segments, unsigned segment_count) {
+                  const DeltaEncodeTables* tables, SegmentOutput* segments, unsigned segment_count) {
   if (!fits(element_size, *rule) || rule->table_log < kMinVectorLog) {
-    portable::delta_encode(element_size, target, base, rule, tables, work, segments, segment_count);
-  } else if (work != nullptr) {
-    rule->element.is_float
-        ? encode_delta<true, true>(target, base, *rule, *tables, work->masks, segments, segment_count)
-        : encode_delta<false, true>(target, base, *rule, *tables, work->masks, segments, segment_count);
+    portable::delta_encode(element_size, target, base, rule, tables, segments, segment_count);
+  } else if (rule->element.is_float) {
+    encode_delta<true>(target, base, *rule, *tables, segments, segment_count);
   } else {
-    rule->element.is_float ? encode_delta<true, false>(target, base, *rule, *tables, nullptr, segments, segment_count)
-                           : encode_delta<false, false>(target, base, *rule, *tables, nullptr, segments, segment_count);
+    encode_delta<false>(target, base, *rule, *tables, segments, segment_count);
   }
 }
 

@@ -1,16 +1,17 @@
 #include "codec/avx2_delta_encode.h"
+#include "codec/avx2_sparse.h"
 #include "codec/codec_kernels.h"
 
 namespace textnlp_fast {
 
 const CodecKernels codec_kernels_avx2 = {
     "avx2",
-    avx2::delta_survey,
+    avx2::max_field,
     avx2::delta_histogram,
     avx2::delta_encode,
     avx2::delta_decode,
-    portable::sparse_survey,
-    portable::sparse_scan,
+    avx2::sparse_survey,
+    avx2::sparse_scan,
     portable::sparse_pick,
     portable::sparse_place,
     avx2::split_planes,

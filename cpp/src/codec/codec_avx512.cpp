@@ -9,7 +9,7 @@ namespace textnlp_fast {
 
 const CodecKernels codec_kernels_avx512 = {
     "avx512",
-    avx512::delta_survey,
+    avx512::max_field,
     avx512::delta_histogram,
     avx512::delta_encode,
     avx512::delta_decode,

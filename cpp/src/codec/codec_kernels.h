@@ -16,7 +16,7 @@ constexpr unsigned kMinTableLog = 8;
 constexpr unsigned kMaxTableLog = 15;
 // Up to here a decoder may expand a table slot by slot; finer tables are searched.
 constexpr unsigned kMaxSlotLog = 12;
-// Unchanged elements are counted in one step (of kLanes elements) of so many, with that weight.
+// Elements are counted in one step (of kLanes elements) of so many, with that weight.
 constexpr unsigned kSampleSteps = 8;
 
 // What both sides of a delta frame know.
@@ -30,12 +30,6 @@ struct DeltaRule {
 
 constexpr unsigned kMaxContextField = 2047;
 
-struct DeltaSurvey {
-  std::uint64_t changed;  // at least: a kernel may stop counting where `work` is full
-  unsigned max_context;
-  std::uint32_t unchanged[kMaxContextField + 1];  // by context field, sampled (kSampleSteps)
-};
-
 using TokenCounts = std::uint32_t[kMaxTokens];
 
 // Sparse frames look at elements in blocks of rows of kLanes.
@@ -45,9 +39,9 @@ constexpr unsigned kBlockElements = kBlockRows * kLanes;
 // What both sides of a sparse frame know of the places of its changes.
 struct SparseRule {
   ElementRule element;
-  unsigned context_base;  // context = field - context_base, at least 0
-  unsigned listed;        // contexts below this are listed
-  unsigned contexts;      // the others up to this one are cold; what lies above never changes
+  unsigned context_base;                // context = field - context_base, at least 0
+  unsigned listed;                      // contexts below this are listed
+  unsigned contexts;                    // the others up to this one are cold; what lies above never changes
   std::uint16_t hazards[kMaxContexts];  // 0 for listed contexts
 };
 
@@ -80,21 +74,6 @@ struct SegmentOutput {
   std::size_t count;
 };
 
-// The changed elements of a sparse frame, packed in order by the survey, for kernels that look at nothing else
-// afterwards. A last step of fewer than kLanes elements is left out. Arrays have room for `capacity` numbers and 64
-// more.
-struct SparseWork {
-  std::uint16_t* residual;  // later the values of the raw bits
-  std::uint16_t* field;     // context field; later the start of the symbol
-  std::uint16_t* index;     // context << 7 | token; later the share of the symbol
-  std::uint16_t* raw_bits;
-  std::uint32_t* masks;      // changed lanes of each step
-  std::uint32_t* raw_lanes;  // a bit for each packed element: whether its token has raw bits
-  std::size_t capacity;
-  std::size_t packed;  // elements; above capacity: too many, the arrays hold nothing
-  bool has_raw;        // whether any bit of raw_lanes is set
-};
-
 struct DeltaEncodeTables {
   EncodeSymbol symbols[kMaxContexts][kMaxTokens];
 };
@@ -125,16 +104,15 @@ struct ByteDecodeTable {
 struct CodecKernels {
   const char* name;
 
-  // Looks a frame over, and packs `work` as far as it goes.
-  void (*delta_survey)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                       ElementRule rule, SparseWork* work, DeltaSurvey* survey);
-  // Adds to counts[context][token]: every element, or with `work` (a sparse frame, surveyed) the changed ones.
+  // The highest context field.
+  unsigned (*max_field)(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
+  // Adds to counts[context][token].
   void (*delta_histogram)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
-                          std::size_t count, const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
+                          std::size_t count, const DeltaRule* rule, TokenCounts* counts);
   // Encodes all segments of a frame, whose tables stand.
   void (*delta_encode)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
-                       const DeltaRule* rule, const DeltaEncodeTables* tables, SparseWork* work,
-                       SegmentOutput* segments, unsigned segment_count);
+                       const DeltaRule* rule, const DeltaEncodeTables* tables, SegmentOutput* segments,
+                       unsigned segment_count);
   // False if a stream ran over or did not end in its start state.
   bool (*delta_decode)(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                        const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
@@ -146,8 +124,8 @@ struct CodecKernels {
   void (*sparse_scan)(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
                       SparseBlock* block);
   // Packs the elements in the masks of `rows` rows and returns their number. May write 64 bytes more.
-  std::size_t (*sparse_pick)(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks,
-                             unsigned rows, std::uint8_t* packed);
+  std::size_t (*sparse_pick)(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks, unsigned rows,
+                             std::uint8_t* packed);
   // The way back: returns the number taken. May read 64 bytes more, and write whole rows as they were.
   std::size_t (*sparse_place)(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks,
                               unsigned rows, std::uint8_t* to);
@@ -177,12 +155,11 @@ std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const s
                         std::uint8_t* packed);
 std::size_t sparse_place(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks, unsigned rows,
                          std::uint8_t* to);
-void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  ElementRule rule, SparseWork* work, DeltaSurvey* survey);
+unsigned max_field(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts);
+                     const DeltaRule* rule, TokenCounts* counts);
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
-                  const DeltaEncodeTables* tables, SparseWork* work, SegmentOutput* segments, unsigned segment_count);
+                  const DeltaEncodeTables* tables, SegmentOutput* segments, unsigned segment_count);
 bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                   const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
 void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,

@@ -1,16 +1,17 @@
 #include "codec/codec_kernels.h"
 #include "codec/neon_delta.h"
+#include "codec/neon_sparse.h"
 
 namespace textnlp_fast {
 
 const CodecKernels codec_kernels_neon = {
     "neon",
-    neon::delta_survey,
-    neon::delta_histogram,
+    portable::max_field,
+    portable::delta_histogram,
     portable::delta_encode,
     neon::delta_decode,
-    portable::sparse_survey,
-    portable::sparse_scan,
+    neon::sparse_survey,
+    neon::sparse_scan,
     portable::sparse_pick,
     portable::sparse_place,
     neon::split_planes,

@@ -22,23 +22,18 @@ auto by_size(unsigned element_size, const Action& action) {
 
 namespace portable {
 
-void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  ElementRule rule, SparseWork* /*work*/, DeltaSurvey* survey) {
-  *survey = {};
-  by_size(element_size,
-          [&](auto zero) { scalar::delta_survey<decltype(zero)>(target, base, 0, count, rule, *survey); });
+unsigned max_field(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
+  return by_size(element_size, [&](auto zero) { return scalar::max_field<decltype(zero)>(base, 0, count, rule); });
 }
 
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts) {
-  by_size(element_size, [&](auto zero) {
-    scalar::delta_histogram<decltype(zero)>(target, base, 0, count, *rule, work != nullptr, counts);
-  });
+                     const DeltaRule* rule, TokenCounts* counts) {
+  by_size(element_size,
+          [&](auto zero) { scalar::delta_histogram<decltype(zero)>(target, base, 0, count, *rule, counts); });
 }
 
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
-                  const DeltaEncodeTables* tables, SparseWork* /*work*/, SegmentOutput* segments,
-                  unsigned segment_count) {
+                  const DeltaEncodeTables* tables, SegmentOutput* segments, unsigned segment_count) {
   by_size(element_size, [&](auto zero) {
     using U = decltype(zero);
     for (unsigned s = 0; s < segment_count; ++s) {
@@ -175,7 +170,7 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const B
 
 const CodecKernels codec_kernels_portable = {
     "portable",
-    portable::delta_survey,
+    portable::max_field,
     portable::delta_histogram,
     portable::delta_encode,
     portable::delta_decode,

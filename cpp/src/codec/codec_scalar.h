@@ -31,26 +31,22 @@ inline unsigned context_of(U base, const DeltaRule& rule) {
 }
 
 template <class U>
-void delta_survey(const std::uint8_t* target, const std::uint8_t* base, std::size_t begin, std::size_t end,
-                  ElementRule rule, DeltaSurvey& survey) {
+unsigned max_field(const std::uint8_t* base, std::size_t begin, std::size_t end, ElementRule rule) {
+  unsigned most = 0;
   for (std::size_t i = begin; i < end; ++i) {
-    const U from = load<U>(base, i);
-    const bool changed = load<U>(target, i) != from;
-    survey.changed += changed ? 1 : 0;
-    const unsigned field = context_field(from, rule);
-    survey.max_context = field > survey.max_context ? field : survey.max_context;
-    if (!changed && i / kLanes % kSampleSteps == 0) survey.unchanged[field] += kSampleSteps;
+    const unsigned field = context_field(load<U>(base, i), rule);
+    most = field > most ? field : most;
   }
+  return most;
 }
 
 template <class U>
 void delta_histogram(const std::uint8_t* target, const std::uint8_t* base, std::size_t begin, std::size_t end,
-                     const DeltaRule& rule, bool sparse, TokenCounts* counts) {
+                     const DeltaRule& rule, TokenCounts* counts) {
   for (std::size_t i = begin; i < end; ++i) {
     const U from = load<U>(base, i);
-    const U to = load<U>(target, i);
-    if (sparse && to == from) continue;
-    ++counts[context_of(from, rule)][token_of(residual_of(to, from, rule.element.is_float), rule.scheme).token];
+    const U residual = residual_of(load<U>(target, i), from, rule.element.is_float);
+    ++counts[context_of(from, rule)][token_of(residual, rule.scheme).token];
   }
 }
 

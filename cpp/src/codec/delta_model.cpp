@@ -61,7 +61,8 @@ void own_table(const TokenCounts& counts, unsigned table_log, TokenTable& table)
   }
   normalise(counts, table.symbols, table_log, table.freq);
   table.code = kOwnTable;
-  table.bits = coded_bits(counts, table.freq, table.symbols, table_log) + estimated_table_bits(table.freq, table.symbols);
+  table.bits =
+      coded_bits(counts, table.freq, table.symbols, table_log) + estimated_table_bits(table.freq, table.symbols);
 }
 
 // Both signs of a size share alike, and shares are rounded, but that of the dominant bucket, which has what is left.

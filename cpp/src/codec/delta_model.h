@@ -9,10 +9,8 @@
 
 namespace textnlp_fast {
 
-// Vector kernels keep up to 64 tokens in registers.
-constexpr unsigned kVectorTokens = 64;
-
 ElementRule element_rule(Dtype dtype) noexcept;
+// For one and two bytes no more than 64 tokens: vector kernels keep them in registers.
 TokenScheme dense_scheme(std::size_t element_bytes) noexcept;
 
 // Shares of the tokens of a context, and how they are told.

@@ -1,5 +1,5 @@
-// Deltas of two-byte elements on NEON: survey, counts of the changed elements, and the reader. What belongs to an
-// element but fits a byte (context, token) is looked up in bytes: up to 64 of them by one instruction.
+// Deltas of two-byte elements on NEON: the reader. What belongs to an element but fits a byte (context, token) is
+// looked up in bytes: up to 64 of them by one instruction.
 #pragma once
 #include "codec/neon_bytes.h"
 
@@ -27,59 +27,6 @@ struct FieldOf {
 
   TEXTNLP_FAST_INLINE uint16x8_t operator()(uint16x8_t base) const { return vandq_u16(vshlq_u16(base, down), mask); }
 };
-
-// Notes for each step which lanes changed: the only part of SparseWork that this instruction set uses.
-void delta_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                  ElementRule rule, SparseWork* work, DeltaSurvey* survey) {
-  if (element_size != 2) {
-    portable::delta_survey(element_size, target, base, count, rule, work, survey);
-    return;
-  }
-  __builtin_memset(survey, 0, sizeof *survey);
-  const FieldOf field_of(rule);
-  const std::size_t steps = count / kLanes;
-  uint16x8_t most = set16(0);
-  std::uint64_t changed = 0;
-  for (std::size_t step = 0; step < steps; ++step) {
-    const Words from = load_elements(base, step * kLanes);
-    const Words to = load_elements(target, step * kLanes);
-    const bool sampled = step % kSampleSteps == 0;
-    std::uint32_t bits = 0;
-    std::uint16_t sample[kLanes];
-    for (unsigned r = 0; r < kRegisters; ++r) {
-      const uint16x8_t field = field_of(from.part[r]);
-      const uint16x8_t same = vceqq_u16(to.part[r], from.part[r]);
-      most = vmaxq_u16(most, field);
-      bits |= bits_of(vmvnq_u16(same)) << (8 * r);
-      // Changed lanes go where nobody looks: no branch depends on them.
-      if (sampled) vst1q_u16(sample + 8 * r, vbslq_u16(same, field, set16(kMaxContextField)));
-    }
-    if (sampled) {
-      for (const std::uint16_t one : sample) survey->unchanged[one] += kSampleSteps;
-    }
-    work->masks[step] = bits;
-    changed += static_cast<unsigned>(__builtin_popcount(bits));
-  }
-  survey->changed = changed;
-  survey->max_context = vmaxvq_u16(most);
-  scalar::delta_survey<std::uint16_t>(target, base, steps * kLanes, count, rule, *survey);
-}
-
-void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                     const DeltaRule* rule, SparseWork* work, TokenCounts* counts) {
-  if (element_size != 2 || work == nullptr) {
-    portable::delta_histogram(element_size, target, base, count, rule, work, counts);
-    return;
-  }
-  const std::size_t steps = count / kLanes;
-  for (std::size_t step = 0; step < steps; ++step) {
-    for (std::uint32_t left = work->masks[step]; left != 0; left &= left - 1) {
-      const std::size_t i = step * kLanes + static_cast<unsigned>(__builtin_ctz(left));
-      scalar::delta_histogram<std::uint16_t>(target, base, i, i + 1, *rule, true, counts);
-    }
-  }
-  scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, true, counts);
-}
 
 // --- the reader ------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
-// Two 64-bit rANS states that take turns, with 32-bit renormalisation (Duda, arXiv:1311.2540): for symbols that come one
-// by one, whose shares are worked out on the way. The cost of an end is 8 bytes, where 32 lanes take 64.
+// Two 64-bit rANS states that take turns, with 32-bit renormalisation (Duda, arXiv:1311.2540): for symbols that come
+// one by one, whose shares are worked out on the way. The cost of an end is 8 bytes, where 32 lanes take 64.
 #pragma once
 #include <cstdint>
 #include <cstring>

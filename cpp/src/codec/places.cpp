@@ -12,8 +12,8 @@ constexpr std::uint32_t kPlaceScale = 1u << kPlaceLog;
 constexpr unsigned kInverseLog = 40;
 constexpr unsigned kMostPower = 12;
 
-constexpr std::uint16_t kHazards[kHazardCodes] = {0,  1,  1,   2,   3,   4,   6,   8,   11,  16,   23,   32,
-                                                  45, 64, 91,  128, 181, 256, 362, 512, 724, 1024, 1448, 2048};
+constexpr std::uint16_t kHazards[kHazardCodes] = {0,  1,  1,  2,   3,   4,   6,   8,   11,  16,   23,   32,
+                                                  45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048};
 
 // Sums of hazard before each column.
 struct Columns {
@@ -42,7 +42,9 @@ struct Spread {
   std::uint64_t inverse;  // 2^40 / rest, rounded up
 
   Spread(std::uint32_t rest_, unsigned left_)
-      : rest(rest_), left(left_ < kMostPower ? left_ : kMostPower), inverse(((std::uint64_t{1} << kInverseLog) + rest_ - 1) / rest_) {}
+      : rest(rest_),
+        left(left_ < kMostPower ? left_ : kMostPower),
+        inverse(((std::uint64_t{1} << kInverseLog) + rest_ - 1) / rest_) {}
 
   // That chance, and a unit more for every unit of hazard, so that nothing is impossible. From 0 to the whole scale.
   [[nodiscard]] std::uint32_t reach(std::uint32_t place) const {

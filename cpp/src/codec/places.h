@@ -1,8 +1,8 @@
 // Where a sparse frame changes. Elements are looked at in blocks. Small numbers of the base change often and are
-// *listed*: all of them, if the block changes at all. The others, *cold*, change rarely; how rarely their exponent says,
-// as a *hazard*: a number in proportion to the chance. A block tells how many of its cold elements changed, and then
-// where, in units of summed hazard, so that a change costs what it should under the exponents and an element that stays
-// costs nothing.
+// *listed*: all of them, if the block changes at all. The others, *cold*, change rarely; how rarely their exponent
+// says, as a *hazard*: a number in proportion to the chance. A block tells how many of its cold elements changed, and
+// then where, in units of summed hazard, so that a change costs what it should under the exponents and an element that
+// stays costs nothing.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -93,7 +93,8 @@ void choose_split(const SparseSurvey& survey, DeltaRule& rule, Split& split) {
     if (survey.changed_by_field[field] != 0) highest = field;
     if (field < lowest && (survey.changed_by_field[field] | survey.sampled[field]) != 0) lowest = field;
   }
-  rule.context_base = std::max(std::min(lowest, highest), highest >= kMaxContexts - 1 ? highest - (kMaxContexts - 1) : 0u);
+  rule.context_base =
+      std::max(std::min(lowest, highest), highest >= kMaxContexts - 1 ? highest - (kMaxContexts - 1) : 0u);
   rule.contexts = highest - rule.context_base + 1;
   double changed[kMaxContexts] = {};
   double all[kMaxContexts] = {};
@@ -123,14 +124,16 @@ void choose_split(const SparseSurvey& survey, DeltaRule& rule, Split& split) {
   for (unsigned c = split.listed; c < rule.contexts; ++c) {
     logs[c] = -64;
     if (changed[c] == 0) continue;
-    logs[c] = log2_of(static_cast<std::uint64_t>(changed[c] * kScale)) - log2_of(static_cast<std::uint64_t>(all[c] * kScale));
+    logs[c] =
+        log2_of(static_cast<std::uint64_t>(changed[c] * kScale)) - log2_of(static_cast<std::uint64_t>(all[c] * kScale));
     most = std::max(most, logs[c]);
   }
   std::memset(split.codes, 0, sizeof split.codes);
   for (unsigned c = split.listed; c < rule.contexts; ++c) {
     if (changed[c] == 0) continue;
     const double below = 2 * (most - logs[c]);
-    split.codes[c] = static_cast<std::uint8_t>(below > kHazardCodes - 2 ? 1 : kHazardCodes - 1 - static_cast<unsigned>(below + 0.5));
+    split.codes[c] =
+        static_cast<std::uint8_t>(below > kHazardCodes - 2 ? 1 : kHazardCodes - 1 - static_cast<unsigned>(below + 0.5));
   }
 }
 
@@ -371,9 +374,8 @@ bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* 
   rule.scheme = dense_scheme(element_bytes);
   rule.table_log = kTableLog;
   std::memset(model.counts, 0, sizeof model.counts);
-  kernel.delta_histogram(element_bytes, listed.target.data(), listed.base.data(), total, &rule, nullptr, model.counts);
+  kernel.delta_histogram(element_bytes, listed.target.data(), listed.base.data(), total, &rule, model.counts);
   const unsigned tokens = most_tokens(model);
-  if (element_bytes <= 2 && tokens > kVectorTokens) return false;
   const double raw = raw_bits(model, tokens);
   model.may_be_even = true;
   choose_tables(model);
@@ -394,8 +396,8 @@ bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* 
   if (coder == kInLanes) {
     const unsigned segments = choose_segments(total, body);
     SegmentOutput* const outputs = scratch->segments.prepare(total, segments, 1 + (element_bytes * 8 + 15) / 16);
-    kernel.delta_encode(element_bytes, listed.target.data(), listed.base.data(), &rule, &scratch->tables, nullptr,
-                        outputs, segments);
+    kernel.delta_encode(element_bytes, listed.target.data(), listed.base.data(), &rule, &scratch->tables, outputs,
+                        segments);
     scratch->segments.write(out);
   }
   return !out.full() && out.size() < limit;

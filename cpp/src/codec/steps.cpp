@@ -93,14 +93,16 @@ template <class Format>
 bool step_between(typename Format::Word from, typename Format::Word to, double& least, double& most) {
   using Word = typename Format::Word;
   const Word magnitude = to & static_cast<Word>(~(Word{1} << (sizeof(Word) * 8 - 1)));
-  if (magnitude == 0 || (to & Format::kExponent) == Format::kExponent || (from & Format::kExponent) == Format::kExponent) {
+  if (magnitude == 0 || (to & Format::kExponent) == Format::kExponent ||
+      (from & Format::kExponent) == Format::kExponent) {
     return false;
   }
   const double start = Format::wide(from);
   const double end = Format::wide(to);
   const double below = (end + Format::wide(static_cast<Word>(to - 1))) / 2;
-  const double above = ((to + 1) & Format::kExponent) == Format::kExponent ? end + (end - below)
-                                                                          : (end + Format::wide(static_cast<Word>(to + 1))) / 2;
+  const double above = ((to + 1) & Format::kExponent) == Format::kExponent
+                           ? end + (end - below)
+                           : (end + Format::wide(static_cast<Word>(to + 1))) / 2;
   const double a = std::fabs(below - start);
   const double b = std::fabs(above - start);
   least = std::min(a, b);
@@ -182,7 +184,8 @@ StepWords<Word> words_at(const std::uint8_t* base, const Outcomes& outcomes, std
 
 template <class Word>
 void put_whole(PairWriter& out, Word word) {
-  for (unsigned done = 0; done < sizeof(Word) * 8; done += 16) out.put_bits(static_cast<std::uint16_t>(word >> done), 16);
+  for (unsigned done = 0; done < sizeof(Word) * 8; done += 16)
+    out.put_bits(static_cast<std::uint16_t>(word >> done), 16);
 }
 
 template <class Word>
@@ -228,8 +231,9 @@ float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* bas
   return size;
 }
 
-double write_steps(PairWriter& out, Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                   std::size_t events, const Outcomes& outcomes, std::vector<std::uint8_t>& directions) {
+double write_steps(PairWriter& out, Dtype dtype, const std::uint8_t* target, const std::uint8_t* base,
+                   std::size_t count, std::size_t events, const Outcomes& outcomes,
+                   std::vector<std::uint8_t>& directions) {
   constexpr double kExceptionBits = 12;
   directions.assign((count + 7) / 8 + 8, 0);
   std::size_t movable = 0;

@@ -25,10 +25,11 @@ bool has_steps(Dtype dtype) noexcept;
 // The size of step that explains most of what changed, judged by a sample; 0 if none explains nearly all.
 float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t count);
 
-// Elements in order, the last `events` of them known to have changed. Writes what is no step (about `bits` bits of it) and
-// fills `directions`: a bit for each element that can move, 1 for up. Returns the bits in all, about.
-double write_steps(PairWriter& out, Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                   std::size_t events, const Outcomes& outcomes, std::vector<std::uint8_t>& directions);
+// Elements in order, the last `events` of them known to have changed. Writes what is no step (about `bits` bits of it)
+// and fills `directions`: a bit for each element that can move, 1 for up. Returns the bits in all, about.
+double write_steps(PairWriter& out, Dtype dtype, const std::uint8_t* target, const std::uint8_t* base,
+                   std::size_t count, std::size_t events, const Outcomes& outcomes,
+                   std::vector<std::uint8_t>& directions);
 
 // Elements that can move: as many directions follow.
 std::size_t count_movable(Dtype dtype, const std::uint8_t* base, std::size_t count, const Outcomes& outcomes);
