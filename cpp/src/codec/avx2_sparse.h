@@ -70,10 +70,9 @@ void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t co
     sums.a = _mm256_add_epi16(sums.a, _mm256_and_si256(hazard.a, counted.a));
     sums.b = _mm256_add_epi16(sums.b, _mm256_and_si256(hazard.b, counted.b));
   }
-  store256(block->before[kBlockRows], sums.a);
-  store256(block->before[kBlockRows] + 16, sums.b);
-  block->total = 0;
-  for (const std::uint16_t sum : block->before[kBlockRows]) block->total += sum;
+  store256(block->sums, sums.a);
+  store256(block->sums + 16, sums.b);
+  scalar::sum_columns(*block);
 }
 
 }  // namespace avx2

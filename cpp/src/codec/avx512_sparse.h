@@ -67,6 +67,20 @@ void sparse_survey(unsigned element_size, const std::uint8_t* target, const std:
   scalar::sparse_survey<std::uint16_t>(target, base, steps * kLanes, count, rule, most, masks, *survey);
 }
 
+// Sums of all lanes before each.
+TEXTNLP_FAST_INLINE __m512i sums_before(__m512i value) {
+  const __m512i none = _mm512_setzero_si512();
+  __m512i sums = _mm512_alignr_epi32(value, none, 15);
+  sums = _mm512_add_epi32(sums, _mm512_alignr_epi32(sums, none, 15));
+  sums = _mm512_add_epi32(sums, _mm512_alignr_epi32(sums, none, 14));
+  sums = _mm512_add_epi32(sums, _mm512_alignr_epi32(sums, none, 12));
+  return _mm512_add_epi32(sums, _mm512_alignr_epi32(sums, none, 8));
+}
+
+TEXTNLP_FAST_INLINE std::uint32_t last_lane(__m512i value) {
+  return static_cast<std::uint32_t>(_mm_extract_epi32(_mm512_extracti32x4_epi32(value, 3), 3));
+}
+
 void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
                  SparseBlock* block) {
   if (element_size != 2 || count != kBlockElements) {
@@ -89,10 +103,13 @@ void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t co
     const __mmask32 inside = _mm512_cmplt_epu16_mask(context, contexts);
     sums = _mm512_add_epi16(sums, _mm512_maskz_permutexvar_epi16(inside, context, hazards));
   }
-  _mm512_store_si512(block->before[kBlockRows], sums);
-  const __m512i pairs =
-      _mm512_add_epi32(_mm512_and_si512(sums, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(sums, 16));
-  block->total = static_cast<std::uint32_t>(_mm512_reduce_add_epi32(pairs));
+  _mm512_store_si512(block->sums, sums);
+  const __m512i low = sums_before(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(sums)));
+  const __m512i high = sums_before(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(sums, 1)));
+  const std::uint32_t half = last_lane(low) + block->sums[15];
+  _mm512_storeu_si512(block->columns, low);
+  _mm512_storeu_si512(block->columns + 16, _mm512_add_epi32(high, _mm512_set1_epi32(static_cast<int>(half))));
+  block->columns[kLanes] = half + last_lane(high) + block->sums[31];
 }
 
 constexpr unsigned kFew = 64;

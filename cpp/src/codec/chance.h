@@ -8,20 +8,29 @@ namespace textnlp_fast {
 
 constexpr unsigned kBitLog = 16;
 
+constexpr unsigned kMostSeen = 254;
+
+struct ChanceRates {
+  std::uint32_t of[kMostSeen + 1];
+  constexpr ChanceRates() : of{} {
+    for (unsigned seen = 0; seen <= kMostSeen; ++seen) of[seen] = 65536u / (seen + 2);
+  }
+};
+inline constexpr ChanceRates kRates;
+
 struct Chance {
   std::uint16_t one = 32768;  // of 2^kBitLog
   std::uint16_t seen = 0;
 
-  // Moves by 1 / (seen + 2) of what is missing, later ever by 1 / 128.
+  // Moves by 1 / (seen + 2) of what is missing, in the end by 1 / 256.
   void learn(bool bit) {
-    constexpr unsigned kMostSeen = 254;
-    const std::uint32_t rate = 65536u / (seen + 2u);
-    if (bit) {
-      one = static_cast<std::uint16_t>(one + ((65535u - one) * rate >> 16));
-    } else {
-      one = static_cast<std::uint16_t>(one - (one * rate >> 16));
-    }
-    if (seen < kMostSeen) ++seen;
+    const std::uint32_t rate = kRates.of[seen];
+    // No branch on the bit: it would be guessed wrong.
+    const std::uint32_t ones = 0u - (bit ? 1u : 0u);
+    const std::uint32_t missing = one ^ (ones & 0xffff);
+    const std::uint32_t moved = missing * rate >> 16;
+    one = static_cast<std::uint16_t>(one + ((moved ^ ~ones) - ~ones));
+    seen = static_cast<std::uint16_t>(seen + (seen < kMostSeen ? 1 : 0));
   }
 
   // The share of 1, which is never nothing and never all.

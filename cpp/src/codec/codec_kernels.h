@@ -46,9 +46,10 @@ struct SparseRule {
 };
 
 struct SparseBlock {
-  alignas(64) std::uint16_t before[kBlockRows + 1][kLanes];  // summed hazard of a column before each row, and in all
-  std::uint32_t total;
-  std::uint32_t listed[kBlockRows];  // lanes of each row
+  alignas(64) std::uint16_t before[kBlockRows][kLanes];  // summed hazard of a column before each row
+  alignas(64) std::uint16_t sums[kLanes];                // and in all
+  std::uint32_t columns[kLanes + 1];                     // summed hazard before each column, and in all
+  std::uint32_t listed[kBlockRows];                      // lanes of each row
 };
 
 struct SparseSurvey {

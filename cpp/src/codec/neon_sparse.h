@@ -70,11 +70,8 @@ void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t co
       sums.part[r] = vaddq_u16(sums.part[r], hazard.part[r]);
     }
   }
-  block->total = 0;
-  for (unsigned r = 0; r < kRegisters; ++r) {
-    vst1q_u16(block->before[kBlockRows] + 8 * r, sums.part[r]);
-    block->total += vaddlvq_u16(sums.part[r]);
-  }
+  for (unsigned r = 0; r < kRegisters; ++r) vst1q_u16(block->sums + 8 * r, sums.part[r]);
+  scalar::sum_columns(*block);
 }
 
 }  // namespace neon

@@ -41,30 +41,25 @@ class PairWriter {
 
 // Reads hostile words: past the end it reads zeros and remembers.
 struct PairReader {
-  std::uint64_t states[2];
-  unsigned turn;
+  std::uint64_t state;  // whose turn it is
+  std::uint64_t other;
   const std::uint8_t* at;
   const std::uint8_t* end;
   bool overrun;
 
   [[nodiscard]] std::uint32_t slot(unsigned log) const {
-    return static_cast<std::uint32_t>(states[turn] & ((std::uint64_t{1} << log) - 1));
+    return static_cast<std::uint32_t>(state) & ((std::uint32_t{1} << log) - 1);
   }
 
-  void advance(std::uint32_t start, std::uint32_t freq, unsigned log) {
-    std::uint64_t& state = states[turn];
-    turn ^= 1;
-    state = freq * (state >> log) + (state & ((std::uint64_t{1} << log) - 1)) - start;
-    if (state >= kPairFloor) return;
-    std::uint32_t word = 0;
-    if (end - at >= 4) {
-      std::memcpy(&word, at, sizeof word);
-      at += sizeof word;
-    } else {
-      overrun = true;
-    }
-    state = state << 32 | word;
+  // Takes a symbol of the slot that slot() gave: `offset` is the slot's place in the symbol's share.
+  void take(std::uint32_t offset, std::uint32_t freq, unsigned log) {
+    std::uint64_t next = freq * (state >> log) + offset;
+    state = other;
+    if (next < kPairFloor) next = next << 32 | word();
+    other = next;
   }
+
+  void advance(std::uint32_t start, std::uint32_t freq, unsigned log) { take(slot(log) - start, freq, log); }
 
   std::uint32_t bits(unsigned count) {
     const std::uint32_t value = slot(count);
@@ -72,8 +67,18 @@ struct PairReader {
     return value;
   }
 
-  [[nodiscard]] bool finished() const {
-    return !overrun && at == end && states[0] == kPairFloor && states[1] == kPairFloor;
+  [[nodiscard]] bool finished() const { return !overrun && at == end && state == kPairFloor && other == kPairFloor; }
+
+ private:
+  std::uint32_t word() {
+    std::uint32_t next = 0;
+    if (end - at >= 4) {
+      std::memcpy(&next, at, sizeof next);
+      at += sizeof next;
+    } else {
+      overrun = true;
+    }
+    return next;
   }
 };
 

@@ -15,20 +15,6 @@ constexpr unsigned kMostPower = 12;
 constexpr std::uint16_t kHazards[kHazardCodes] = {0,  1,  1,  2,   3,   4,   6,   8,   11,  16,   23,   32,
                                                   45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048};
 
-// Sums of hazard before each column.
-struct Columns {
-  std::uint32_t before[kLanes + 1];
-
-  explicit Columns(const SparseBlock& block) {
-    std::uint32_t sum = 0;
-    for (unsigned c = 0; c < kLanes; ++c) {
-      before[c] = sum;
-      sum += block.before[kBlockRows][c];
-    }
-    before[kLanes] = sum;
-  }
-};
-
 unsigned bucket_of(std::uint32_t total) {
   const unsigned log = floor_log2(total);
   return log;
@@ -69,17 +55,18 @@ std::uint32_t guess_place(std::uint32_t slot, std::uint32_t rest, unsigned left)
 // An element by columns, then rows.
 struct Cursor {
   const SparseBlock& block;
-  const Columns& columns;
   unsigned column;
   unsigned row;
 
-  [[nodiscard]] std::uint32_t begin() const { return columns.before[column] + block.before[row][column]; }
-  [[nodiscard]] std::uint32_t end() const { return columns.before[column] + block.before[row + 1][column]; }
+  [[nodiscard]] std::uint32_t begin() const { return block.columns[column] + block.before[row][column]; }
+  [[nodiscard]] std::uint32_t end() const {
+    return block.columns[column] + (row + 1 < kBlockRows ? block.before[row + 1][column] : block.sums[column]);
+  }
 
   void find(std::uint32_t place) {
     column = 0;
-    for (unsigned c = 1; c < kLanes; ++c) column += columns.before[c] <= place ? 1 : 0;
-    const std::uint32_t rest = place - columns.before[column];
+    for (unsigned c = 1; c < kLanes; ++c) column += block.columns[c] <= place ? 1 : 0;
+    const std::uint32_t rest = place - block.columns[column];
     row = 0;
     for (unsigned r = 1; r < kBlockRows; ++r) row += block.before[r][column] <= rest ? 1 : 0;
   }
@@ -115,17 +102,16 @@ bool read_alive(PairReader& in, PlaceModel& model) {
 
 void write_events(PairWriter& out, PlaceModel& model, const SparseBlock& block, const std::uint16_t* events,
                   unsigned count) {
-  const std::uint32_t total = block.total;
+  const std::uint32_t total = block.columns[kLanes];
   Chance(&more)[PlaceModel::kCounts] = model.more[model.was_hit ? 0 : 0][bucket_of(total)];
   for (unsigned n = 0; n <= count; ++n) {
     write_bit(out, more[n < PlaceModel::kCounts ? n : PlaceModel::kCounts - 1], n < count);
   }
   model.was_hit = count != 0;
   if (count == 0) return;
-  const Columns columns(block);
   std::uint32_t from = 0;
   for (unsigned n = 0; n < count; ++n) {
-    const Cursor at{block, columns, events[n] % kLanes, events[n] / kLanes};
+    const Cursor at{block, events[n] % kLanes, events[n] / kLanes};
     const Spread spread(total - from, count - n);
     const std::uint32_t start = spread.reach(at.begin() - from);
     out.put(start, spread.reach(at.end() - from) - start, kPlaceLog);
@@ -134,7 +120,7 @@ void write_events(PairWriter& out, PlaceModel& model, const SparseBlock& block, 
 }
 
 unsigned read_events(PairReader& in, PlaceModel& model, const SparseBlock& block, std::uint16_t* events) {
-  const std::uint32_t total = block.total;
+  const std::uint32_t total = block.columns[kLanes];
   Chance(&more)[PlaceModel::kCounts] = model.more[model.was_hit ? 0 : 0][bucket_of(total)];
   unsigned count = 0;
   while (read_bit(in, more[count < PlaceModel::kCounts ? count : PlaceModel::kCounts - 1])) {
@@ -142,14 +128,13 @@ unsigned read_events(PairReader& in, PlaceModel& model, const SparseBlock& block
   }
   model.was_hit = count != 0;
   if (count == 0) return 0;
-  const Columns columns(block);
   std::uint32_t from = 0;
   for (unsigned n = 0; n < count; ++n) {
     const std::uint32_t rest = total - from;
     if (rest == 0) return kBlockElements + 1;
     const Spread spread(rest, count - n);
     const std::uint32_t slot = in.slot(kPlaceLog);
-    Cursor at{block, columns, 0, 0};
+    Cursor at{block, 0, 0};
     at.find(from + guess_place(slot, rest, count - n));
     // Elements before `from` and those without hazard have no share; the loops end, for the shares fill the scale.
     while (at.end() <= from) at.next();

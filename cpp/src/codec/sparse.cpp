@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 
+#include "codec/codec_scalar.h"
 #include "codec/delta_model.h"
 #include "codec/frame.h"
 #include "codec/places.h"
@@ -21,13 +22,14 @@ constexpr double kManyStay = 0.1;
 constexpr std::size_t kBlockStride = 8;
 // What it takes to list an element, and to place and code a rare change, in the same unit: about nanoseconds.
 constexpr double kListCost = 1;
-constexpr double kEventCost = 8;
+constexpr double kEventCost = 16;
 // Up to so many listed elements are coded one by one: 32 lanes would take 64 bytes more.
 constexpr std::size_t kMostPaired = 8192;
 constexpr unsigned kTableLog = 10;
 // Steps are worth telling below so many bits a change: a direction takes one.
 constexpr double kStepBits = 1.5;
 constexpr std::size_t kSlack = 64;
+constexpr std::size_t kWorthSlots = 1000;
 
 // How the listed elements are told.
 enum Coder : unsigned { kPaired = 0, kInLanes = 1, kAsSteps = 2, kCoders = 3 };
@@ -215,7 +217,7 @@ void find_places(const CodecKernels& kernel, unsigned element_bytes, const std::
     kernel.sparse_pick(element_bytes, target + at * element_bytes, block.listed, rows, listed.target.data() + bytes);
     listed.count +=
         kernel.sparse_pick(element_bytes, base + at * element_bytes, block.listed, rows, listed.base.data() + bytes);
-    if (block.total == 0) continue;
+    if (block.columns[kLanes] == 0) continue;
     std::uint32_t cold[kBlockRows] = {};
     for (unsigned row = 0; row < rows; ++row) cold[row] = masks[row] & ~block.listed[row];
     std::uint16_t events[kBlockElements];
@@ -242,20 +244,13 @@ bool read_places(const CodecKernels& kernel, unsigned element_bytes, const std::
     std::memcpy(masks, block.listed, rows * sizeof *masks);
     listed.count += kernel.sparse_pick(element_bytes, base + at * element_bytes, masks, rows,
                                        listed.base.data() + listed.count * element_bytes);
-    if (!hazards || block.total == 0) continue;
+    if (!hazards || block.columns[kLanes] == 0) continue;
     std::uint16_t events[kBlockElements + 1];
     const unsigned found = read_events(in, model, block, events);
     if (found > kBlockElements || in.overrun) return false;
     for (unsigned n = 0; n < found; ++n) listed.events.push_back(static_cast<std::uint32_t>(at + events[n]));
   }
   return true;
-}
-
-template <class U>
-unsigned context_at(U base, const DeltaRule& rule) {
-  const unsigned field = context_field(base, rule.element);
-  const unsigned context = field > rule.context_base ? field - rule.context_base : 0;
-  return std::min(context, rule.contexts - 1);
 }
 
 template <class U>
@@ -267,7 +262,7 @@ void put_values(PairWriter& out, const DeltaModel& model, const DeltaEncodeTable
     std::memcpy(&to, listed.target.data() + i * sizeof(U), sizeof(U));
     const DeltaRule& rule = model.rule;
     const Token token = token_of(residual_of(to, from, rule.element.is_float), rule.scheme);
-    const EncodeSymbol& symbol = tables.symbols[context_at(from, rule)][token.token];
+    const EncodeSymbol& symbol = tables.symbols[scalar::context_of(from, rule)][token.token];
     out.put(symbol.start, symbol.freq, rule.table_log);
     for (unsigned done = 0; done < token.raw_bits; done += 16) {
       const unsigned bits = std::min(16u, token.raw_bits - done);
@@ -277,25 +272,35 @@ void put_values(PairWriter& out, const DeltaModel& model, const DeltaEncodeTable
 }
 
 template <class U>
-void take_values(PairReader& in, const DeltaDecoder& decoder, Listed& listed) {
-  const DeltaRule& rule = decoder.rule;
+void take_values(PairReader& from_words, const DeltaDecoder& decoder, Listed& listed) {
+  const DeltaRule rule = decoder.rule;
+  const unsigned log = rule.table_log;
+  const std::uint32_t* const slots = decoder.tables.slots;
+  const scalar::TokenMeaning meaning(rule.scheme, decoder.tables.tokens);
+  // A copy, for the states to stay in registers.
+  PairReader in = from_words;
   for (std::size_t i = 0; i < listed.total(); ++i) {
-    U from;
-    std::memcpy(&from, listed.base.data() + i * sizeof(U), sizeof(U));
-    const unsigned context = context_at(from, rule);
-    const std::uint32_t slot = in.slot(rule.table_log);
-    const std::uint16_t* const starts = decoder.tables.cumulative[context];
+    const U from = scalar::load<U>(listed.base.data(), i);
+    const unsigned context = scalar::context_of(from, rule);
+    const std::uint32_t slot = in.slot(log);
     unsigned token = 0;
-    while (starts[token + 1] <= slot) ++token;
-    in.advance(starts[token], static_cast<std::uint32_t>(starts[token + 1] - starts[token]), rule.table_log);
-    const unsigned raw_bits = raw_bits_of(token, rule.scheme);
-    std::uint64_t raw = 0;
-    for (unsigned done = 0; done < raw_bits; done += 16) {
-      raw |= static_cast<std::uint64_t>(in.bits(std::min(16u, raw_bits - done))) << done;
+    if (slots != nullptr) {
+      const std::uint32_t entry = slots[static_cast<std::size_t>(context) << log | slot];
+      token = entry_symbol(entry);
+      in.take(entry_offset(entry), entry_freq(entry), log);
+    } else {
+      const std::uint16_t* const starts = decoder.tables.cumulative[context];
+      token = scalar::find_token(starts, slot);
+      in.take(slot - starts[token], static_cast<std::uint32_t>(starts[token + 1] - starts[token]), log);
     }
-    const U to = apply_residual(from, residual_of_token<U>(token, raw, rule.scheme), rule.element.is_float);
-    std::memcpy(listed.target.data() + i * sizeof(U), &to, sizeof(U));
+    std::uint64_t raw = 0;
+    for (unsigned done = 0; done < meaning.bits[token]; done += 16) {
+      raw |= static_cast<std::uint64_t>(in.bits(std::min(16u, meaning.bits[token] - done))) << done;
+    }
+    const auto residual = static_cast<U>(meaning.origin[token] + ((raw ^ meaning.sign[token]) - meaning.sign[token]));
+    scalar::store<U>(listed.target.data(), i, apply_residual(from, residual, rule.element.is_float));
   }
+  from_words = in;
 }
 
 // Calls `action` with a zero of the unsigned type of that size.
@@ -433,11 +438,10 @@ bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, st
   const std::uint64_t words = reader.varint();
   const std::uint8_t* const data = reader.take(words * sizeof(std::uint32_t));
   if (reader.failed) return false;
-  PairReader pair{{0, 0}, 0, data, data + words * sizeof(std::uint32_t), false};
-  std::memcpy(pair.states, states, kPairStateBytes);
-  for (const std::uint64_t state : pair.states) {
-    if (state < kPairFloor || state >> 63 != 0) return false;
-  }
+  PairReader pair{0, 0, data, data + words * sizeof(std::uint32_t), false};
+  std::memcpy(&pair.state, states, sizeof pair.state);
+  std::memcpy(&pair.other, states + sizeof pair.state, sizeof pair.other);
+  if (pair.state < kPairFloor || pair.other < kPairFloor || (pair.state | pair.other) >> 63 != 0) return false;
 
   listed.prepare(count, element_bytes);
   if (!read_places(kernel, element_bytes, base, count, places, pair, listed)) return false;
@@ -458,7 +462,8 @@ bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, st
     read_steps(pair, dtype, listed.base.data(), listed.target.data(), total, listed.events.size(), scratch->outcomes,
                scratch->directions.data());
   } else if (coder == kPaired) {
-    build_starts(decoder);
+    // Few elements are searched for.
+    total < kWorthSlots ? build_starts(decoder) : build_decode_tables(decoder);
     by_size(element_bytes, [&](auto zero) { take_values<decltype(zero)>(pair, decoder, listed); });
   } else {
     build_decode_tables(decoder);

@@ -27,6 +27,15 @@ void sparse_survey(const std::uint8_t* target, const std::uint8_t* base, std::si
   }
 }
 
+inline void sum_columns(SparseBlock& block) {
+  std::uint32_t sum = 0;
+  for (unsigned lane = 0; lane < kLanes; ++lane) {
+    block.columns[lane] = sum;
+    sum += block.sums[lane];
+  }
+  block.columns[kLanes] = sum;
+}
+
 template <class U>
 void sparse_scan(const std::uint8_t* base, std::size_t count, const SparseRule& rule, SparseBlock& block) {
   std::uint16_t sums[kLanes] = {};
@@ -42,9 +51,8 @@ void sparse_scan(const std::uint8_t* base, std::size_t count, const SparseRule& 
     }
     block.listed[row] = listed;
   }
-  std::memcpy(block.before[kBlockRows], sums, sizeof sums);
-  block.total = 0;
-  for (const std::uint16_t sum : sums) block.total += sum;
+  std::memcpy(block.sums, sums, sizeof sums);
+  sum_columns(block);
 }
 
 template <class U>
