@@ -22,9 +22,9 @@ constexpr double kManyStay = 0.1;
 constexpr std::size_t kBlockStride = 8;
 // What it takes to list an element, and to place and code a rare change, in the same unit: about nanoseconds.
 constexpr double kListCost = 1;
-constexpr double kEventCost = 16;
+constexpr double kEventCost = 10;
 // Up to so many listed elements are coded one by one: 32 lanes would take 64 bytes more.
-constexpr std::size_t kMostPaired = 8192;
+constexpr std::size_t kMostPaired = 12288;
 constexpr unsigned kTableLog = 10;
 // Steps are worth telling below so many bits a change: a direction takes one.
 constexpr double kStepBits = 1.5;
