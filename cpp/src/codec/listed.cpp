@@ -1,0 +1,190 @@
+#include "codec/listed.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "codec/codec_scalar.h"
+#include "codec/places.h"
+#include "codec/sparse_rule.h"
+
+namespace textnlp_fast {
+namespace {
+
+// Vector kernels read and write whole registers.
+constexpr std::size_t kSlack = 64;
+
+// By columns, then rows, as places are told.
+unsigned order_events(const std::uint32_t* masks, std::uint16_t* events) {
+  unsigned count = 0;
+  for (unsigned row = 0; row < kBlockRows; ++row) {
+    for (std::uint32_t left = masks[row]; left != 0; left &= left - 1) {
+      const auto lane = static_cast<unsigned>(__builtin_ctz(left));
+      unsigned at = count++;
+      for (; at > 0 && events[at - 1] % kLanes > lane; --at) events[at] = events[at - 1];
+      events[at] = static_cast<std::uint16_t>(row * kLanes + lane);
+    }
+  }
+  return count;
+}
+
+void copy_events(const std::uint8_t* from, unsigned element_bytes, const Listed& listed, std::uint8_t* to) {
+  to += listed.count * element_bytes;
+  for (const std::uint32_t place : listed.events) {
+    std::memcpy(to, from + static_cast<std::size_t>(place) * element_bytes, element_bytes);
+    to += element_bytes;
+  }
+}
+
+template <class U>
+void put_all(PairWriter& out, const DeltaRule& rule, const DeltaEncodeTables& tables, const Listed& listed) {
+  for (std::size_t i = 0; i < listed.total(); ++i) {
+    const U from = scalar::load<U>(listed.base.data(), i);
+    const U to = scalar::load<U>(listed.target.data(), i);
+    const Token token = token_of(residual_of(to, from, rule.element.is_float), rule.scheme);
+    const EncodeSymbol& symbol = tables.symbols[scalar::context_of(from, rule)][token.token];
+    out.put(symbol.start, symbol.freq, rule.table_log);
+    for (unsigned done = 0; done < token.raw_bits; done += 16) {
+      const unsigned bits = std::min(16u, token.raw_bits - done);
+      out.put_bits(static_cast<std::uint32_t>(token.raw >> done) & ((1u << bits) - 1), bits);
+    }
+  }
+}
+
+template <class U>
+void take_all(PairReader& from_words, const DeltaDecoder& decoder, Listed& listed) {
+  const DeltaRule rule = decoder.rule;
+  const unsigned log = rule.table_log;
+  const std::uint32_t* const slots = decoder.tables.slots;
+  const scalar::TokenMeaning meaning(rule.scheme, decoder.tables.tokens);
+  // A copy, for the states to stay in registers.
+  PairReader in = from_words;
+  for (std::size_t i = 0; i < listed.total(); ++i) {
+    const U from = scalar::load<U>(listed.base.data(), i);
+    const unsigned context = scalar::context_of(from, rule);
+    const std::uint32_t slot = in.slot(log);
+    unsigned token = 0;
+    if (slots != nullptr) {
+      const std::uint32_t entry = slots[static_cast<std::size_t>(context) << log | slot];
+      token = entry_symbol(entry);
+      in.take(entry_offset(entry), entry_freq(entry), log);
+    } else {
+      const std::uint16_t* const starts = decoder.tables.cumulative[context];
+      token = scalar::find_token(starts, slot);
+      in.take(slot - starts[token], static_cast<std::uint32_t>(starts[token + 1] - starts[token]), log);
+    }
+    std::uint64_t raw = 0;
+    for (unsigned done = 0; done < meaning.bits[token]; done += 16) {
+      raw |= static_cast<std::uint64_t>(in.bits(std::min(16u, meaning.bits[token] - done))) << done;
+    }
+    const auto residual = static_cast<U>(meaning.origin[token] + ((raw ^ meaning.sign[token]) - meaning.sign[token]));
+    scalar::store<U>(listed.target.data(), i, apply_residual(from, residual, rule.element.is_float));
+  }
+  from_words = in;
+}
+
+// Calls `action` with a zero of the unsigned type of that size.
+template <class Action>
+void by_size(unsigned element_bytes, const Action& action) {
+  switch (element_bytes) {
+    case 1: return action(std::uint8_t{0});
+    case 2: return action(std::uint16_t{0});
+    case 4: return action(std::uint32_t{0});
+    default: return action(std::uint64_t{0});
+  }
+}
+
+}  // namespace
+
+void Listed::prepare(std::size_t elements, unsigned element_bytes) {
+  const std::size_t bytes = elements * element_bytes + kSlack;
+  if (base.size() < bytes) base.resize(bytes);
+  if (target.size() < bytes) target.resize(bytes);
+  const std::size_t rows = blocks_of(elements) * kBlockRows;
+  if (masks.size() < rows) masks.resize(rows);
+  events.clear();
+  count = 0;
+}
+
+void find_places(const CodecKernels& kernel, unsigned element_bytes, const std::uint8_t* target,
+                 const std::uint8_t* base, std::size_t count, const SparseRule& rule, const std::uint32_t* changed,
+                 Listed& listed, PairWriter& out) {
+  PlaceModel model;
+  SparseBlock block;
+  const bool hazards = has_hazards(rule);
+  for (std::size_t at = 0; at < count; at += kBlockElements) {
+    const std::size_t here = std::min<std::size_t>(kBlockElements, count - at);
+    const auto rows = static_cast<unsigned>((here + kLanes - 1) / kLanes);
+    const std::uint32_t* const masks = changed + at / kLanes;
+    std::uint32_t any = 0;
+    for (unsigned row = 0; row < rows; ++row) any |= masks[row];
+    if (rule.listed != 0) write_alive(out, model, any != 0);
+    if (rule.listed != 0 && any == 0) continue;
+    if (any == 0 && !hazards) continue;
+    kernel.sparse_scan(element_bytes, base + at * element_bytes, here, &rule, &block);
+    const std::size_t bytes = listed.count * element_bytes;
+    kernel.sparse_pick(element_bytes, target + at * element_bytes, block.listed, rows, listed.target.data() + bytes);
+    listed.count +=
+        kernel.sparse_pick(element_bytes, base + at * element_bytes, block.listed, rows, listed.base.data() + bytes);
+    if (block.columns[kLanes] == 0) continue;
+    std::uint32_t cold[kBlockRows] = {};
+    for (unsigned row = 0; row < rows; ++row) cold[row] = masks[row] & ~block.listed[row];
+    std::uint16_t events[kBlockElements];
+    const unsigned found = order_events(cold, events);
+    write_events(out, model, block, events, found);
+    for (unsigned n = 0; n < found; ++n) listed.events.push_back(static_cast<std::uint32_t>(at + events[n]));
+  }
+  copy_events(base, element_bytes, listed, listed.base.data());
+  copy_events(target, element_bytes, listed, listed.target.data());
+}
+
+bool read_places(const CodecKernels& kernel, unsigned element_bytes, const std::uint8_t* base, std::size_t count,
+                 const SparseRule& rule, PairReader& in, Listed& listed) {
+  PlaceModel model;
+  SparseBlock block;
+  const bool hazards = has_hazards(rule);
+  for (std::size_t at = 0; at < count; at += kBlockElements) {
+    const std::size_t here = std::min<std::size_t>(kBlockElements, count - at);
+    const auto rows = static_cast<unsigned>((here + kLanes - 1) / kLanes);
+    std::uint32_t* const masks = listed.masks.data() + at / kLanes;
+    if (rule.listed != 0 && !read_alive(in, model)) {
+      std::memset(masks, 0, rows * sizeof *masks);
+      continue;
+    }
+    kernel.sparse_scan(element_bytes, base + at * element_bytes, here, &rule, &block);
+    std::memcpy(masks, block.listed, rows * sizeof *masks);
+    listed.count += kernel.sparse_pick(element_bytes, base + at * element_bytes, masks, rows,
+                                       listed.base.data() + listed.count * element_bytes);
+    if (!hazards || block.columns[kLanes] == 0) continue;
+    std::uint16_t events[kBlockElements + 1];
+    const unsigned found = read_events(in, model, block, events);
+    if (found > kBlockElements || in.overrun) return false;
+    for (unsigned n = 0; n < found; ++n) listed.events.push_back(static_cast<std::uint32_t>(at + events[n]));
+  }
+  copy_events(base, element_bytes, listed, listed.base.data());
+  return true;
+}
+
+void place_targets(const CodecKernels& kernel, unsigned element_bytes, const Listed& listed, std::size_t count,
+                   std::uint8_t* out) {
+  const std::uint8_t* packed = listed.target.data();
+  for (std::size_t at = 0; at < count; at += kBlockElements) {
+    const auto rows = static_cast<unsigned>((std::min<std::size_t>(kBlockElements, count - at) + kLanes - 1) / kLanes);
+    packed += element_bytes * kernel.sparse_place(element_bytes, packed, listed.masks.data() + at / kLanes, rows,
+                                                  out + at * element_bytes);
+  }
+  for (const std::uint32_t place : listed.events) {
+    std::memcpy(out + static_cast<std::size_t>(place) * element_bytes, packed, element_bytes);
+    packed += element_bytes;
+  }
+}
+
+void put_values(PairWriter& out, unsigned element_bytes, const DeltaRule& rule, const DeltaEncodeTables& tables,
+                const Listed& listed) {
+  by_size(element_bytes, [&](auto zero) { put_all<decltype(zero)>(out, rule, tables, listed); });
+}
+
+void take_values(PairReader& in, unsigned element_bytes, const DeltaDecoder& decoder, Listed& listed) {
+  by_size(element_bytes, [&](auto zero) { take_all<decltype(zero)>(in, decoder, listed); });
+}
+
+}  // namespace textnlp_fast

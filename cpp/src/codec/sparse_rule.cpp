@@ -1,0 +1,136 @@
+#include "codec/sparse_rule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "codec/delta_model.h"
+#include "codec/places.h"
+#include "codec/tables.h"
+
+namespace textnlp_fast {
+namespace {
+
+// Above this share of changed elements a delta frame is quicker and hardly larger, unless many blocks stay: every so
+// many blocks are looked at to find that out.
+constexpr double kMostChanged = 0.25;
+constexpr double kManyStay = 0.1;
+constexpr std::size_t kBlockStride = 8;
+// What it takes to list an element, and to place and code a rare change, in the same unit.
+constexpr double kListCost = 1;
+constexpr double kEventCost = 10;
+
+// The share of blocks that did not change, by a sample.
+double stay_share(const std::uint8_t* target, const std::uint8_t* base, std::size_t size, unsigned element_bytes) {
+  const std::size_t block = kBlockElements * element_bytes;
+  std::size_t looked = 0;
+  std::size_t stayed = 0;
+  for (std::size_t at = 0; at + block <= size; at += block * kBlockStride) {
+    ++looked;
+    stayed += std::memcmp(target + at, base + at, block) == 0 ? 1 : 0;
+  }
+  return looked == 0 ? 0 : static_cast<double>(stayed) / static_cast<double>(looked);
+}
+
+}  // namespace
+
+std::uint64_t most_changed(const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+                           unsigned element_bytes) {
+  const std::size_t count = size / element_bytes;
+  if (count <= kSmallTensor || stay_share(target, base, size, element_bytes) > kManyStay) return count;
+  return static_cast<std::uint64_t>(kMostChanged * static_cast<double>(count));
+}
+
+void choose_split(const SparseSurvey& survey, DeltaRule& rule, Split& split) {
+  unsigned highest = 0;
+  unsigned lowest = rule.element.context_mask;
+  for (unsigned field = 0; field <= rule.element.context_mask; ++field) {
+    if (survey.changed_by_field[field] != 0) highest = field;
+    if (field < lowest && (survey.changed_by_field[field] | survey.sampled[field]) != 0) lowest = field;
+  }
+  rule.context_base =
+      std::max(std::min(lowest, highest), highest >= kMaxContexts - 1 ? highest - (kMaxContexts - 1) : 0u);
+  rule.contexts = highest - rule.context_base + 1;
+  double changed[kMaxContexts] = {};
+  double all[kMaxContexts] = {};
+  for (unsigned field = lowest; field <= highest; ++field) {
+    const unsigned context = field > rule.context_base ? field - rule.context_base : 0;
+    changed[context] += survey.changed_by_field[field];
+    all[context] += survey.sampled[field];
+  }
+  double cost = 0;
+  for (unsigned c = 0; c < rule.contexts; ++c) {
+    all[c] = std::max(all[c], changed[c]);
+    cost += changed[c] * kEventCost;
+  }
+  double least = cost;
+  split.listed = 0;
+  for (unsigned c = 0; c < rule.contexts; ++c) {
+    cost += all[c] * kListCost - changed[c] * kEventCost;
+    if (cost < least) {
+      least = cost;
+      split.listed = c + 1;
+    }
+  }
+  // Hazards in proportion to the chance of a change, the likeliest at the top.
+  constexpr double kScale = 1 << 20;
+  double logs[kMaxContexts];
+  double most = -64;
+  for (unsigned c = split.listed; c < rule.contexts; ++c) {
+    logs[c] = -64;
+    if (changed[c] == 0) continue;
+    logs[c] =
+        log2_of(static_cast<std::uint64_t>(changed[c] * kScale)) - log2_of(static_cast<std::uint64_t>(all[c] * kScale));
+    most = std::max(most, logs[c]);
+  }
+  std::memset(split.codes, 0, sizeof split.codes);
+  for (unsigned c = split.listed; c < rule.contexts; ++c) {
+    if (changed[c] == 0) continue;
+    const double below = 2 * (most - logs[c]);
+    split.codes[c] = static_cast<std::uint8_t>(
+        below > kHazardCodes - 2 ? 1 : kHazardCodes - 1 - static_cast<unsigned>(std::lround(below)));
+  }
+}
+
+SparseRule sparse_rule(const DeltaRule& rule, const Split& split) {
+  SparseRule places = {rule.element, rule.context_base, split.listed, rule.contexts, {}};
+  for (unsigned c = split.listed; c < rule.contexts; ++c) places.hazards[c] = hazard_of(split.codes[c]);
+  return places;
+}
+
+bool has_hazards(const SparseRule& rule) {
+  return std::any_of(rule.hazards, rule.hazards + rule.contexts, [](std::uint16_t hazard) { return hazard != 0; });
+}
+
+void write_split(Sink& out, Telling telling, const DeltaRule& rule, const Split& split) {
+  out.byte(static_cast<std::uint8_t>(telling));
+  out.varint(rule.context_base);
+  out.byte(static_cast<std::uint8_t>(rule.contexts));
+  out.byte(static_cast<std::uint8_t>(split.listed));
+  BitWriter bits(out);
+  for (unsigned c = split.listed; c < rule.contexts; ++c) bits.put(split.codes[c], kHazardCodeBits);
+  bits.finish();
+}
+
+bool read_split(ByteReader& reader, Dtype dtype, Telling& telling, DeltaRule& rule, Split& split) {
+  const unsigned told = reader.byte();
+  rule.element = element_rule(dtype);
+  const std::uint64_t context_base = reader.varint();
+  rule.contexts = reader.byte();
+  const unsigned listed = reader.byte();
+  if (reader.failed || told > static_cast<unsigned>(Telling::as_steps) || context_base > rule.element.context_mask ||
+      rule.contexts == 0 || rule.contexts > kMaxContexts || listed > rule.contexts) {
+    return false;
+  }
+  rule.context_base = static_cast<unsigned>(context_base);
+  telling = static_cast<Telling>(told);
+  split = {listed, {}};
+  BitReader bits(reader.at, static_cast<std::size_t>(reader.end - reader.at));
+  for (unsigned c = listed; c < rule.contexts; ++c) {
+    split.codes[c] = static_cast<std::uint8_t>(bits.get(kHazardCodeBits));
+    if (split.codes[c] >= kHazardCodes) return false;
+  }
+  return !bits.overrun() && reader.take(bits.bytes()) != nullptr;
+}
+
+}  // namespace textnlp_fast
