@@ -20,6 +20,7 @@ from textnlp_fast.tensors.element_types import DTYPES
 __all__ = [
     "DEFAULT_FRAME_SIZE_BYTES",
     "DTYPES",
+    "MODES",
     "DiffStats",
     "Frame",
     "FrameScan",
@@ -35,12 +36,17 @@ __all__ = [
 DEFAULT_FRAME_SIZE_BYTES: Final = 1 << 20
 
 _NAMES: Final = {number: name for name, number in DTYPES.items()}
-_MODES: Final = ("same", "raw", "planes", "delta", "sparse")
+#: What a frame can be, by its number in the format.
+MODES: Final = ("same", "raw", "planes", "delta", "sparse")
+
+
+def _needs_base(mode: str) -> bool:
+    return mode in ("same", "delta", "sparse")
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame's header. Sizes in bytes; ``mode`` is ``same``, ``raw``, ``planes`` or ``delta``."""
+    """One frame's header. Sizes in bytes; ``mode`` is one of :data:`MODES`."""
 
     mode: str
     dtype: str
@@ -49,7 +55,7 @@ class Frame:
 
     @property
     def needs_base(self) -> bool:
-        return self.mode in ("same", "delta", "sparse")
+        return _needs_base(self.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ def decode_into(payload: Any, out: Any, base: Any = None, *, threads: int = 0) -
 def frames(payload: Any) -> list[Frame]:
     """Headers of the whole frames that ``payload`` starts with; a frame cut short at the end is left out."""
     return [
-        Frame(_MODES[mode], _NAMES[dtype], encoded, decoded)
+        Frame(MODES[mode], _NAMES[dtype], encoded, decoded)
         for mode, dtype, encoded, decoded in _native.frames(payload)
     ]
 
@@ -154,7 +160,7 @@ def scan(payload: Any) -> FrameScan:
         encoded_bytes=sum(frame[2] for frame in found),
         decoded_bytes=sum(frame[3] for frame in found),
         frames=len(found),
-        needs_base=any(_MODES[frame[0]] in ("same", "delta", "sparse") for frame in found),
+        needs_base=any(_needs_base(MODES[frame[0]]) for frame in found),
     )
 
 

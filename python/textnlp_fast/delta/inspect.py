@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta import codec
@@ -18,8 +18,6 @@ from textnlp_fast.errors import CorruptDataError
 from textnlp_fast.tensors import DTYPE_BITS
 
 __all__ = ["EndSummary", "PatchSummary", "TensorSummary", "inspect_patch"]
-
-MODES: Final = ("same", "raw", "planes", "delta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +185,7 @@ def _kind(base: Recipe | None) -> str:
 
 
 def _frames(file: PatchFile, files: OpenFiles, stored: Stored) -> dict[str, int]:
-    """Frames by mode, in the order of `MODES`."""
+    """Frames by mode, in the order of `codec.MODES`."""
     counts: Counter[str] = Counter()
     for number, (offset, length) in enumerate(stored.extents):
         payload = memoryview(bytearray(length))
@@ -197,4 +195,4 @@ def _frames(file: PatchFile, files: OpenFiles, stored: Stored) -> dict[str, int]
         if sum(frame.decoded_bytes for frame in found) != size:
             raise CorruptDataError(f"the frames of content {stored.digest} do not make its {size} bytes")
         counts.update(frame.mode for frame in found)
-    return {mode: counts[mode] for mode in MODES if counts[mode]}
+    return {mode: counts[mode] for mode in codec.MODES if counts[mode]}
