@@ -36,6 +36,7 @@ void sparse_survey(unsigned element_size, const std::uint8_t* target, const std:
   std::memset(survey, 0, sizeof *survey);
   constexpr std::size_t kPieceSteps = 64;
   std::uint16_t fields[(kPieceSteps + 1) * kLanes];
+  std::uint16_t sample[kPieceSteps / kSampleSteps * kLanes];
   FieldCounts counted;
   FieldCounts sampled;
   const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(rule.context_shift));
@@ -52,15 +53,12 @@ void sparse_survey(unsigned element_size, const std::uint8_t* target, const std:
       const __m512i field = _mm512_and_si512(_mm512_srl_epi16(from, shift), mask);
       _mm512_storeu_si512(fields + found, _mm512_maskz_compress_epi16(changed, field));
       found += static_cast<unsigned>(__builtin_popcount(changed));
-      if (step % kSampleSteps == 0) {
-        alignas(64) std::uint16_t sample[kLanes];
-        _mm512_store_si512(sample, field);
-        sampled.add(sample, kLanes);
-      }
+      if (step % kSampleSteps == 0) _mm512_storeu_si512(sample + step / kSampleSteps * kLanes, field);
     }
     survey->changed += found;
     if (survey->changed > most) return;
     counted.add(fields, found);
+    sampled.add(sample, (here + kSampleSteps - 1) / kSampleSteps * kLanes);
   }
   counted.flush(survey->changed_by_field, 1);
   sampled.flush(survey->sampled, kSampleSteps);

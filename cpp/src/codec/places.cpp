@@ -15,11 +15,6 @@ constexpr unsigned kMostPower = 12;
 constexpr std::uint16_t kHazards[kHazardCodes] = {0,  1,  1,  2,   3,   4,   6,   8,   11,  16,   23,   32,
                                                   45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048};
 
-unsigned bucket_of(std::uint32_t total) {
-  const unsigned log = floor_log2(total);
-  return log;
-}
-
 // The first of `left` events that are spread evenly over `rest` comes before `place` with the chance
 // 1 - (1 - place / rest)^left.
 struct Spread {
@@ -63,12 +58,17 @@ struct Cursor {
     return block.columns[column] + (row + 1 < kBlockRows ? block.before[row + 1][column] : block.sums[column]);
   }
 
+  // The last element that begins at `place` or before. By eights and ones, by fours and ones: no branch to guess.
   void find(std::uint32_t place) {
     column = 0;
-    for (unsigned c = 1; c < kLanes; ++c) column += block.columns[c] <= place ? 1 : 0;
+    for (unsigned c = 8; c < kLanes; c += 8) column += block.columns[c] <= place ? 8 : 0;
+    const std::uint32_t* const columns = block.columns + column;
+    for (unsigned c = 1; c < 8; ++c) column += columns[c] <= place ? 1 : 0;
     const std::uint32_t rest = place - block.columns[column];
     row = 0;
-    for (unsigned r = 1; r < kBlockRows; ++r) row += block.before[r][column] <= rest ? 1 : 0;
+    for (unsigned r = 4; r < kBlockRows; r += 4) row += block.before[r][column] <= rest ? 4 : 0;
+    const unsigned first = row;
+    for (unsigned r = 1; r < 4; ++r) row += block.before[first + r][column] <= rest ? 1 : 0;
   }
 
   void next() {
@@ -103,11 +103,10 @@ bool read_alive(PairReader& in, PlaceModel& model) {
 void write_events(PairWriter& out, PlaceModel& model, const SparseBlock& block, const std::uint16_t* events,
                   unsigned count) {
   const std::uint32_t total = block.columns[kLanes];
-  Chance(&more)[PlaceModel::kCounts] = model.more[model.was_hit ? 0 : 0][bucket_of(total)];
+  Chance(&more)[PlaceModel::kCounts] = model.more[floor_log2(total)];
   for (unsigned n = 0; n <= count; ++n) {
     write_bit(out, more[n < PlaceModel::kCounts ? n : PlaceModel::kCounts - 1], n < count);
   }
-  model.was_hit = count != 0;
   if (count == 0) return;
   std::uint32_t from = 0;
   for (unsigned n = 0; n < count; ++n) {
@@ -121,12 +120,11 @@ void write_events(PairWriter& out, PlaceModel& model, const SparseBlock& block, 
 
 unsigned read_events(PairReader& in, PlaceModel& model, const SparseBlock& block, std::uint16_t* events) {
   const std::uint32_t total = block.columns[kLanes];
-  Chance(&more)[PlaceModel::kCounts] = model.more[model.was_hit ? 0 : 0][bucket_of(total)];
+  Chance(&more)[PlaceModel::kCounts] = model.more[floor_log2(total)];
   unsigned count = 0;
   while (read_bit(in, more[count < PlaceModel::kCounts ? count : PlaceModel::kCounts - 1])) {
     if (++count > kBlockElements) return count;
   }
-  model.was_hit = count != 0;
   if (count == 0) return 0;
   std::uint32_t from = 0;
   for (unsigned n = 0; n < count; ++n) {

@@ -16,16 +16,15 @@ namespace textnlp_fast {
 constexpr unsigned kHazardCodes = 24;
 constexpr unsigned kHazardCodeBits = 5;
 
-// The hazard of a code: 0 for code 0, then half octaves from 1 to 2048.
+// The hazard of a code: 0 for code 0, then from 1 to 2048, two to an octave.
 std::uint16_t hazard_of(unsigned code) noexcept;
 
 struct PlaceModel {
-  static constexpr unsigned kBuckets = 42;  // half octaves of a block's summed hazard, up to 2^20
+  static constexpr unsigned kBuckets = 21;  // octaves of a block's summed hazard, up to 2^20
   static constexpr unsigned kCounts = 4;
   Chance alive[2];  // by whether the block before was
-  Chance more[2][kBuckets][kCounts];
+  Chance more[kBuckets][kCounts];
   bool was_alive = true;
-  bool was_hit = false;
 };
 
 // Writes what read_* read. `events` are places in the block, row * 32 + column, in the order of columns, then rows.

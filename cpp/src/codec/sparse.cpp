@@ -1,4 +1,5 @@
 // Sparse frames: where the changes are, told apart from what they are.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -15,11 +16,11 @@ namespace textnlp_fast {
 namespace {
 
 // Up to so many listed elements are coded one by one: 32 lanes would take 64 bytes more.
-constexpr std::size_t kMostPaired = 12288;
+constexpr std::size_t kMostPaired = 6144;
 // From so many on, tables are worth unfolding slot by slot.
 constexpr std::size_t kWorthSlots = 1000;
 constexpr unsigned kTableLog = 10;
-// Steps are worth telling below so many bits a change: a direction takes one.
+// Below so many bits a change, steps need not be weighed against tables: a direction takes one.
 constexpr double kStepBits = 1.5;
 
 // Kept between calls of a thread.
@@ -42,65 +43,62 @@ struct DecodeScratch {
   std::vector<std::uint8_t> directions;
 };
 
-// False, with nothing written, if the changes are not the steps of an optimiser.
-bool tell_as_steps(Dtype dtype, const Split& split, EncodeScratch& scratch, Sink& out) {
+// What telling the changes as steps of an optimiser takes, in bits; 0 if they are no such steps. The pair then holds
+// them, after the places.
+double try_steps(Dtype dtype, EncodeScratch& scratch, float& step) {
   const Listed& listed = scratch.listed;
-  if (!has_steps(dtype)) return false;
-  const std::uint8_t* const base = listed.base.data();
-  const std::uint8_t* const target = listed.target.data();
-  const float step = find_step(dtype, target, base, listed.total());
-  if (step == 0) return false;
-  scratch.outcomes.work_out(dtype, base, listed.total(), step);
-  PairWriter& pair = scratch.pair;
-  const std::size_t places_only = pair.size();
-  const double bits = write_steps(pair, dtype, target, base, listed.total(), listed.events.size(), scratch.outcomes,
-                                  scratch.directions);
-  if (bits >= kStepBits * static_cast<double>(scratch.survey.changed)) {
-    pair.resize(places_only);
-    return false;
-  }
-  write_split(out, Telling::as_steps, scratch.model.rule, split);
-  out.bytes(&step, sizeof step);
-  pair.write(out);
-  out.bytes(scratch.directions.data(), scratch.directions.size());
-  return true;
+  if (!has_steps(dtype)) return 0;
+  if (step == 0) step = find_step(dtype, listed.target.data(), listed.base.data(), listed.total());
+  if (step == 0) return 0;
+  scratch.outcomes.work_out(dtype, listed.base.data(), listed.total(), step);
+  return write_steps(scratch.pair, dtype, listed.target.data(), listed.base.data(), listed.total(),
+                     listed.events.size(), scratch.outcomes, scratch.directions);
 }
 
-// False if it will not fit.
-bool tell_values(unsigned element_bytes, const Split& split, std::size_t limit, EncodeScratch& scratch, Sink& out) {
-  const CodecKernels& kernel = *kernels().codec;
+void tell_steps(float step, const Split& split, EncodeScratch& scratch, Sink& out) {
+  write_split(out, Telling::as_steps, scratch.model.rule, split);
+  out.bytes(&step, sizeof step);
+  scratch.pair.write(out);
+  out.bytes(scratch.directions.data(), scratch.directions.size());
+}
+
+// Chooses tables for the listed elements; returns about what these and the elements under them take, in bits.
+double choose_values(unsigned element_bytes, EncodeScratch& scratch) {
   const Listed& listed = scratch.listed;
-  const std::size_t total = listed.total();
   DeltaModel& model = scratch.model;
   DeltaRule& rule = model.rule;
   rule.scheme = dense_scheme(element_bytes);
   rule.table_log = kTableLog;
   std::memset(model.counts, 0, sizeof model.counts);
-  kernel.delta_histogram(element_bytes, listed.target.data(), listed.base.data(), total, &rule, model.counts);
-  const unsigned tokens = most_tokens(model);
-  const double raw = raw_bits(model, tokens);
+  kernels().codec->delta_histogram(element_bytes, listed.target.data(), listed.base.data(), listed.total(), &rule,
+                                   model.counts);
+  const double raw = raw_bits(model, most_tokens(model));
   model.may_be_even = true;
   choose_tables(model);
-  const double body = (model.bits + raw) / 8;
-  if (body + kPairStateBytes >= static_cast<double>(limit)) return false;
-  for (unsigned c = 0; c < rule.contexts; ++c) {
-    build_encode_symbols(model.tables[c].freq, tokens, scratch.tables.symbols[c]);
-  }
+  return model.bits + raw;
+}
+
+void tell_values(unsigned element_bytes, const Split& split, double bits, EncodeScratch& scratch, Sink& out) {
+  const Listed& listed = scratch.listed;
+  const std::size_t total = listed.total();
+  const DeltaModel& model = scratch.model;
+  const DeltaRule& rule = model.rule;
   const Telling telling = total <= kMostPaired ? Telling::paired : Telling::in_lanes;
+  for (unsigned c = 0; c < rule.contexts; ++c) {
+    build_encode_symbols(model.tables[c].freq, model.tables[c].symbols, scratch.tables.symbols[c]);
+  }
   write_split(out, telling, rule, split);
   out.byte(static_cast<std::uint8_t>(rule.table_log));
   out.byte(static_cast<std::uint8_t>(rule.scheme.direct << 2 | rule.scheme.mantissa));
   write_tables(out, model);
   if (telling == Telling::paired) put_values(scratch.pair, element_bytes, rule, scratch.tables, listed);
   scratch.pair.write(out);
-  if (telling == Telling::in_lanes) {
-    const unsigned segments = choose_segments(total, body);
-    SegmentOutput* const outputs = scratch.segments.prepare(total, segments, 1 + (element_bytes * 8 + 15) / 16);
-    kernel.delta_encode(element_bytes, listed.target.data(), listed.base.data(), &rule, &scratch.tables, outputs,
-                        segments);
-    scratch.segments.write(out);
-  }
-  return true;
+  if (telling == Telling::paired) return;
+  const unsigned segments = choose_segments(total, bits / 8);
+  SegmentOutput* const outputs = scratch.segments.prepare(total, segments, 1 + (element_bytes * 8 + 15) / 16);
+  kernels().codec->delta_encode(element_bytes, listed.target.data(), listed.base.data(), &rule, &scratch.tables,
+                                outputs, segments);
+  scratch.segments.write(out);
 }
 
 bool read_step(ByteReader& reader, Dtype dtype, float& step) {
@@ -182,8 +180,21 @@ bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* 
   scratch->pair.clear();
   find_places(kernel, element_bytes, target, base, count, sparse_rule(rule, split), scratch->changed.data(),
               scratch->listed, scratch->pair);
-  if (!tell_as_steps(dtype, split, *scratch, out) && !tell_values(element_bytes, split, limit, *scratch, out)) {
-    return false;
+  const std::size_t places_only = scratch->pair.size();
+  float step = 0;
+  const double as_steps = try_steps(dtype, *scratch, step);
+  if (as_steps != 0 && as_steps < kStepBits * static_cast<double>(scratch->survey.changed)) {
+    tell_steps(step, split, *scratch, out);
+    return !out.full() && out.size() < limit;
+  }
+  scratch->pair.resize(places_only);
+  const double bits = choose_values(element_bytes, *scratch);
+  if (std::min(bits, as_steps == 0 ? bits : as_steps) / 8 + kPairStateBytes >= static_cast<double>(limit)) return false;
+  if (as_steps != 0 && as_steps < bits) {
+    try_steps(dtype, *scratch, step);
+    tell_steps(step, split, *scratch, out);
+  } else {
+    tell_values(element_bytes, split, bits, *scratch, out);
   }
   return !out.full() && out.size() < limit;
 }
