@@ -1,9 +1,9 @@
 // The codec: tensors to frames and back, bit-exactly. docs/format.md states every byte.
 //
 // A tensor is cut into frames of `frame_size` decoded bytes. Each frame stands alone: it is the same as the base, raw,
-// standalone (byte planes, each under its own entropy code), or a delta (the difference to the base in ULPs, coded by
-// rANS under the table that the base's exponent picks). Predict, take the difference, code it in the context of what
-// the reader already knows.
+// standalone (byte planes, each under its own entropy code), a delta (the difference to the base in ULPs, coded by rANS
+// under the table that the base's exponent picks), or sparse (where little changed: the places apart from the
+// differences). Predict, take the difference, code it in the context of what the reader already knows.
 #pragma once
 #include <cstddef>
 #include <cstdint>
