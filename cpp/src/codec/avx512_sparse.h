@@ -110,13 +110,19 @@ void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t co
   block->columns[kLanes] = half + last_lane(high) + block->sums[31];
 }
 
-constexpr unsigned kFew = 64;
-
-TEXTNLP_FAST_INLINE __m512i first_lanes() {
+unsigned sparse_list(const std::uint32_t* masks, unsigned rows, std::uint16_t* places) {
   alignas(64) static constexpr std::uint16_t kNumbers[kLanes] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
                                                                  11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
                                                                  22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
-  return _mm512_load_si512(kNumbers);
+  __m512i lanes = _mm512_load_si512(kNumbers);
+  unsigned count = 0;
+  // No branch a row: it would be guessed wrong too often.
+  for (unsigned row = 0; row < rows; ++row) {
+    _mm512_storeu_si512(places + count, _mm512_maskz_compress_epi16(masks[row], lanes));
+    lanes = _mm512_add_epi16(lanes, set16(kLanes));
+    count += static_cast<unsigned>(__builtin_popcount(masks[row]));
+  }
+  return count;
 }
 
 std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks, unsigned rows,
@@ -136,30 +142,13 @@ std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const s
 std::size_t sparse_place(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks, unsigned rows,
                          std::uint8_t* to) {
   if (element_size != 2) return portable::sparse_place(element_size, packed, masks, rows, to);
-  std::uint32_t count = 0;
-  for (unsigned row = 0; row < rows; ++row) count += static_cast<unsigned>(__builtin_popcount(masks[row]));
-  // Few are taken one by one, from a list of their places: a branch a row would be guessed wrong too often.
-  if (count < kFew) {
-    alignas(64) std::uint16_t places[kFew + kLanes];
-    const __m512i lanes = first_lanes();
-    unsigned found = 0;
-    for (unsigned row = 0; row < rows; ++row) {
-      const __m512i here = _mm512_maskz_compress_epi16(masks[row], _mm512_add_epi16(lanes, set16(row * kLanes)));
-      _mm512_storeu_si512(places + found, here);
-      found += static_cast<unsigned>(__builtin_popcount(masks[row]));
-    }
-    for (unsigned i = 0; i < count; ++i) {
-      scalar::store<std::uint16_t>(to, places[i], scalar::load<std::uint16_t>(packed, i));
-    }
-    return count;
-  }
   const std::uint8_t* at = packed;
   for (unsigned row = 0; row < rows; ++row) {
     const __mmask32 mask = masks[row];
     _mm512_mask_storeu_epi16(to + 2 * row * kLanes, mask, _mm512_maskz_expand_epi16(mask, load_apart(at)));
     at += 2 * static_cast<unsigned>(__builtin_popcount(mask));
   }
-  return count;
+  return static_cast<std::size_t>(at - packed) / 2;
 }
 
 }  // namespace avx512

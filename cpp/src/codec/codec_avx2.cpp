@@ -12,6 +12,7 @@ const CodecKernels codec_kernels_avx2 = {
     avx2::delta_decode,
     avx2::sparse_survey,
     avx2::sparse_scan,
+    portable::sparse_list,
     portable::sparse_pick,
     portable::sparse_place,
     avx2::split_planes,

@@ -15,6 +15,7 @@ const CodecKernels codec_kernels_avx512 = {
     avx512::delta_decode,
     avx512::sparse_survey,
     avx512::sparse_scan,
+    avx512::sparse_list,
     avx512::sparse_pick,
     avx512::sparse_place,
     avx512::split_planes,

@@ -124,6 +124,9 @@ struct CodecKernels {
   // `count` elements, at most kBlockElements; what lies behind them is neither listed nor has it a hazard.
   void (*sparse_scan)(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
                       SparseBlock* block);
+  // Lists the lanes in the masks of `rows` rows, as places in the block, and returns their number. May write kLanes
+  // numbers more.
+  unsigned (*sparse_list)(const std::uint32_t* masks, unsigned rows, std::uint16_t* places);
   // Packs the elements in the masks of `rows` rows and returns their number. May write 64 bytes more.
   std::size_t (*sparse_pick)(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks, unsigned rows,
                              std::uint8_t* packed);
@@ -152,6 +155,7 @@ void sparse_survey(unsigned element_size, const std::uint8_t* target, const std:
                    ElementRule rule, std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey);
 void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
                  SparseBlock* block);
+unsigned sparse_list(const std::uint32_t* masks, unsigned rows, std::uint16_t* places);
 std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks, unsigned rows,
                         std::uint8_t* packed);
 std::size_t sparse_place(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks, unsigned rows,

@@ -12,6 +12,7 @@ const CodecKernels codec_kernels_neon = {
     neon::delta_decode,
     neon::sparse_survey,
     neon::sparse_scan,
+    portable::sparse_list,
     portable::sparse_pick,
     portable::sparse_place,
     neon::split_planes,

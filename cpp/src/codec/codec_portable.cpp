@@ -66,6 +66,16 @@ void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t co
   by_size(element_size, [&](auto zero) { scalar::sparse_scan<decltype(zero)>(base, count, *rule, *block); });
 }
 
+unsigned sparse_list(const std::uint32_t* masks, unsigned rows, std::uint16_t* places) {
+  unsigned count = 0;
+  for (unsigned row = 0; row < rows; ++row) {
+    for (std::uint32_t left = masks[row]; left != 0; left &= left - 1) {
+      places[count++] = static_cast<std::uint16_t>(row * kLanes + static_cast<unsigned>(__builtin_ctz(left)));
+    }
+  }
+  return count;
+}
+
 std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks, unsigned rows,
                         std::uint8_t* packed) {
   return by_size(element_size,
@@ -176,6 +186,7 @@ const CodecKernels codec_kernels_portable = {
     portable::delta_decode,
     portable::sparse_survey,
     portable::sparse_scan,
+    portable::sparse_list,
     portable::sparse_pick,
     portable::sparse_place,
     portable::split_planes,

@@ -12,6 +12,47 @@ namespace {
 
 // Vector kernels read and write whole registers.
 constexpr std::size_t kSlack = 64;
+// Prefetchers of the hardware stop where pages end: so many bytes ahead are asked for.
+constexpr std::size_t kAhead = 2048;
+// A hint: what it names need not be there.
+inline void prefetch(const std::uint8_t* data, std::size_t size) {
+  for (std::size_t at = 0; at < size; at += 64) __builtin_prefetch(data + at);
+}
+// Calls `action` with a zero of the unsigned type of that size.
+template <class Action>
+void by_size(unsigned element_bytes, const Action& action) {
+  switch (element_bytes) {
+    case 1: return action(std::uint8_t{0});
+    case 2: return action(std::uint16_t{0});
+    case 4: return action(std::uint32_t{0});
+    default: return action(std::uint64_t{0});
+  }
+}
+
+// Of so few, places are listed; masks serve the others.
+constexpr unsigned kFew = 64;
+
+template <class U>
+void gather(const std::uint8_t* from, const std::uint16_t* places, unsigned count, std::uint8_t* to) {
+  for (unsigned i = 0; i < count; ++i) scalar::store<U>(to, i, scalar::load<U>(from, places[i]));
+}
+
+template <class U>
+void scatter(const std::uint8_t* from, const std::uint16_t* places, unsigned count, std::uint8_t* to) {
+  for (unsigned i = 0; i < count; ++i) scalar::store<U>(to, places[i], scalar::load<U>(from, i));
+}
+
+// The listed elements of a block, whose places stand behind those of the blocks before, to behind theirs.
+void pack_block(const CodecKernels& kernel, unsigned element_bytes, const std::uint8_t* from,
+                const std::uint32_t* masks, unsigned rows, unsigned found, const Listed& listed, std::uint8_t* packed) {
+  packed += listed.count * element_bytes;
+  if (found > kFew) {
+    kernel.sparse_pick(element_bytes, from, masks, rows, packed);
+  } else {
+    by_size(element_bytes,
+            [&](auto zero) { gather<decltype(zero)>(from, listed.places.data() + listed.few, found, packed); });
+  }
+}
 
 // By columns, then rows, as places are told.
 unsigned order_events(const std::uint32_t* masks, std::uint16_t* events) {
@@ -82,17 +123,6 @@ void take_all(PairReader& from_words, const DeltaDecoder& decoder, Listed& liste
   from_words = in;
 }
 
-// Calls `action` with a zero of the unsigned type of that size.
-template <class Action>
-void by_size(unsigned element_bytes, const Action& action) {
-  switch (element_bytes) {
-    case 1: return action(std::uint8_t{0});
-    case 2: return action(std::uint16_t{0});
-    case 4: return action(std::uint32_t{0});
-    default: return action(std::uint64_t{0});
-  }
-}
-
 }  // namespace
 
 void Listed::prepare(std::size_t elements, unsigned element_bytes) {
@@ -101,8 +131,12 @@ void Listed::prepare(std::size_t elements, unsigned element_bytes) {
   if (target.size() < bytes) target.resize(bytes);
   const std::size_t rows = blocks_of(elements) * kBlockRows;
   if (masks.size() < rows) masks.resize(rows);
+  if (in_block.size() < blocks_of(elements)) in_block.resize(blocks_of(elements));
+  // A block's places may all be listed before it is known that they are many.
+  if (places.size() < elements + kBlockElements + kLanes) places.resize(elements + kBlockElements + kLanes);
   events.clear();
   count = 0;
+  few = 0;
 }
 
 void find_places(const CodecKernels& kernel, unsigned element_bytes, const std::uint8_t* target,
@@ -121,10 +155,12 @@ void find_places(const CodecKernels& kernel, unsigned element_bytes, const std::
     if (rule.listed != 0 && any == 0) continue;
     if (any == 0 && !hazards) continue;
     kernel.sparse_scan(element_bytes, base + at * element_bytes, here, &rule, &block);
-    const std::size_t bytes = listed.count * element_bytes;
-    kernel.sparse_pick(element_bytes, target + at * element_bytes, block.listed, rows, listed.target.data() + bytes);
-    listed.count +=
-        kernel.sparse_pick(element_bytes, base + at * element_bytes, block.listed, rows, listed.base.data() + bytes);
+    const unsigned here_listed = kernel.sparse_list(block.listed, rows, listed.places.data());
+    pack_block(kernel, element_bytes, base + at * element_bytes, block.listed, rows, here_listed, listed,
+               listed.base.data());
+    pack_block(kernel, element_bytes, target + at * element_bytes, block.listed, rows, here_listed, listed,
+               listed.target.data());
+    listed.count += here_listed;
     if (block.columns[kLanes] == 0) continue;
     std::uint32_t cold[kBlockRows] = {};
     for (unsigned row = 0; row < rows; ++row) cold[row] = masks[row] & ~block.listed[row];
@@ -138,22 +174,32 @@ void find_places(const CodecKernels& kernel, unsigned element_bytes, const std::
 }
 
 bool read_places(const CodecKernels& kernel, unsigned element_bytes, const std::uint8_t* base, std::size_t count,
-                 const SparseRule& rule, PairReader& in, Listed& listed) {
+                 const SparseRule& rule, PairReader& in, Listed& listed, std::uint8_t* out) {
   PlaceModel model;
   SparseBlock block;
   const bool hazards = has_hazards(rule);
   for (std::size_t at = 0; at < count; at += kBlockElements) {
     const std::size_t here = std::min<std::size_t>(kBlockElements, count - at);
     const auto rows = static_cast<unsigned>((here + kLanes - 1) / kLanes);
-    std::uint32_t* const masks = listed.masks.data() + at / kLanes;
-    if (rule.listed != 0 && !read_alive(in, model)) {
-      std::memset(masks, 0, rows * sizeof *masks);
-      continue;
+    if (out != base) {
+      std::memcpy(out + at * element_bytes, base + at * element_bytes, here * element_bytes);
+    } else {
+      prefetch(base + at * element_bytes + kAhead, kBlockElements * element_bytes);
     }
+    std::uint16_t& here_listed = listed.in_block[at / kBlockElements];
+    here_listed = 0;
+    if (rule.listed != 0 && !read_alive(in, model)) continue;
     kernel.sparse_scan(element_bytes, base + at * element_bytes, here, &rule, &block);
-    std::memcpy(masks, block.listed, rows * sizeof *masks);
-    listed.count += kernel.sparse_pick(element_bytes, base + at * element_bytes, masks, rows,
-                                       listed.base.data() + listed.count * element_bytes);
+    const unsigned listed_here = kernel.sparse_list(block.listed, rows, listed.places.data() + listed.few);
+    here_listed = static_cast<std::uint16_t>(listed_here);
+    pack_block(kernel, element_bytes, base + at * element_bytes, block.listed, rows, listed_here, listed,
+               listed.base.data());
+    listed.count += listed_here;
+    if (listed_here > kFew) {
+      std::memcpy(listed.masks.data() + at / kLanes, block.listed, rows * sizeof *block.listed);
+    } else {
+      listed.few += listed_here;
+    }
     if (!hazards || block.columns[kLanes] == 0) continue;
     std::uint16_t events[kBlockElements + 1];
     const unsigned found = read_events(in, model, block, events);
@@ -167,10 +213,18 @@ bool read_places(const CodecKernels& kernel, unsigned element_bytes, const std::
 void place_targets(const CodecKernels& kernel, unsigned element_bytes, const Listed& listed, std::size_t count,
                    std::uint8_t* out) {
   const std::uint8_t* packed = listed.target.data();
+  const std::uint16_t* places = listed.places.data();
   for (std::size_t at = 0; at < count; at += kBlockElements) {
     const auto rows = static_cast<unsigned>((std::min<std::size_t>(kBlockElements, count - at) + kLanes - 1) / kLanes);
-    packed += element_bytes * kernel.sparse_place(element_bytes, packed, listed.masks.data() + at / kLanes, rows,
-                                                  out + at * element_bytes);
+    const unsigned found = listed.in_block[at / kBlockElements];
+    if (found > kFew) {
+      kernel.sparse_place(element_bytes, packed, listed.masks.data() + at / kLanes, rows, out + at * element_bytes);
+    } else {
+      by_size(element_bytes,
+              [&](auto zero) { scatter<decltype(zero)>(packed, places, found, out + at * element_bytes); });
+      places += found;
+    }
+    packed += static_cast<std::size_t>(found) * element_bytes;
   }
   for (const std::uint32_t place : listed.events) {
     std::memcpy(out + static_cast<std::size_t>(place) * element_bytes, packed, element_bytes);

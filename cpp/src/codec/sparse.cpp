@@ -217,7 +217,9 @@ bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, st
   }
   if (!open_pair(reader, pair)) return false;
   listed.prepare(count, element_bytes);
-  if (!read_places(kernel, element_bytes, base, count, sparse_rule(decoder.rule, split), pair, listed)) return false;
+  if (!read_places(kernel, element_bytes, base, count, sparse_rule(decoder.rule, split), pair, listed, out)) {
+    return false;
+  }
   if (listed.total() == 0) return false;
   if (telling == Telling::as_steps) {
     if (!take_steps(reader, pair, dtype, step, *scratch)) return false;
@@ -229,7 +231,6 @@ bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, st
   }
   if (!pair.finished() || reader.at != reader.end) return false;
 
-  if (out != base) std::memcpy(out, base, size);
   place_targets(kernel, element_bytes, listed, count, out);
   return true;
 }

@@ -18,7 +18,7 @@ constexpr double kManyStay = 0.1;
 constexpr std::size_t kBlockStride = 8;
 // What it takes to list an element, and to place and code a rare change, in the same unit.
 constexpr double kListCost = 1;
-constexpr double kEventCost = 10;
+constexpr double kEventCost = 16;
 
 // The share of blocks that did not change, by a sample.
 double stay_share(const std::uint8_t* target, const std::uint8_t* base, std::size_t size, unsigned element_bytes) {
