@@ -14,10 +14,15 @@ namespace {
 constexpr std::size_t kSlack = 64;
 // Prefetchers of the hardware stop where pages end: so many bytes ahead are asked for.
 constexpr std::size_t kAhead = 2048;
+constexpr int kToRead = 0;
+constexpr int kToWrite = 1;
+
 // A hint: what it names need not be there.
-inline void prefetch(const std::uint8_t* data, std::size_t size) {
-  for (std::size_t at = 0; at < size; at += 64) __builtin_prefetch(data + at);
+template <int kPurpose>
+void prefetch(const std::uint8_t* data, std::size_t size) {
+  for (std::size_t at = 0; at < size; at += 64) __builtin_prefetch(data + at, kPurpose);
 }
+
 // Calls `action` with a zero of the unsigned type of that size.
 template <class Action>
 void by_size(unsigned element_bytes, const Action& action) {
@@ -51,6 +56,21 @@ void pack_block(const CodecKernels& kernel, unsigned element_bytes, const std::u
   } else {
     by_size(element_bytes,
             [&](auto zero) { gather<decltype(zero)>(from, listed.places.data() + listed.few, found, packed); });
+  }
+}
+
+// Collects the listed elements of a block of the reader's, `at` elements from the first.
+void list_block(const CodecKernels& kernel, unsigned element_bytes, const std::uint8_t* base, std::size_t count,
+                std::size_t at, const SparseBlock& block, Listed& listed) {
+  const auto rows = static_cast<unsigned>((count + kLanes - 1) / kLanes);
+  const unsigned found = kernel.sparse_list(block.listed, rows, listed.places.data() + listed.few);
+  pack_block(kernel, element_bytes, base, block.listed, rows, found, listed, listed.base.data());
+  listed.in_block[at / kBlockElements] = static_cast<std::uint16_t>(found);
+  listed.count += found;
+  if (found > kFew) {
+    std::memcpy(listed.masks.data() + at / kLanes, block.listed, rows * sizeof *block.listed);
+  } else {
+    listed.few += found;
   }
 }
 
@@ -177,34 +197,23 @@ bool read_places(const CodecKernels& kernel, unsigned element_bytes, const std::
                  const SparseRule& rule, PairReader& in, Listed& listed, std::uint8_t* out) {
   PlaceModel model;
   SparseBlock block;
-  const bool hazards = has_hazards(rule);
+  const std::size_t block_bytes = std::size_t{kBlockElements} * element_bytes;
   for (std::size_t at = 0; at < count; at += kBlockElements) {
     const std::size_t here = std::min<std::size_t>(kBlockElements, count - at);
-    const auto rows = static_cast<unsigned>((here + kLanes - 1) / kLanes);
-    if (out != base) {
-      std::memcpy(out + at * element_bytes, base + at * element_bytes, here * element_bytes);
-    } else {
-      prefetch(base + at * element_bytes + kAhead, kBlockElements * element_bytes);
+    const std::uint8_t* const from = base + at * element_bytes;
+    out == base ? prefetch<kToRead>(from + kAhead, block_bytes)
+                : prefetch<kToWrite>(out + at * element_bytes + kAhead, block_bytes);
+    listed.in_block[at / kBlockElements] = 0;
+    if (rule.listed == 0 || read_alive(in, model)) {
+      kernel.sparse_scan(element_bytes, from, here, &rule, &block);
+      list_block(kernel, element_bytes, from, here, at, block, listed);
+      std::uint16_t events[kBlockElements + 1];
+      const unsigned found = block.columns[kLanes] == 0 ? 0 : read_events(in, model, block, events);
+      if (found > kBlockElements || in.overrun) return false;
+      for (unsigned n = 0; n < found; ++n) listed.events.push_back(static_cast<std::uint32_t>(at + events[n]));
     }
-    std::uint16_t& here_listed = listed.in_block[at / kBlockElements];
-    here_listed = 0;
-    if (rule.listed != 0 && !read_alive(in, model)) continue;
-    kernel.sparse_scan(element_bytes, base + at * element_bytes, here, &rule, &block);
-    const unsigned listed_here = kernel.sparse_list(block.listed, rows, listed.places.data() + listed.few);
-    here_listed = static_cast<std::uint16_t>(listed_here);
-    pack_block(kernel, element_bytes, base + at * element_bytes, block.listed, rows, listed_here, listed,
-               listed.base.data());
-    listed.count += listed_here;
-    if (listed_here > kFew) {
-      std::memcpy(listed.masks.data() + at / kLanes, block.listed, rows * sizeof *block.listed);
-    } else {
-      listed.few += listed_here;
-    }
-    if (!hazards || block.columns[kLanes] == 0) continue;
-    std::uint16_t events[kBlockElements + 1];
-    const unsigned found = read_events(in, model, block, events);
-    if (found > kBlockElements || in.overrun) return false;
-    for (unsigned n = 0; n < found; ++n) listed.events.push_back(static_cast<std::uint32_t>(at + events[n]));
+    // After the block was looked at: loads wait for stores to other pages at the same place in the page.
+    if (out != base) std::memcpy(out + at * element_bytes, from, here * element_bytes);
   }
   copy_events(base, element_bytes, listed, listed.base.data());
   return true;

@@ -110,10 +110,12 @@ bool step_between(typename Format::Word from, typename Format::Word to, double& 
   return most > 0;
 }
 
-// The shortest decimal number between two: learning rates are such.
+// The shortest decimal number between two: learning rates are such. Powers of ten by multiplication: the C library's
+// differ from one to the next.
 double roundest(double least, double most) {
-  const double decade = std::pow(10.0, std::floor(std::log10(most)));
-  double unit = decade;
+  double unit = 1;
+  while (unit > most) unit /= 10;
+  while (unit * 10 <= most) unit *= 10;
   for (unsigned digits = 0; digits < 6; ++digits, unit /= 10) {
     const double rounded = std::floor(most / unit) * unit;
     if (rounded >= least && rounded > 0) return rounded;
@@ -121,8 +123,9 @@ double roundest(double least, double most) {
   return (least + most) / 2;
 }
 
+// Out of line, as step_all().
 template <class Format>
-float find(const std::uint8_t* target, const std::uint8_t* base, std::size_t count) {
+__attribute__((noinline)) float find(const std::uint8_t* target, const std::uint8_t* base, std::size_t count) {
   using Word = typename Format::Word;
   struct Edge {
     double at;
@@ -226,6 +229,7 @@ void Outcomes::work_out(Dtype dtype, const std::uint8_t* base, std::size_t count
 }
 
 float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t count) {
+  const DefaultArithmetic arithmetic;
   float size = 0;
   by_format(dtype, [&](auto format) { size = find<decltype(format)>(target, base, count); });
   return size;
