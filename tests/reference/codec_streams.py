@@ -178,7 +178,7 @@ class EvenTables:
             self.order = bits.get(2)
         self.last += signed(bits.golomb(EVEN_LAST_ORDER))
         dominant = bits.golomb(EVEN_DOMINANT_ORDER)
-        require(1 <= self.last and 2 * self.last + 1 <= limit, "the last bucket out of range")
+        require(self.last >= 1 and 2 * self.last + 1 <= limit, "the last bucket out of range")
         require(dominant <= self.last, "the dominant bucket is none")
         left = 1 << (table_log - 1)
         most = level_of(left)
