@@ -64,11 +64,11 @@ std::vector<std::uint8_t> stepped(const std::vector<std::uint8_t>& base, const F
   const std::size_t element = element_size(format.dtype);
   const auto width = static_cast<unsigned>(8 * element);
   for (std::size_t index = 0; index * element < base.size(); ++index) {
-    if (index % 37 == 5) continue;
+    if (index % 149 == 5) continue;
     std::uint32_t bits = 0;
     std::memcpy(&bits, base.data() + index * element, element);
     const double step = index * 7 % 5 < 2 ? format.step : -format.step;
-    bits = index % 101 == 7 ? bits ^ 0x55 : bits_of(value_of(bits, format, width) + step, format, width);
+    bits = index % 307 == 7 ? bits ^ 0x55 : bits_of(value_of(bits, format, width) + step, format, width);
     std::memcpy(target.data() + index * element, &bits, element);
   }
   return target;
