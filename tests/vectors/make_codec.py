@@ -106,7 +106,7 @@ def foreign_sparse() -> Iterator[Vector]:
         coding = DeltaForm(8 + number % 8, Scheme(3, 1), first, 32 - number % 5, 1, frozenset({7}), even=even)
         hazards = (1, 23, 7 + number, 12, 20)
         count = {1: 1613, 2: 1113, 4: 777, 8: 567}[element.size]
-        change = "some_blocks" if element.size <= 2 else "sparse"
+        change = "some_blocks" if element.size <= 2 else "dense"
         target, base = pair(dtype, count, 30 + number, "weights", change)
         for coder, listed, name in ((PAIRED, 10 if first else 0, "pair"), (IN_LANES, 18, "lanes")):
             form = SparseForm(coder, coding, listed, hazards, idle=40 + number, awake=number % 3 == 0)
