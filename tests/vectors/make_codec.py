@@ -117,13 +117,14 @@ def foreign_sparse() -> Iterator[Vector]:
         payload = writer.encode_delta(dtype, target, base, coding)
         yield Vector(f"foreign-delta-even-{dtype}", dtype, target, base, None, payload)
     for dtype in STEP_TYPES:
-        for base_kind, size in (("weights", 2.0**-10), ("specials", 2.0**-24), ("specials", 2.0**15)):
+        kinds = (("weights", 2.0**-10), ("specials", 2.0**-24), ("specials", 2.0**15))
+        for number, (base_kind, size) in enumerate(kinds):
             _, base = pair(dtype, 1113, 40, base_kind, "same")
             target = stepped(dtype, base, size, 41, stay=0.05, odd=0.02, still=0.3)
             coding = DeltaForm(context_base=(1 << TYPES[dtype].exponent) - 32, contexts=32)
             form = SparseForm(AS_STEPS, coding, 1, (22, 18), step=size, idle=60)
             payload = encode_sparse(dtype, target, base, form)
-            yield Vector(f"foreign-step-{dtype}-{base_kind}-{size:g}", dtype, target, base, None, payload)
+            yield Vector(f"foreign-step-{number}-{dtype}", dtype, target, base, None, payload)
 
 
 def foreign() -> Iterator[Vector]:
