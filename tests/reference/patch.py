@@ -1,4 +1,4 @@
-"""A reader of patches, written from docs/format.md: slow, short, obviously right. Knows whole contents, pieces and casts."""
+"""A slow reader of patches, written from docs/format.md. Knows whole contents, pieces and casts."""
 
 from __future__ import annotations
 
