@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
+from reference import codec as reference
 from reference.codec import TYPES, ElementType
+from reference.codec_sparse import step_outcomes
+from reference.codec_streams import Bytes, elements, to_bytes
 from textnlp_fast import _native
 from textnlp_fast.delta import codec
 
@@ -66,6 +69,17 @@ def decoded(payload: bytes, size: int, base: bytes | None = None, *, threads: in
 
 def modes(payload: bytes) -> list[str]:
     return [frame.mode for frame in codec.frames(payload)]
+
+
+def coders(payload: bytes) -> list[int]:
+    """How the sparse frames of a payload tell their elements."""
+    at = 0
+    found = []
+    for one in codec.frames(payload):
+        if one.mode == "sparse":
+            found.append(payload[reference.read_header(Bytes(payload, at, len(payload))).body])
+        at += one.encoded_bytes
+    return found
 
 
 # --- tensors ------------------------------------------------------------------------------------------------
@@ -176,6 +190,12 @@ def ends_changed(base: Words, rng: np.random.Generator) -> Words:
     return out
 
 
+def some_blocks(base: Words, rng: np.random.Generator) -> Words:
+    """Whole blocks of a sparse frame stay."""
+    blocks = rng.random(len(base) // 512 + 1) < 0.4
+    return steps(base, np.repeat(blocks, 512)[: len(base)] & (rng.random(len(base)) < 0.5), 3, rng)
+
+
 BASES: Final[dict[str, Callable[[np.random.Generator, int, ElementType], Words]]] = {
     "weights": weights,
     "noise": noise,
@@ -186,6 +206,8 @@ BASES: Final[dict[str, Callable[[np.random.Generator, int, ElementType], Words]]
 CHANGES: Final[dict[str, Callable[[Words, np.random.Generator], Words]]] = {
     "same": lambda base, rng: base.copy(),
     "sparse": sparse,
+    "rare": lambda base, rng: steps(base, rng.random(len(base)) < 1 / 400, 9, rng),
+    "some_blocks": some_blocks,
     "dense": dense,
     "wide": wide,
     "half_same": half_same,
@@ -204,6 +226,26 @@ def pair(
     rng = np.random.default_rng(seed)
     base = BASES[base_kind](rng, count, TYPES[dtype])
     return CHANGES[change](base, rng).astype(base.dtype).tobytes(), base.tobytes()
+
+
+def stepped(
+    dtype: str, base: bytes, size: float, seed: int = 0, *, stay: float = 0, odd: float = 0, still: float = 0
+) -> bytes:
+    """One step of ``size`` up or down from each number. Some stay, some are odd, some blocks are still."""
+    rng = np.random.default_rng(seed)
+    element = TYPES[dtype]
+    old = elements(base, element.size)
+    quiet = rng.random(len(old) // 512 + 1) < still
+    new = []
+    for index, (before, both) in enumerate(zip(old, step_outcomes(old, dtype, size), strict=True)):
+        kind = rng.random()
+        value = both[int(rng.integers(0, 2))]
+        if kind < stay or quiet[index // 512]:
+            value = before
+        elif kind < stay + odd:
+            value = int(rng.integers(0, 1 << element.bits))
+        new.append(value)
+    return to_bytes(new, element.size)
 
 
 @st.composite

@@ -14,58 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.inputs import DTYPES, ISAS, forced, pair
-from guard import Guarded
-from reference import codec as reference
-from reference import codec_streams as streams
+from codec.verdicts import BASE, OUT, PAYLOAD, agreed
 from reference import codec_writer as writer
-from reference.codec import DELTA, PLANES, RAW, SAME, TYPES, Scheme
-from reference.codec_writer import DeltaForm, PlaneForm, TableForm, frame, pack_bits, varint
+from reference.codec import DELTA, PLANES, RAW, SAME, SPARSE, TYPES, Scheme
+from reference.codec_writer import (
+    DeltaForm,
+    EvenForm,
+    PlaneForm,
+    TableForm,
+    frame,
+    golomb,
+    number_bits,
+    pack_bits,
+    unsigned,
+    varint,
+)
 from textnlp_fast.delta import codec
-from textnlp_fast.errors import CorruptDataError, InvalidInputError, UnsupportedFormatError
+from textnlp_fast.errors import CorruptDataError, UnsupportedFormatError
 
-Verdict = bytes | str
 STATES: Final = (1 << 16).to_bytes(4, "little") * 32
-PAYLOAD, BASE, OUT = Guarded(1 << 16), Guarded(1 << 16), Guarded(1 << 16)
-
-
-def core(payload: bytes, size: int, base: bytes | None) -> Verdict:
-    """What the core makes of it: the tensor, or the kind of error."""
-    out = OUT.room(size)
-    try:
-        codec.decode_into(PAYLOAD.place(payload), out, None if base is None else BASE.place(base), threads=1)
-    except CorruptDataError as error:
-        assert error.position is not None
-        assert 0 <= error.position <= len(payload)
-        return "corrupt"
-    except UnsupportedFormatError as error:
-        assert error.position is not None
-        assert 0 <= error.position < max(len(payload), 1)
-        return "unsupported"
-    except InvalidInputError:
-        return "no base"
-    return out.tobytes()
-
-
-def oracle(payload: bytes, size: int, base: bytes | None) -> Verdict:
-    try:
-        return reference.decode(payload, size, base)
-    except streams.CorruptFrame:
-        return "corrupt"
-    except streams.UnsupportedFrame:
-        return "unsupported"
-    except streams.MissingBase:
-        return "no base"
-
-
-def agreed(payload: bytes, size: int, base: bytes | None, *, with_oracle: bool = True) -> Verdict:
-    expected = oracle(payload, size, base) if with_oracle else None
-    for isa in ISAS:
-        with forced(isa):
-            found = core(payload, size, base)
-        expected = found if expected is None else expected
-        assert found == expected, isa
-    assert expected is not None
-    return expected
 
 
 # --- small frames of every kind, for what follows -----------------------------------------------------------
@@ -86,6 +53,10 @@ def samples() -> dict[str, tuple[bytes, bytes, bytes | None]]:
     target, base = pair("BF16", 500, 2, "weights", "dense")
     form = DeltaForm(10, Scheme(1, 1), 104, 20, 4, frozenset({2, 3}), TableForm(0, 1, 2))
     found["foreign delta"] = writer.encode_delta("BF16", target, base, form), target, base
+    form = DeltaForm(
+        11, Scheme(3, 1), 104, 20, 2, frozenset({5}), even=EvenForm(frozenset(range(3, 20)), 2, 3)
+    )
+    found["even delta"] = writer.encode_delta("BF16", target, base, form), target, base
     target, _ = pair("BF16", 700, 3, "weights", "same")
     found["BF16 alone"] = codec.encode(target, dtype="BF16"), target, None
     forms = [PlaneForm(2, 9, 2, TableForm(1, 2, 3)), PlaneForm(0)]
@@ -157,7 +128,7 @@ def test_garbage(payload: bytes, size: int, with_base: bool) -> None:
 
 @settings(max_examples=600, deadline=None)
 @given(
-    mode=st.sampled_from([PLANES, DELTA]),
+    mode=st.sampled_from([PLANES, DELTA, SPARSE]),
     dtype=st.sampled_from(DTYPES),
     start=st.lists(st.integers(0, 40), max_size=6),
     body=st.binary(max_size=500),
@@ -219,6 +190,13 @@ def own(*fields: tuple[int, int]) -> bytes:
     return bits((2, 2), *fields)
 
 
+def even(last: int, dominant: int, *levels: tuple[int, int]) -> bytes:
+    """An even table, whose levels are (change, order), for a context that no element has."""
+    told = [0, 0, 1, 1, *number_bits(levels[0][1] if levels else 0, 2)]
+    told += golomb(unsigned(last), 1) + golomb(dominant, 0)
+    return pack_bits(told + [bit for change, order in levels for bit in golomb(unsigned(change), order)])
+
+
 def states(**changed: int) -> bytes:
     values = [1 << 16] * 32
     for lane, value in changed.items():
@@ -232,6 +210,8 @@ GOOD: Final[dict[str, bytes]] = {
     "table log 8": delta(table_log=8),
     "table log 15": delta(table_log=15),
     "sixteen segments": delta(segments=b"\x10" + (b"\x00" + STATES) * 16, size=4096),
+    "an even table": delta(contexts=2, tables=even(1, 0, (7, 1))),
+    "an even table of all tokens": delta(contexts=2, tables=even(27, 0, *((0, 1),) * 26, (1, 1))),
     "32 contexts": delta(contexts=32, tables=bytes(8)),
     "a context as before": delta(contexts=2, tables=bits((0, 2), (1, 2))),
     "the highest context base": delta(dtype="F32", context_base=255),
@@ -248,7 +228,17 @@ BAD: Final[dict[str, bytes]] = {
     "context base beyond the exponent": delta(dtype="F32", context_base=256),
     "context base of five groups": delta(dtype="F32", context_base=1 << 34),
     "the first context as before": delta(tables=bits((1, 2))),
-    "context code 3": delta(tables=bits((3, 2))),
+    "an even table of zero alone": delta(contexts=2, tables=even(0, 0)),
+    "an even table with its last bucket before nothing": delta(contexts=2, tables=even(-1, 0)),
+    "an even table of more tokens than there are": delta(
+        contexts=2, tables=even(28, 0, *((0, 1),) * 27, (1, 1))
+    ),
+    "a dominant bucket that is none": delta(contexts=2, tables=even(1, 2, (1, 1), (1, 1))),
+    "a level below nothing": delta(contexts=2, tables=even(2, 0, (-1, 1), (1, 1))),
+    "a level above all": delta(contexts=2, tables=even(2, 0, (1000, 1), (1, 1))),
+    "a last bucket without a share": delta(contexts=2, tables=even(1, 0, (0, 1))),
+    "shares that leave nothing to the dominant": delta(contexts=2, tables=even(2, 0, (36, 1), (36, 1))),
+    "the whole scale in one share": delta(contexts=2, tables=even(1, 0, (40, 1))),
     "more symbols than tokens": delta(tables=own((39, 8), (0, 1), (0, 2), (0, 4)) + bytes(40)),
     "implied symbol that is none": delta(tables=own((1, 8), (1, 1), (2, 8), (0, 2), (0, 4), (1, 1))),
     "predictor 3": delta(tables=own((1, 8), (0, 1), (3, 2), (0, 4), (2, 2))),
@@ -328,7 +318,7 @@ def test_each_rule_is_enforced(name: str) -> None:
     assert agreed(payload, size, bytes(size)) == "corrupt"
 
 
-@pytest.mark.parametrize("first", [0x00, 0x03, 0x14, 0x1F, 0x20, 0x23, 0xFF])
+@pytest.mark.parametrize("first", [0x00, 0x03, 0x15, 0x1F, 0x20, 0x23, 0xFF])
 def test_unknown_versions_and_modes(first: int) -> None:
     payload = bytes([first, 2, 4, 4, 0, 0]) + b"abcd"
     assert agreed(payload, 4, b"abcd") == "unsupported"
@@ -338,7 +328,7 @@ def test_unknown_versions_and_modes(first: int) -> None:
 
 @pytest.mark.parametrize("dtype", [16, 17, 128, 255])
 def test_unknown_element_types(dtype: int) -> None:
-    for mode in (SAME, RAW, PLANES, DELTA):
+    for mode in (SAME, RAW, PLANES, DELTA, SPARSE):
         payload = bytes([0x10 | mode, dtype, 4, 4, 0, 0]) + b"abcd"
         assert agreed(payload, 4, b"abcd") == "unsupported"
     later = frame(RAW, "U8", 4, b"abcd") + bytes([0x11, dtype, 4]) + b"abcd"
@@ -351,7 +341,7 @@ def test_the_position_points_at_the_frame() -> None:
     target, base = pair("BF16", 4096, 1, "weights", "sparse")
     payload = bytearray(codec.encode(target, base, dtype="BF16", frame_size_bytes=1024))
     found = codec.frames(payload)
-    assert {frame.mode for frame in found} == {"delta"}
+    assert {frame.mode for frame in found} == {"sparse"}
     begin = sum(frame.encoded_bytes for frame in found[:4])
     payload[begin + found[4].encoded_bytes - 1] ^= 0x80
     with pytest.raises(CorruptDataError, match="at byte") as caught:

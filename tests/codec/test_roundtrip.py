@@ -204,6 +204,8 @@ def test_modes_are_what_the_data_asks_for() -> None:
     assert modes(codec.encode(base, base, dtype="BF16")) == ["same"]
     assert modes(codec.encode(noise, base, dtype="BF16")) == ["raw"]
     target, base = pair("BF16", 1 << 15, 1, "weights", "sparse")
+    assert modes(codec.encode(target, base, dtype="BF16")) == ["sparse"]
+    target, base = pair("BF16", 1 << 15, 1, "weights", "dense")
     assert modes(codec.encode(target, base, dtype="BF16")) == ["delta"]
     assert modes(codec.encode(target, dtype="BF16")) == ["planes"]
 

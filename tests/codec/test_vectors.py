@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from codec.inputs import DTYPES, ISAS, decoded, forced, modes
+from codec.inputs import DTYPES, ISAS, coders, decoded, forced, modes
 from reference import codec as reference
+from reference.codec import AS_STEPS, IN_LANES, PAIRED, STEP_TYPES
 from textnlp_fast.delta import codec
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
@@ -51,10 +52,26 @@ def test_the_reference_reads_it(vector: dict[str, Any]) -> None:
 
 
 def test_every_mode_and_dtype_is_pinned() -> None:
-    assert {mode for vector in INDEX for mode in vector["modes"]} == {"same", "raw", "planes", "delta"}
-    for mode in ("planes", "delta"):
+    found = {mode for vector in INDEX for mode in vector["modes"]}
+    assert found == {"same", "raw", "planes", "delta", "sparse"}
+    for mode in ("planes", "delta", "sparse"):
         assert {vector["dtype"] for vector in INDEX if mode in vector["modes"]} == set(DTYPES)
     assert len({vector["name"] for vector in INDEX}) == len(INDEX)
+
+
+def test_every_coder_of_sparse_frames_is_pinned() -> None:
+    """Each as the core's encoder writes it, too."""
+    found = {
+        (coder, vector["encode"], vector["dtype"])
+        for vector in INDEX
+        if "sparse" in vector["modes"]
+        for coder in coders(part(vector["payload"]))
+    }
+    for coder in (PAIRED, IN_LANES):
+        assert {dtype for told, _, dtype in found if told == coder} == set(DTYPES)
+    for dtype in STEP_TYPES:
+        assert {(AS_STEPS, True, dtype), (AS_STEPS, False, dtype)} <= found
+    assert {coder for coder, made, _ in found if made} == {PAIRED, IN_LANES, AS_STEPS}
 
 
 def test_vectors_are_not_replaced_by_accident() -> None:

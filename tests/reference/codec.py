@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import unpack
 from typing import Final
 
+from reference.codec_sparse import (
+    HAZARD_CODES,
+    HAZARDS,
+    Pair,
+    read_pair,
+    read_places,
+    read_steps,
+    step_outcomes,
+)
 from reference.codec_streams import (
     LANES,
     Bits,
     Bytes,
+    EvenTables,
     Lanes,
     MissingBase,
     Table,
@@ -26,12 +37,14 @@ from reference.codec_streams import (
 )
 
 VERSION: Final = 1
-SAME, RAW, PLANES, DELTA = range(4)
+SAME, RAW, PLANES, DELTA, SPARSE = range(5)
 MAX_FRAME_SIZE: Final = 1 << 24
 MAX_CONTEXTS: Final = 32
 MAX_TOKENS: Final = 128
 RAW_PLANE, CONSTANT_PLANE, CODED_PLANE = range(3)
-ZERO_ONLY, AS_BEFORE, OWN_TABLE = range(3)
+ZERO_ONLY, AS_BEFORE, OWN_TABLE, EVEN_TABLE = range(4)
+PAIRED, IN_LANES, AS_STEPS = range(3)
+STEP_TYPES: Final = ("F16", "BF16", "F32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,7 @@ TYPES: Final[dict[str, ElementType]] = {
     "F64": ElementType(15, 8, 11),
 }
 BY_NUMBER: Final = {element.number: element for element in TYPES.values()}
+NAMES: Final = {element.number: name for name, element in TYPES.items()}
 
 # --- elements and residuals ---------------------------------------------------------------------------------
 
@@ -156,7 +170,7 @@ class Header:
 
 def read_header(reader: Bytes) -> Header:
     first = reader.byte()
-    if first >> 4 != VERSION or first & 15 > DELTA:
+    if first >> 4 != VERSION or first & 15 > SPARSE:
         raise UnsupportedFrame("version or mode")
     mode = first & 15
     number = reader.byte()
@@ -195,15 +209,13 @@ def decode_frame(payload: bytes, header: Header, base: bytes | None) -> bytes:
     reader = Bytes(payload, header.body, header.body + header.body_size)
     if header.mode == RAW:
         return reader.take(header.size)
-    if header.mode in (SAME, DELTA) and base is None:
-        raise MissingBase
-    if header.mode == SAME:
-        assert base is not None
-        return base
     if header.mode == PLANES:
         return decode_planes(reader, header)
-    assert base is not None
-    return decode_delta(reader, header, base)
+    if base is None:
+        raise MissingBase
+    if header.mode == SAME:
+        return base
+    return (decode_delta if header.mode == DELTA else decode_sparse)(reader, header, base)
 
 
 def decode_planes(reader: Bytes, header: Header) -> bytes:
@@ -243,45 +255,78 @@ def context_field(value: int, element: ElementType) -> int:
     return value >> (element.bits - 1 - element.exponent) & ((1 << element.exponent) - 1)
 
 
-def decode_delta(reader: Bytes, header: Header, base: bytes) -> bytes:
-    element = header.element
-    prior = elements(base, element.size)
-    table_log = reader.byte()
-    packed = reader.byte()
-    scheme = Scheme(packed >> 2, packed & 3)
-    context_base = reader.varint()
-    contexts = reader.byte()
-    require(8 <= table_log <= 15, "table log out of range")
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How residuals are told: in tokens under the table that the base's context picks."""
+
+    scheme: Scheme
+    tables: list[Table]
+    context_base: int
+
+    def table(self, base: int, element: ElementType) -> Table:
+        return self.tables[min(context(base, element, self.context_base), len(self.tables) - 1)]
+
+
+def context(base: int, element: ElementType, context_base: int) -> int:
+    return max(0, context_field(base, element) - context_base)
+
+
+def require_contexts(element: ElementType, context_base: int, contexts: int) -> None:
     require(1 <= contexts <= MAX_CONTEXTS, "context count out of range")
     require(context_base < 1 << element.exponent, "context base out of range")
+
+
+def read_scheme(reader: Bytes) -> tuple[int, Scheme]:
+    """Table log and token scheme."""
+    table_log, packed = reader.byte(), reader.byte()
+    require(8 <= table_log <= 15, "table log out of range")
+    return table_log, Scheme(packed >> 2, packed & 3)
+
+
+def read_tables(reader: Bytes, contexts: int, limit: int, table_log: int) -> list[Table]:
     tables: list[Table] = []
+    evens = EvenTables()
     bits = Bits(reader)
-    for context in range(contexts):
+    for number in range(contexts):
         code = bits.get(2)
-        require(code <= OWN_TABLE and (context > 0 or code != AS_BEFORE), "unknown context code")
+        require(number > 0 or code != AS_BEFORE, "the first context has none before")
         if code == ZERO_ONLY:
             tables.append(Table([1 << table_log], table_log))
         elif code == AS_BEFORE:
             tables.append(tables[-1])
+        elif code == OWN_TABLE:
+            tables.append(read_table(bits, limit, table_log))
         else:
-            tables.append(read_table(bits, scheme.limit(element.bits), table_log))
+            tables.append(evens.read(bits, limit, table_log))
     bits.finish()
+    return tables
+
+
+def decode_delta(reader: Bytes, header: Header, base: bytes) -> bytes:
+    element = header.element
+    prior = elements(base, element.size)
+    table_log, scheme = read_scheme(reader)
+    context_base, contexts = reader.varint(), reader.byte()
+    require_contexts(element, context_base, contexts)
+    tables = read_tables(reader, contexts, scheme.limit(element.bits), table_log)
+    out = in_lanes(reader, prior, element, Coding(scheme, tables, context_base))
+    return to_bytes(out, element.size)
+
+
+def in_lanes(reader: Bytes, prior: Sequence[int], element: ElementType, coding: Coding) -> list[int]:
+    """The new numbers, whose segments end the body."""
     segments = read_segments(reader, len(prior))
     require(reader.at == reader.end, "bytes left over")
     out: list[int] = []
     for places, lanes in segments:
         for step in range(places.start, places.stop, LANES):
-            here = range(step, min(step + LANES, places.stop))
-            tokens = []
-            for lane, index in enumerate(here):
-                context = context_field(prior[index], element) - context_base
-                context = max(0, min(context, contexts - 1))
-                tokens.append(lanes.symbol(lane, tables[context]))
-            raws = read_raw_bits(lanes, [scheme.raw_bits(token) for token in tokens])
-            for index, token, raw in zip(here, tokens, raws, strict=True):
-                out.append(moved(prior[index], scheme.join(token, raw), element))
+            here = prior[step : min(step + LANES, places.stop)]
+            tokens = [lanes.symbol(lane, coding.table(old, element)) for lane, old in enumerate(here)]
+            raws = read_raw_bits(lanes, [coding.scheme.raw_bits(token) for token in tokens])
+            for old, token, raw in zip(here, tokens, raws, strict=True):
+                out.append(moved(old, coding.scheme.join(token, raw), element))
         lanes.finish()
-    return to_bytes(out, element.size)
+    return out
 
 
 def read_raw_bits(lanes: Lanes, widths: Sequence[int]) -> list[int]:
@@ -292,3 +337,55 @@ def read_raw_bits(lanes: Lanes, widths: Sequence[int]) -> list[int]:
             if width > low:
                 raws[lane] |= lanes.bits(lane, min(16, width - low)) << low
     return raws
+
+
+def decode_sparse(reader: Bytes, header: Header, base: bytes) -> bytes:
+    element = header.element
+    new = elements(base, element.size)
+    coder = reader.byte()
+    context_base, contexts, listed = reader.varint(), reader.byte(), reader.byte()
+    require(coder <= AS_STEPS, "unknown coder")
+    require_contexts(element, context_base, contexts)
+    require(listed <= contexts, "more contexts listed than there are")
+    bits = Bits(reader)
+    codes = [0] * listed + [bits.get(5) for _ in range(listed, contexts)]
+    require(max(codes) < HAZARD_CODES, "unknown hazard")
+    bits.finish()
+    if coder == AS_STEPS:
+        step = read_step_size(reader, element)
+    else:
+        table_log, scheme = read_scheme(reader)
+        tables = read_tables(reader, contexts, scheme.limit(element.bits), table_log)
+        coding = Coding(scheme, tables, context_base)
+    pair = read_pair(reader)
+
+    hazards = [HAZARDS[code] for code in codes]
+    own_contexts = [context(old, element, context_base) for old in new]
+    often, rarely = read_places(pair, own_contexts, listed, hazards)
+    places = often + rarely
+    require(len(places) > 0, "nothing changes")
+    prior = [new[place] for place in places]
+    if coder == AS_STEPS:
+        outcomes = step_outcomes(prior, NAMES[element.number], step)
+        found = read_steps(pair, prior, outcomes, reader, events=len(rarely), bits=element.bits)
+    elif coder == IN_LANES:
+        found = in_lanes(reader, prior, element, coding)
+    else:
+        found = [one_by_one(pair, old, element, coding) for old in prior]
+    pair.finish()
+    require(reader.at == reader.end, "bytes left over")
+    for place, value in zip(places, found, strict=True):
+        new[place] = value
+    return to_bytes(new, element.size)
+
+
+def read_step_size(reader: Bytes, element: ElementType) -> float:
+    size: float = unpack("<f", reader.take(4))[0]
+    require(NAMES[element.number] in STEP_TYPES, "a type without steps")
+    require(2.0**-126 <= size < 2.0**128, "a step that is no positive normal number")
+    return size
+
+
+def one_by_one(pair: Pair, old: int, element: ElementType, coding: Coding) -> int:
+    token = pair.symbol(coding.table(old, element))
+    return moved(old, coding.scheme.join(token, pair.bits(coding.scheme.raw_bits(token))), element)

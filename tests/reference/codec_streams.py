@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
@@ -22,7 +22,7 @@ class UnsupportedFrame(ValueError):
 
 
 class MissingBase(ValueError):
-    """A same or delta frame without a base."""
+    """A same, delta or sparse frame without a base."""
 
 
 def require(condition: bool, reason: str) -> None:
@@ -137,12 +137,74 @@ def read_table(bits: Bits, limit: int, table_log: int) -> Table:
         if source is None:
             shares[symbol] = code
         else:
-            shares[symbol] = shares[source] + (-(code + 1) // 2 if code % 2 else code // 2)
+            shares[symbol] = shares[source] + signed(code)
         require(0 <= shares[symbol] <= 1 << table_log, "a share out of range")
     shares[implied] = (1 << table_log) - sum(shares)
     require(shares[implied] >= 0, "the shares sum to too much")
     require(shares[-1] > 0, "the last symbol does not occur")
     return Table(shares, table_log)
+
+
+EVEN_LAST_ORDER: Final = 1
+EVEN_DOMINANT_ORDER: Final = 0
+
+
+def share_at(level: int) -> int:
+    """Every share up to 8, then four to an octave."""
+    if level < 8:
+        return level
+    octave, quarter = divmod(level - 8, 4)
+    return (4 + quarter) << (octave + 1)
+
+
+def level_of(share: int) -> int:
+    """The last level that is not above the share."""
+    level = 0
+    while share_at(level + 1) <= share:
+        level += 1
+    return level
+
+
+@dataclass(slots=True)
+class EvenTables:
+    """The even tables of a frame: each is told by what has changed since the last."""
+
+    order: int | None = None
+    last: int = 0
+    levels: list[int] = field(default_factory=lambda: [0] * 64)
+
+    def read(self, bits: Bits, limit: int, table_log: int) -> Table:
+        if self.order is None:
+            self.order = bits.get(2)
+        self.last += signed(bits.golomb(EVEN_LAST_ORDER))
+        dominant = bits.golomb(EVEN_DOMINANT_ORDER)
+        require(self.last >= 1 and 2 * self.last + 1 <= limit, "the last bucket out of range")
+        require(dominant <= self.last, "the dominant bucket is none")
+        left = 1 << (table_log - 1)
+        most = level_of(left)
+        buckets = [0] * (self.last + 1)
+        for bucket in range(self.last + 1):
+            if bucket == dominant:
+                continue
+            level = self.levels[bucket] + signed(bits.golomb(self.order))
+            require(0 <= level <= most, "a level out of range")
+            require(level > 0 or bucket < self.last, "the last bucket does not occur")
+            self.levels[bucket] = level
+            buckets[bucket] = share_at(level)
+            left -= buckets[bucket]
+            require(left > 0, "nothing is left for the dominant bucket")
+        buckets[dominant] = left
+        self.levels[dominant] = level_of(left)
+        return Table(even_shares(buckets), table_log)
+
+
+def signed(code: int) -> int:
+    return -(code + 1) // 2 if code % 2 else code // 2
+
+
+def even_shares(buckets: Sequence[int]) -> list[int]:
+    """The tokens' shares: a bucket's is that of either sign, and zero has no sign."""
+    return [2 * buckets[0], *(share for share in buckets[1:] for _ in range(2))]
 
 
 # --- lanes --------------------------------------------------------------------------------------------------

@@ -15,23 +15,31 @@ from reference.codec import (
     CODED_PLANE,
     CONSTANT_PLANE,
     DELTA,
+    EVEN_TABLE,
     OWN_TABLE,
     PLANES,
     RAW_PLANE,
+    SPARSE,
     TYPES,
     VERSION,
     ZERO_ONLY,
+    ElementType,
     Scheme,
-    context_field,
+    context,
     residual,
 )
 from reference.codec_streams import (
+    EVEN_DOMINANT_ORDER,
+    EVEN_LAST_ORDER,
     LANES,
     STATE_FLOOR,
     Table,
     elements,
+    even_shares,
+    level_of,
     predicted_from,
     segment_ranges,
+    share_at,
     to_bytes,
 )
 
@@ -61,6 +69,11 @@ def pack_bits(bits: Sequence[int]) -> bytes:
     )
 
 
+def unsigned(change: int) -> int:
+    """Zigzag: small changes of either sign as small numbers."""
+    return -2 * change - 1 if change < 0 else 2 * change
+
+
 @dataclass(frozen=True, slots=True)
 class TableForm:
     """How a table is written: any form gives the same shares."""
@@ -87,8 +100,7 @@ def write_table(shares: Sequence[int], form: TableForm) -> list[int]:
         source = predicted_from(symbol, form.predictor, implied)
         code = shares[symbol]
         if source is not None:
-            change = shares[symbol] - shares[source]
-            code = -2 * change - 1 if change < 0 else 2 * change
+            code = unsigned(shares[symbol] - shares[source])
         bits += golomb(code, form.order)
     return bits
 
@@ -129,7 +141,7 @@ class LaneWriter:
 
 def frame(mode: int, dtype: str, size: int, body: bytes = b"") -> bytes:
     head = bytes([VERSION << 4 | mode, TYPES[dtype].number]) + varint(size)
-    return head + (len(body).to_bytes(3, "little") if mode in (PLANES, DELTA) else b"") + body
+    return head + (len(body).to_bytes(3, "little") if mode in (PLANES, DELTA, SPARSE) else b"") + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +192,51 @@ USUAL_SCHEME: Final = Scheme(3, 2)
 
 
 @dataclass(frozen=True, slots=True)
+class EvenForm:
+    """Which contexts have even tables, and how these are told. ``dominant`` is taken modulo the buckets."""
+
+    contexts: frozenset[int] = frozenset()
+    order: int = 1
+    dominant: int = 0
+
+
+NO_EVEN: Final = EvenForm()
+
+
+@dataclass(slots=True)
+class EvenWriter:
+    form: EvenForm
+    first: bool = True
+    last: int = 0
+    levels: list[int] = field(default_factory=lambda: [0] * 64)
+
+    def write(self, counts: Sequence[int], table_log: int) -> tuple[Table, list[int]]:
+        """A table that has a share for every token that occurs, or for its twin."""
+        last = max((token + 1) // 2 for token, count in enumerate(counts) if count)
+        padded = [*counts, 0, 0]
+        sizes = [padded[0], *(padded[2 * size - 1] + padded[2 * size] for size in range(1, last + 1))]
+        dominant = self.form.dominant % (last + 1)
+        used = sum(1 for size in sizes if size)
+        left = 1 << (table_log - 1)
+        room = left - used - 1
+        bits = [] if not self.first else number_bits(self.form.order, 2)
+        bits += golomb(unsigned(last - self.last), EVEN_LAST_ORDER) + golomb(dominant, EVEN_DOMINANT_ORDER)
+        self.first, self.last = False, last
+        buckets = [0] * (last + 1)
+        for bucket in range(last + 1):
+            if bucket == dominant:
+                continue
+            level = level_of(1 + sizes[bucket] * room // sum(sizes)) if sizes[bucket] else 0
+            bits += golomb(unsigned(level - self.levels[bucket]), self.form.order)
+            self.levels[bucket] = level
+            buckets[bucket] = share_at(level)
+            left -= buckets[bucket]
+        buckets[dominant] = left
+        self.levels[dominant] = level_of(left)
+        return Table(even_shares(buckets), table_log), bits
+
+
+@dataclass(frozen=True, slots=True)
 class DeltaForm:
     """Any valid way to write a delta. ``joined``: contexts that share the table of the one before."""
 
@@ -191,32 +248,43 @@ class DeltaForm:
     joined: frozenset[int] = frozenset()
     table: TableForm = USUAL_TABLE
     spare: int = 0  # added to every token's count: shares for what never occurs
+    even: EvenForm = NO_EVEN
+
+
+Coded = tuple[int, int, int]  # context, token, raw bits
 
 
 def encode_delta(dtype: str, target: bytes, base: bytes, form: DeltaForm) -> bytes:
     element = TYPES[dtype]
-    half = 1 << (element.bits - 1)
-    prior = elements(base, element.size)
-    limit = form.scheme.limit(element.bits)
-    coded = []
-    for value, reference in zip(elements(target, element.size), prior, strict=True):
-        steps = residual(value, reference, element)
-        context = max(0, min(context_field(reference, element) - form.context_base, form.contexts - 1))
-        # Half the range is its own negative, and the lower token of the two is the positive one's.
-        coded.append((context, *form.scheme.split(half if steps == -half else steps)))
-    if max(token for _, token, _ in coded) >= limit:
-        raise ValueError("the scheme has no token for a residual")
-    tables, bits = delta_tables(coded, limit, form)
+    coded = tokens_of(elements(target, element.size), elements(base, element.size), element, form)
+    tables, bits = delta_tables(coded, form.scheme.limit(element.bits), form)
     body = bytes([form.table_log, form.scheme.direct << 2 | form.scheme.mantissa])
     body += varint(form.context_base) + bytes([form.contexts]) + pack_bits(bits)
-    ranges = segment_ranges(len(prior), form.segments)
-    body += bytes([len(ranges)])
+    return frame(DELTA, dtype, len(target), body + in_lanes(coded, tables, form))
+
+
+def tokens_of(new: Sequence[int], prior: Sequence[int], element: ElementType, form: DeltaForm) -> list[Coded]:
+    half = 1 << (element.bits - 1)
+    coded = []
+    for value, old in zip(new, prior, strict=True):
+        steps = residual(value, old, element)
+        number = min(context(old, element, form.context_base), form.contexts - 1)
+        # Half the range is its own negative, and the lower token of the two is the positive one's.
+        coded.append((number, *form.scheme.split(half if steps == -half else steps)))
+    if max(token for _, token, _ in coded) >= form.scheme.limit(element.bits):
+        raise ValueError("the scheme has no token for a residual")
+    return coded
+
+
+def in_lanes(coded: Sequence[Coded], tables: Sequence[Table], form: DeltaForm) -> bytes:
+    ranges = segment_ranges(len(coded), form.segments)
+    body = bytes([len(ranges)])
     for places in ranges:
         lanes = LaneWriter()
         for step in range(places.start, places.stop, LANES):
             here = coded[step : min(step + LANES, places.stop)]
-            for lane, (context, token, _) in enumerate(here):
-                lanes.symbol(lane, token, tables[context])
+            for lane, (number, token, _) in enumerate(here):
+                lanes.symbol(lane, token, tables[number])
             widths = [form.scheme.raw_bits(token) for _, token, _ in here]
             for low in range(0, max(widths), 16):
                 for lane, (_, _, raw) in enumerate(here):
@@ -224,31 +292,34 @@ def encode_delta(dtype: str, target: bytes, base: bytes, form: DeltaForm) -> byt
                         width = min(16, widths[lane] - low)
                         lanes.bits(lane, (raw >> low) % (1 << width), width)
         body += lanes.pack()
-    return frame(DELTA, dtype, len(target), body)
+    return body
 
 
-def delta_tables(
-    coded: Sequence[tuple[int, int, int]], limit: int, form: DeltaForm
-) -> tuple[list[Table], list[int]]:
+def delta_tables(coded: Sequence[Coded], limit: int, form: DeltaForm) -> tuple[list[Table], list[int]]:
     """The table of every context, and the bits that say so."""
     owner = list(range(form.contexts))
-    for context in range(1, form.contexts):
-        if context in form.joined:
-            owner[context] = owner[context - 1]
+    for number in range(1, form.contexts):
+        if number in form.joined:
+            owner[number] = owner[number - 1]
     counts = [[form.spare] * limit for _ in range(form.contexts)]
-    for context, token, _ in coded:
-        counts[owner[context]][token] += 1
+    for number, token, _ in coded:
+        counts[owner[number]][token] += 1
+    evens = EvenWriter(form.even)
     tables: list[Table] = []
     bits: list[int] = []
-    for context in range(form.contexts):
-        if owner[context] != context:
+    for number, own in enumerate(counts):
+        last = max((token + 1) // 2 for token, count in enumerate([1, *own[1:]]) if count)
+        if owner[number] != number:
             bits += number_bits(AS_BEFORE, 2)
             tables.append(tables[-1])
-        elif not any(counts[context][1:]):
+        elif not any(own[1:]):
             bits += number_bits(ZERO_ONLY, 2)
             tables.append(Table([1 << form.table_log], form.table_log))
+        elif number in form.even.contexts and 2 * last + 1 <= limit:
+            table, told = evens.write(own, form.table_log)
+            tables.append(table)
+            bits += number_bits(EVEN_TABLE, 2) + told
         else:
-            bits += number_bits(OWN_TABLE, 2)
-            tables.append(table_of(counts[context], form.table_log))
-            bits += write_table(tables[-1].shares, form.table)
+            tables.append(table_of(own, form.table_log))
+            bits += number_bits(OWN_TABLE, 2) + write_table(tables[-1].shares, form.table)
     return tables, bits

@@ -1,4 +1,4 @@
-"""A reader of patches, written from docs/format.md: slow, short, obviously right. Knows whole contents and pieces."""
+"""A slow reader of patches, written from docs/format.md. Knows whole contents, pieces and casts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import blake3
 
 from reference import codec
+from reference.casts import cast
+from reference.codec_streams import elements, to_bytes
 
 
 def digest_of(data: bytes) -> str:
@@ -76,6 +78,10 @@ def apply(patch: bytes, source: Mapping[str, bytes]) -> dict[str, bytes]:
         if isinstance(recipe, str):
             return content(recipe)
         ((kind, rows),) = recipe.items()
+        if kind == "cast":
+            digest, old, new = rows
+            values = elements(content(digest), codec.TYPES[old].size)
+            return to_bytes((cast(value, old, new) for value in values), codec.TYPES[new].size)
         assert kind == "pieces"
         return b"".join(
             bytes(count) if digest is None else content(digest)[offset : offset + count]

@@ -16,18 +16,19 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from codec.inputs import BASES, DTYPES, forced, modes, pair
+from codec.inputs import BASES, DTYPES, forced, modes, pair, stepped
 from reference import codec as reference
 from reference import codec_writer as writer
-from reference.codec import TYPES, Scheme
-from reference.codec_writer import DeltaForm, PlaneForm, TableForm
+from reference.codec import AS_STEPS, IN_LANES, PAIRED, STEP_TYPES, TYPES, Scheme
+from reference.codec_sparse_writer import SparseForm, encode_sparse
+from reference.codec_writer import DeltaForm, EvenForm, PlaneForm, TableForm
 from textnlp_fast import _native
 from textnlp_fast.delta import codec
 
@@ -54,7 +55,7 @@ def of_every_dtype() -> Iterator[Vector]:
     for dtype in DTYPES:
         size = TYPES[dtype].size
         count = {1: 1111, 2: 1001, 4: 555, 8: 301}[size]
-        for change in ("sparse", "dense", "wide"):
+        for change in ("sparse", "rare", "dense", "wide"):
             yield coded(f"{dtype}-{change}", dtype, *pair(dtype, count, 1, "weights", change))
         target, _ = pair(dtype, count, 1, "weights", "same")
         yield coded(f"{dtype}-alone", dtype, target, None)
@@ -82,9 +83,48 @@ def of_several_segments() -> Iterator[Vector]:
         index = np.arange(count, dtype=np.int64)
         base = (index % 61 << 6).astype(unsigned)
         target = (base + np.where(index % 4 == 1, index // 4 % 5 - 2, 0)).astype(unsigned)
+        yield coded(f"{dtype}-segments-sparse", dtype, target.tobytes(), base.tobytes())
+        target = (base + np.where(index % 4 != 1, index // 4 % 5 - 2, 0)).astype(unsigned)
         yield coded(f"{dtype}-segments-delta", dtype, target.tobytes(), base.tobytes())
         plain = np.where(index % 31 == 0, index % 13, 0).astype(unsigned)
         yield coded(f"{dtype}-segments-alone", dtype, plain.tobytes(), None)
+
+
+def of_steps() -> Iterator[Vector]:
+    for dtype, size in (("BF16", 1e-3), ("F16", 1e-4), ("F32", 1e-5)):
+        _, base = pair(dtype, 2013, 9, "weights", "same")
+        target = stepped(dtype, base, size, 9, stay=0.01, odd=0.002, still=0.2)
+        yield coded(f"{dtype}-step", dtype, target, base)
+
+
+def foreign_sparse() -> Iterator[Vector]:
+    """Of every coder and type, with splits, hazards and tables of every kind, and more told than is needed."""
+    for number, dtype in enumerate(DTYPES):
+        element = TYPES[dtype]
+        first = {5: 0, 8: 100, 11: 1000}.get(element.exponent, 0)
+        even = EvenForm(frozenset(range(number % 2, 32, 2)), number % 4, number % 3)
+        coding = DeltaForm(8 + number % 8, Scheme(3, 1), first, 32 - number % 5, 1, frozenset({7}), even=even)
+        hazards = (1, 23, 7 + number, 12, 20)
+        count = {1: 1613, 2: 1113, 4: 777, 8: 567}[element.size]
+        change = "some_blocks" if element.size <= 2 else "dense"
+        target, base = pair(dtype, count, 30 + number, "weights", change)
+        for coder, listed, name in ((PAIRED, 10 if first else 0, "pair"), (IN_LANES, 18, "lanes")):
+            form = SparseForm(coder, coding, listed, hazards, idle=40 + number, awake=number % 3 == 0)
+            if coder == IN_LANES:
+                form = replace(form, coding=replace(coding, segments=1 + number % 3))
+            payload = encode_sparse(dtype, target, base, form)
+            yield Vector(f"foreign-sparse-{name}-{dtype}", dtype, target, base, None, payload)
+        payload = writer.encode_delta(dtype, target, base, coding)
+        yield Vector(f"foreign-delta-even-{dtype}", dtype, target, base, None, payload)
+    for dtype in STEP_TYPES:
+        kinds = (("weights", 2.0**-10), ("specials", 2.0**-24), ("specials", 2.0**15))
+        for number, (base_kind, size) in enumerate(kinds):
+            _, base = pair(dtype, 1113, 40, base_kind, "same")
+            target = stepped(dtype, base, size, 41, stay=0.05, odd=0.02, still=0.3)
+            coding = DeltaForm(context_base=(1 << TYPES[dtype].exponent) - 32, contexts=32)
+            form = SparseForm(AS_STEPS, coding, 1, (22, 18), step=size, idle=60)
+            payload = encode_sparse(dtype, target, base, form)
+            yield Vector(f"foreign-step-{number}-{dtype}", dtype, target, base, None, payload)
 
 
 def foreign() -> Iterator[Vector]:
@@ -156,7 +196,14 @@ def main() -> int:
             places[part] = [len(blob) - len(packed), len(packed)]
         return places[part]
 
-    for made in (*of_every_dtype(), *of_every_shape(), *of_several_segments(), *foreign()):
+    for made in (
+        *of_every_dtype(),
+        *of_every_shape(),
+        *of_several_segments(),
+        *of_steps(),
+        *foreign(),
+        *foreign_sparse(),
+    ):
         vector = finished(made)
         index.append(
             {

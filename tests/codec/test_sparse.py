@@ -1,0 +1,348 @@
+"""Sparse frames: any split, any hazards, each of the three coders; and steps, which must come back exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from codec.inputs import (
+    BASES,
+    CHANGES,
+    DTYPES,
+    ISAS,
+    UNSIGNED,
+    coders,
+    decoded,
+    forced,
+    modes,
+    pair,
+    stepped,
+)
+from codec.test_reference import check_on_every_isa, delta_forms, fits
+from reference import codec_streams as streams
+from reference.codec import AS_STEPS, IN_LANES, PAIRED, STEP_TYPES, TYPES, context_field
+from reference.codec_sparse import BLOCK, read_pair, read_places
+from reference.codec_sparse_writer import PairWriter, SparseForm, encode_sparse, write_places
+from reference.codec_writer import DeltaForm, EvenForm
+from textnlp_fast.delta import codec
+
+even_forms = st.builds(
+    EvenForm,
+    contexts=st.frozensets(st.integers(0, 31)),
+    order=st.integers(0, 3),
+    dominant=st.integers(0, 63),
+)
+sparse_forms = st.builds(
+    SparseForm,
+    coder=st.sampled_from([PAIRED, IN_LANES, AS_STEPS]),
+    listed=st.integers(0, 32),
+    hazards=st.lists(st.integers(0, 23), min_size=1, max_size=32).map(tuple),
+    step=st.sampled_from([2.0**-126, 1e-30, 1e-8, 1e-4, 0.02, 1.0, 65504.0, 3.4e38]),
+    idle=st.sampled_from([0, 0, 1, 3, 97]),
+    awake=st.booleans(),
+)
+DENSITIES = ("sparse", "rare", "some_blocks", "one_changed", "ends_changed", "half_same", "same", "dense")
+
+
+def same_on_every_isa(target: bytes, base: bytes, dtype: str) -> bytes:
+    """The payload that every instruction set makes and reads."""
+    payloads = set()
+    for isa in ISAS:
+        with forced(isa):
+            payloads.add(codec.encode(target, base, dtype=dtype))
+    (payload,) = payloads
+    check_on_every_isa(payload, target, base)
+    return payload
+
+
+# --- frames by hand -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    dtype=st.sampled_from(DTYPES),
+    count=st.one_of(st.integers(1, 1600), st.sampled_from([511, 512, 513, 1024, 1025])),
+    seed=st.integers(0, 2**32 - 1),
+    kinds=st.tuples(st.sampled_from(sorted(BASES)), st.sampled_from(DENSITIES)),
+    form=sparse_forms,
+    coding=delta_forms,
+    even=even_forms,
+)
+def test_core_reads_any_sparse_frame(
+    dtype: str,
+    count: int,
+    *,
+    seed: int,
+    kinds: tuple[str, str],
+    form: SparseForm,
+    coding: DeltaForm,
+    even: EvenForm,
+) -> None:
+    element = TYPES[dtype]
+    target, base = pair(dtype, count, seed, *kinds)
+    if dtype not in STEP_TYPES and form.coder == AS_STEPS:
+        form = replace(form, coder=PAIRED)
+    if form.coder == AS_STEPS:
+        target = stepped(dtype, base, form.step, seed, stay=0.1, odd=0.02, still=0.3)
+    listed = min(form.listed, coding.contexts)
+    # Low enough that what changes has a context, and on purpose at times a little higher.
+    highest = max(context_field(value, element) for value in streams.elements(base, element.size))
+    field = min(max(0, highest - coding.contexts + 1) + seed % 4, (1 << element.exponent) - 1)
+    coding = replace(coding, context_base=field, even=even, segments=1)
+    form = replace(form, coding=coding, listed=listed)
+    check_by_hand(dtype, target, base, form)
+
+
+def check_by_hand(dtype: str, target: bytes, base: bytes, form: SparseForm) -> None:
+    try:
+        payload = encode_sparse(dtype, target, base, form)
+    except ValueError:
+        assume(False)
+    assume(fits(payload))
+    assert coders(payload) == [form.coder]
+    check_on_every_isa(payload, target, base)
+
+
+@pytest.mark.parametrize("segments", [1, 2, 5, 16])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_type_in_lanes_of_any_segments(dtype: str, segments: int) -> None:
+    element = TYPES[dtype]
+    target, base = pair(dtype, 9000, segments, "weights", "some_blocks")
+    first = {5: 0, 8: 96, 11: 992}.get(element.exponent, 0)
+    coding = DeltaForm(
+        12, context_base=first, contexts=32, segments=segments, even=EvenForm(frozenset({9, 11}))
+    )
+    for listed in (32, 17):
+        payload = encode_sparse(
+            dtype, target, base, SparseForm(IN_LANES, coding, listed, (5, 23, 1), awake=True)
+        )
+        assert fits(payload)
+        check_on_every_isa(payload, target, base)
+
+
+@pytest.mark.parametrize("table_log", range(8, 16))
+@pytest.mark.parametrize("coder", [PAIRED, IN_LANES])
+@pytest.mark.parametrize("dtype", ["U8", "BF16", "F32", "I64"])
+def test_every_table_log(dtype: str, coder: int, table_log: int) -> None:
+    target, base = pair(dtype, 3000, table_log, "weights", "sparse")
+    field = 100 if TYPES[dtype].exponent == 8 else 0
+    coding = DeltaForm(table_log, context_base=field, contexts=28, even=EvenForm(frozenset(range(0, 32, 3))))
+    payload = encode_sparse(dtype, target, base, SparseForm(coder, coding, 12, (7, 16)))
+    check_on_every_isa(payload, target, base)
+
+
+@pytest.mark.parametrize("idle", [1, 2, 3, 40])
+@pytest.mark.parametrize("code", [1, 2, 3, 12, 23])
+def test_blocks_full_of_events(code: int, idle: int) -> None:
+    """The first hazard and the last, and every element of a block told as a change."""
+    base = np.random.default_rng(code).integers(0, 1 << 15, 2 * BLOCK + 77, dtype=np.uint16)
+    target = base.copy()
+    target[::9] ^= 1
+    form = SparseForm(PAIRED, DeltaForm(10), 0, (code,), idle=idle)
+    payload = encode_sparse("I16", target.tobytes(), base.tobytes(), form)
+    assert fits(payload)
+    check_on_every_isa(payload, target.tobytes(), base.tobytes())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    contexts=st.lists(st.integers(0, 9), min_size=1, max_size=1300),
+    codes=st.lists(st.integers(0, 23), min_size=8, max_size=8),
+    listed=st.integers(0, 8),
+    seed=st.integers(0, 999),
+)
+def test_the_reference_tells_places_apart(
+    contexts: list[int], codes: list[int], listed: int, seed: int
+) -> None:
+    """The oracle against its own writer: what is written as changed is read as changed, in the same order."""
+    codes = [0] * listed + codes[listed:]
+    hazards = [(0, *(round(2 ** (half / 2)) for half in range(23)))[code] for code in codes]
+    rng = np.random.default_rng(seed)
+    old = [0] * len(contexts)
+    can = [context < listed or (context < 8 and hazards[context] > 0) for context in contexts]
+    new = [int(may and rng.random() < 0.1) for may in can]
+    pair_writer = PairWriter()
+    told = write_places(pair_writer, contexts, codes, new, old, SparseForm(listed=listed))
+    packed = pair_writer.pack()
+    reader = streams.Bytes(packed, 0, len(packed))
+    pair_reader = read_pair(reader)
+    assert read_places(pair_reader, contexts, listed, hazards) == told
+    pair_reader.finish()
+    assert {place for place, changed in enumerate(new) if changed} <= {*told[0], *told[1]}
+
+
+# --- what the encoder makes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["rare", "sparse", "some_blocks", "one_changed"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_type_and_share(dtype: str, change: str) -> None:
+    seen = set()
+    for count in (700, 3000, 20_000):
+        target, base = pair(dtype, count, count, "weights", change)
+        if target == base:
+            continue
+        payload = codec.encode(target, base, dtype=dtype)
+        seen |= set(modes(payload))
+        for isa in ISAS:
+            with forced(isa):
+                assert codec.encode(target, base, dtype=dtype) == payload
+                assert decoded(payload, len(target), base) == target
+        if count <= 3000:
+            check_on_every_isa(payload, target, base)
+    assert seen == {"sparse"}
+
+
+def test_few_are_told_one_by_one_and_many_in_lanes() -> None:
+    target, base = pair("BF16", 40_000, 1, "weights", "rare")
+    assert coders(codec.encode(target, base, dtype="BF16")) == [PAIRED]
+    target, base = pair("BF16", 40_000, 1, "weights", "some_blocks")
+    payload = codec.encode(target, base, dtype="BF16")
+    assert coders(payload) == [IN_LANES]
+    check_on_every_isa(payload, target, base)
+
+
+@pytest.mark.parametrize("change", ["sparse", "some_blocks", "ends_changed"])
+@pytest.mark.parametrize("dtype", ["U8", "BF16", "F32", "F64"])
+def test_every_length_up_to_two_blocks(dtype: str, change: str) -> None:
+    base = BASES["weights"](np.random.default_rng(3), 1100, TYPES[dtype])
+    target = CHANGES[change](base, np.random.default_rng(4)).astype(UNSIGNED[TYPES[dtype].size])
+    for count in range(1, 1101):
+        part = target[:count].tobytes(), base[:count].tobytes()
+        payload = codec.encode(*part, dtype=dtype)
+        for isa in ISAS:
+            with forced(isa):
+                assert codec.encode(*part, dtype=dtype) == payload
+                held = bytearray(part[1])
+                codec.decode_into(payload, held, held)
+                assert bytes(held) == part[0]
+
+
+def test_blocks_that_stay_cost_next_to_nothing() -> None:
+    target, base = pair("BF16", 1 << 19, 1, "weights", "one_changed")
+    assert len(codec.encode(target, base, dtype="BF16")) < 80
+
+
+# --- steps --------------------------------------------------------------------------------------------------
+
+SIZES = {"BF16": (1e-3, 3e-5, 0.01), "F16": (1e-4, 2e-6, 0.01), "F32": (1e-5, 5e-8, 0.3)}
+
+
+@pytest.mark.parametrize("dtype", STEP_TYPES)
+def test_the_encoder_sees_steps(dtype: str) -> None:
+    for number, size in enumerate(SIZES[dtype]):
+        _, base = pair(dtype, 5000, number, "weights", "same")
+        target = stepped(dtype, base, size, number, stay=0.01, odd=0.002)
+        payload = same_on_every_isa(target, base, dtype)
+        assert coders(payload) == [AS_STEPS]
+        assert len(payload) < 5000 / 8 + 5000 * 0.012 * 8 + 500
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dtype=st.sampled_from(STEP_TYPES),
+    base_kind=st.sampled_from(["weights", "specials", "noise", "zeros"]),
+    count=st.integers(1, 1500),
+    exponent=st.floats(-37, 38),
+    seed=st.integers(0, 2**32 - 1),
+    mixed=st.tuples(st.sampled_from([0, 0.05]), st.sampled_from([0, 0.02]), st.sampled_from([0, 0.4])),
+)
+def test_any_step_comes_back(
+    dtype: str, base_kind: str, *, count: int, exponent: float, seed: int, mixed: tuple[float, float, float]
+) -> None:
+    """From tiny to overflowing, on zeros of both signs, subnormals, infinities and NaNs."""
+    size = float(np.float32(10.0**exponent))
+    _, base = pair(dtype, count, seed, base_kind, "same")
+    target = stepped(dtype, base, size, seed, stay=mixed[0], odd=mixed[1], still=mixed[2])
+    same_on_every_isa(target, base, dtype)
+    if target != base:
+        check_step_frame(dtype, target, base, size)
+
+
+def check_step_frame(dtype: str, target: bytes, base: bytes, size: float) -> None:
+    """All elements listed, in one context."""
+    coding = DeltaForm(context_base=(1 << TYPES[dtype].exponent) - 1)
+    payload = encode_sparse(dtype, target, base, SparseForm(AS_STEPS, coding, 1, step=size))
+    if fits(payload):
+        check_on_every_isa(payload, target, base)
+
+
+@pytest.mark.parametrize("dtype", STEP_TYPES)
+def test_the_edges_of_steps(dtype: str) -> None:
+    """Ties of rounding, the largest number, the smallest, and both zeros, up and down."""
+    element = TYPES[dtype]
+    mantissa = element.bits - 1 - element.exponent
+    one = ((1 << element.exponent - 1) - 1) << mantissa
+    largest = (((1 << element.exponent) - 1) << mantissa) - 1
+    values = [
+        0,
+        1,
+        2,
+        (1 << mantissa) - 1,
+        1 << mantissa,
+        one - 1,
+        one,
+        one + 1,
+        largest - 1,
+        largest,
+        largest + 1,
+    ]
+    top = 1 << element.bits - 1
+    base = streams.to_bytes([value | sign for value in values for sign in (0, top)] * 40, element.size)
+    half = 2.0 ** -(mantissa + 1)
+    sizes = [half, 3 * half, 1.0, 2.0**-126, 2.0**-25, 2.0**-24, 2.0**-14, 16.0, 65504.0, 2.0**120, 2.0**127]
+    for number, size in enumerate(sizes):
+        target = stepped(dtype, base, size, number)
+        same_on_every_isa(target, base, dtype)
+        if target != base:
+            check_step_frame(dtype, target, base, size)
+
+
+@contextmanager
+def flushing() -> Iterator[None]:
+    """Programs that train networks switch subnormals off for a thread: this one, for the block."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormals")
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def tiny_steps(dtype: str) -> tuple[bytes, bytes, float]:
+    """Target, base and size: subnormals, and the numbers next to them."""
+    element = TYPES[dtype]
+    rng = np.random.default_rng(5)
+    mantissa = element.bits - 1 - element.exponent
+    old = rng.integers(0, 8 << mantissa, 3000) | rng.integers(0, 2, 3000) << element.bits - 1
+    base = streams.to_bytes(old.tolist(), element.size)
+    size = {"F16": 2.0**-16, "BF16": 2.0**-125, "F32": 2.0**-125}[dtype]
+    return stepped(dtype, base, size, 1, stay=0.02), base, size
+
+
+@pytest.mark.parametrize("dtype", STEP_TYPES)
+def test_flushing_subnormals_changes_no_tensor(dtype: str) -> None:
+    target, base, size = tiny_steps(dtype)
+    coding = DeltaForm(contexts=8)
+    by_hand = encode_sparse(dtype, target, base, SparseForm(AS_STEPS, coding, 8, step=size))
+    for payload in (codec.encode(target, base, dtype=dtype), by_hand):
+        assert coders(payload) == [AS_STEPS]
+        with flushing():
+            found = decoded(payload, len(target), base, threads=1)
+        assert found == target
+
+
+@pytest.mark.parametrize("dtype", STEP_TYPES)
+def test_flushing_subnormals_changes_no_frame(dtype: str) -> None:
+    target, base, _ = tiny_steps(dtype)
+    payload = codec.encode(target, base, dtype=dtype, threads=1)
+    with flushing():
+        again = codec.encode(target, base, dtype=dtype, threads=1)
+    assert again == payload
