@@ -1,4 +1,4 @@
-"""The worked example of docs/format.md is real."""
+"""The worked examples of docs/format.md are real."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from textnlp_fast.delta import codec
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "format.md"
 
 
-def test_worked_example() -> None:
+def test_worked_examples() -> None:
     if not DOCUMENT.exists():
         pytest.skip("no docs beside these tests")
-    (block,) = re.findall(r"```hex\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
-    payload = bytes.fromhex(block)
+    blocks = re.findall(r"```hex\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    delta, sparse = map(bytes.fromhex, blocks)
+    assert (delta[0], sparse[0]) == (0x13, 0x14)
     base = bytes([7]) * 256
     target = base[:40] + bytes([9]) + base[41:]
-    assert reference.decode(payload, 256, base) == target
+    for payload in (delta, sparse):
+        assert reference.decode(payload, 256, base) == target
     for isa in ISAS:
         with forced(isa):
-            assert decoded(payload, 256, base) == target
-            assert codec.encode(target, base, dtype="U8") == payload
+            assert decoded(delta, 256, base) == target
+            assert decoded(sparse, 256, base) == target
+            assert codec.encode(target, base, dtype="U8") == sparse

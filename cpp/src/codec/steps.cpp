@@ -114,8 +114,8 @@ bool step_between(typename Format::Word from, typename Format::Word to, double& 
 // differ from one to the next.
 double roundest(double least, double most) {
   double unit = 1;
-  while (unit > most) unit /= 10;
-  while (unit * 10 <= most) unit *= 10;
+  while (unit > most && unit > 0) unit /= 10;
+  while (unit > 0 && unit * 10 <= most) unit *= 10;
   for (unsigned digits = 0; digits < 6; ++digits, unit /= 10) {
     const double rounded = std::floor(most / unit) * unit;
     if (rounded >= least && rounded > 0) return rounded;
