@@ -127,7 +127,7 @@ def test_figures_are_those_of_numpy(tmp_path: Path, where: str) -> None:
             assert line.stored_bytes == len(payload)
             assert not line.estimated
         assert line.bits_per_weight == pytest.approx(8 * (line.stored_bytes or 0) / a.size)
-        assert line.strategy in ("delta", "raw", "alone")
+        assert line.strategy in ("delta", "sparse", "raw", "alone")
 
 
 def test_both_roads_measure_the_same(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@
 #include <memory>
 #include <new>
 
-#include "cpu/kernels.h"
 #include "cpu/float_environment.h"
+#include "cpu/kernels.h"
 #include "thread/parallel.h"
 
 namespace textnlp_fast {
