@@ -23,6 +23,16 @@ void prefetch(const std::uint8_t* data, std::size_t size) {
   for (std::size_t at = 0; at < size; at += 64) __builtin_prefetch(data + at, kPurpose);
 }
 
+// Copies the base on the way, a few blocks at a time: one by one each copy would wait for memory, and of many the first
+// would have left the cache when they are looked at.
+void copy_piece(const std::uint8_t* base, std::size_t count, std::size_t at, unsigned element_bytes,
+                std::uint8_t* out) {
+  constexpr std::size_t kPiece = std::size_t{4} * kBlockElements;
+  prefetch<kToWrite>(out + at * element_bytes + kAhead, std::size_t{kBlockElements} * element_bytes);
+  if (at % kPiece != 0) return;
+  std::memcpy(out + at * element_bytes, base + at * element_bytes, std::min(kPiece, count - at) * element_bytes);
+}
+
 // Calls `action` with a zero of the unsigned type of that size.
 template <class Action>
 void by_size(unsigned element_bytes, const Action& action) {
@@ -201,8 +211,11 @@ bool read_places(const CodecKernels& kernel, unsigned element_bytes, const std::
   for (std::size_t at = 0; at < count; at += kBlockElements) {
     const std::size_t here = std::min<std::size_t>(kBlockElements, count - at);
     const std::uint8_t* const from = base + at * element_bytes;
-    out == base ? prefetch<kToRead>(from + kAhead, block_bytes)
-                : prefetch<kToWrite>(out + at * element_bytes + kAhead, block_bytes);
+    if (out == base) {
+      prefetch<kToRead>(from + kAhead, block_bytes);
+    } else {
+      copy_piece(base, count, at, element_bytes, out);
+    }
     listed.in_block[at / kBlockElements] = 0;
     if (rule.listed == 0 || read_alive(in, model)) {
       kernel.sparse_scan(element_bytes, from, here, &rule, &block);
@@ -212,8 +225,6 @@ bool read_places(const CodecKernels& kernel, unsigned element_bytes, const std::
       if (found > kBlockElements || in.overrun) return false;
       for (unsigned n = 0; n < found; ++n) listed.events.push_back(static_cast<std::uint32_t>(at + events[n]));
     }
-    // After the block was looked at: loads wait for stores to other pages at the same place in the page.
-    if (out != base) std::memcpy(out + at * element_bytes, from, here * element_bytes);
   }
   copy_events(base, element_bytes, listed, listed.base.data());
   return true;
