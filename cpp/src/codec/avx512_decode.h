@@ -59,12 +59,22 @@ struct DenseReader {
         context_of(rule),
         residual(rule.scheme, tables.tokens) {}
 
-  template <bool kFloat>
-  TEXTNLP_FAST_INLINE void step(Lanes& lanes, Stream& stream, const std::uint8_t* base, std::uint8_t* out,
-                                std::size_t at) const {
-    const __m512i from = load16(base, at);
+  // Where a way's next entries lie.
+  struct Ahead {
+    alignas(64) std::uint64_t fours[8];
+  };
+
+  TEXTNLP_FAST_INLINE void look(Ahead& ahead, const Lanes& lanes, const std::uint8_t* base, std::size_t at) const {
     const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
-    const Entries entries = gather_entries(slots, _mm512_or_si512(_mm512_sll_epi16(context_of(from), log), slot));
+    _mm512_store_si512(ahead.fours,
+                       _mm512_or_si512(_mm512_sll_epi16(context_of(load16(base, at)), log), slot));
+  }
+
+  template <bool kFloat>
+  TEXTNLP_FAST_INLINE void step(const Ahead& ahead, Lanes& lanes, Stream& stream, const std::uint8_t* base,
+                                std::uint8_t* out, std::size_t at) const {
+    const __m512i from = load16(base, at);
+    const Entries entries = fetch_entries(slots, ahead.fours);
     lanes = advance(lanes, entries.freq, entries.offset, shifts);
     refill(lanes, stream);
     emit<kFloat>(out, at, from, residual.take<false>(entries.symbol, lanes, stream));
@@ -93,8 +103,12 @@ struct SparseReader {
     zero_freq = _mm512_load_si512(zeros);
   }
 
+  struct Ahead {};
+
+  TEXTNLP_FAST_INLINE void look(Ahead&, const Lanes&, const std::uint8_t*, std::size_t) const {}
+
   template <bool kFloat>
-  TEXTNLP_FAST_INLINE void step(Lanes& lanes, Stream& stream, const std::uint8_t* base, std::uint8_t* out,
+  TEXTNLP_FAST_INLINE void step(const Ahead&, Lanes& lanes, Stream& stream, const std::uint8_t* base, std::uint8_t* out,
                                 std::size_t at) const {
     const __m512i from = load16(base, at);
     const __m512i context = context_of(from);
@@ -160,11 +174,16 @@ bool decode_delta_ways(SegmentInput* segments, const DeltaRule& rule, const Delt
     const std::size_t steps = segments[w].count / kLanes;
     shared = steps < shared ? steps : shared;
   }
+  // The places of the next entries are stored one round ahead, so that nobody waits for a store to be read back.
+  typename Reader::Ahead ahead[kWays];
+  for (unsigned w = 0; w < kWays && shared != 0; ++w) reader.look(ahead[w], lanes[w], base, segments[w].begin);
   for (std::size_t step = 0; step < shared; ++step) {
+    const std::size_t next = step + 1 < shared ? step + 1 : step;
 #pragma GCC unroll 4
     for (unsigned w = 0; w < kWays; ++w) {
       if (!streams[w].ready()) return false;
-      reader.template step<kFloat>(lanes[w], streams[w], base, out, segments[w].begin + step * kLanes);
+      reader.template step<kFloat>(ahead[w], lanes[w], streams[w], base, out, segments[w].begin + step * kLanes);
+      reader.look(ahead[w], lanes[w], base, segments[w].begin + next * kLanes);
     }
   }
   for (unsigned w = 0; w < kWays; ++w) {
@@ -172,7 +191,8 @@ bool decode_delta_ways(SegmentInput* segments, const DeltaRule& rule, const Delt
     std::size_t step = shared;
     for (; step < segment.count / kLanes; ++step) {
       if (!streams[w].ready()) return false;
-      reader.template step<kFloat>(lanes[w], streams[w], base, out, segment.begin + step * kLanes);
+      reader.look(ahead[w], lanes[w], base, segment.begin + step * kLanes);
+      reader.template step<kFloat>(ahead[w], lanes[w], streams[w], base, out, segment.begin + step * kLanes);
     }
     store_lanes(segment.states, lanes[w]);
     if (streams[w].overrun()) return false;
