@@ -245,15 +245,9 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned count, const ByteDecod
   return decode_plane(segments, count, *table, step, one);
 }
 
-struct Symbols {
-  __m512i freq;
-  __m512i start;
-};
-
-TEXTNLP_FAST_INLINE Symbols gather_symbols(const EncodeSymbol* symbols, __m512i index) {
-  const WideLanes wide = widen(index);
-  const WideLanes found = {_mm512_i32gather_epi32(wide.even, symbols, 4), _mm512_i32gather_epi32(wide.odd, symbols, 4)};
-  return {lower_halves(found), upper_halves(found)};
+TEXTNLP_FAST_INLINE Shares fetch_shares(const EncodeSymbol* symbols, const std::uint64_t* fours) {
+  const Halves found = fetch_halves(reinterpret_cast<const std::uint32_t*>(symbols), fours);
+  return shares_of(found.low, found.high);
 }
 
 // A window of 64 symbols answers by permute.
@@ -281,9 +275,10 @@ struct SymbolWindow {
 
   [[nodiscard]] bool holds_all() const { return last - first < kSymbols; }
 
-  TEXTNLP_FAST_INLINE Symbols find(__m512i byte) const {
+  TEXTNLP_FAST_INLINE Shares find(__m512i byte) const {
     const __m512i index = _mm512_sub_epi16(byte, _mm512_set1_epi16(static_cast<short>(first)));
-    return {_mm512_permutex2var_epi16(freq[0], index, freq[1]), _mm512_permutex2var_epi16(start[0], index, start[1])};
+    return shares_of(_mm512_permutex2var_epi16(freq[0], index, freq[1]),
+                     _mm512_permutex2var_epi16(start[0], index, start[1]));
   }
 };
 
@@ -299,16 +294,27 @@ void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigne
     scalar::bytes_put(data + segment.begin, segment.count / kLanes * kLanes, segment.count, symbols, table_log,
                       segment.states, segment.words);
   };
+  struct Prepared {
+    alignas(64) std::uint64_t fours[8];
+    Shares shares;
+  };
+  auto put = [&](const Prepared& prepared, WideLanes& lanes, std::uint16_t*& words) TEXTNLP_FAST_INLINE_LAMBDA {
+    writer.put_symbols<true>(lanes, prepared.shares, words);
+  };
   if (window.holds_all()) {
-    encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
-      const Symbols coded = window.find(load_bytes(data + at));
-      writer.put_symbols<true>(lanes, coded.freq, coded.start, words);
-    });
+    auto look = [&](std::size_t at, Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
+      prepared.shares = window.find(load_bytes(data + at));
+    };
+    auto fetch = [](Prepared&) {};
+    encode_segments<Prepared>(segments, segment_count, tail, look, fetch, put);
   } else {
-    encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
-      const Symbols coded = gather_symbols(symbols, load_bytes(data + at));
-      writer.put_symbols<true>(lanes, coded.freq, coded.start, words);
-    });
+    auto look = [&](std::size_t at, Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
+      _mm512_store_si512(prepared.fours, load_bytes(data + at));
+    };
+    auto fetch = [&](Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
+      prepared.shares = fetch_shares(symbols, prepared.fours);
+    };
+    encode_segments<Prepared>(segments, segment_count, tail, look, fetch, put);
   }
 }
 

@@ -7,15 +7,15 @@ namespace {
 namespace avx512 {
 
 // Raw bits of a step, into the states.
-TEXTNLP_FAST_INLINE void put_raw(WideLanes& lanes, const Tokens& tokens, std::uint16_t*& words) {
+TEXTNLP_FAST_INLINE void put_raw(WideLanes& lanes, __m512i raw_values, __m512i raw_bits, std::uint16_t*& words) {
   const __m512i high = upper_halves(lanes);
   // Room for n bits: the upper half is below 2^(16 - n).
   const __mmask32 need = _mm512_test_epi16_mask(
       high, _mm512_sub_epi16(_mm512_setzero_si512(),
-                             _mm512_srlv_epi16(set16(0x8000), _mm512_sub_epi16(tokens.raw_bits, set16(1)))));
+                             _mm512_srlv_epi16(set16(0x8000), _mm512_sub_epi16(raw_bits, set16(1)))));
   if (need != 0) spill(lanes, high, need, words);
-  const WideLanes bits = widen(tokens.raw_bits);
-  const WideLanes raw = widen(tokens.raw);
+  const WideLanes bits = widen(raw_bits);
+  const WideLanes raw = widen(raw_values);
   lanes.even = _mm512_or_si512(_mm512_sllv_epi32(lanes.even, bits.even), raw.even);
   lanes.odd = _mm512_or_si512(_mm512_sllv_epi32(lanes.odd, bits.odd), raw.odd);
 }
@@ -31,15 +31,28 @@ void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const De
                                      segment.count / kLanes * kLanes, segment.count, rule, tables, segment.states,
                                      segment.words);
   };
-  encode_segments(segments, segment_count, tail, [&](std::size_t at, WideLanes& lanes, std::uint16_t*& words) {
+  struct Prepared {
+    alignas(64) std::uint64_t fours[8];
+    Shares shares;
+    __m512i raw;
+    __m512i raw_bits;
+  };
+  auto look = [&](std::size_t at, Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
     const __m512i from = load16(base, at);
     const __m512i to = load16(target, at);
     const Tokens tokens = tokenize.template operator()<true>(residual_between<kFloat>(to, from));
-    const Symbols coded =
-        gather_symbols(tables.symbols[0], _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
-    put_raw(lanes, tokens, words);
-    writer.put_symbols<true>(lanes, coded.freq, coded.start, words);
-  });
+    _mm512_store_si512(prepared.fours, _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
+    prepared.raw = tokens.raw;
+    prepared.raw_bits = tokens.raw_bits;
+  };
+  auto fetch = [&](Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
+    prepared.shares = fetch_shares(tables.symbols[0], prepared.fours);
+  };
+  auto put = [&](const Prepared& prepared, WideLanes& lanes, std::uint16_t*& words) TEXTNLP_FAST_INLINE_LAMBDA {
+    put_raw(lanes, prepared.raw, prepared.raw_bits, words);
+    writer.put_symbols<true>(lanes, prepared.shares, words);
+  };
+  encode_segments<Prepared>(segments, segment_count, tail, look, fetch, put);
 }
 
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,

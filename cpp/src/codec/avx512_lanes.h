@@ -12,6 +12,7 @@
 
 // Steps must see their registers: out of line, every lane would go through memory.
 #define TEXTNLP_FAST_INLINE inline __attribute__((always_inline))
+#define TEXTNLP_FAST_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace textnlp_fast {
 namespace {
@@ -193,6 +194,19 @@ TEXTNLP_FAST_INLINE __m512i put(__m512i state, __m512i freq, __m512 reciprocal, 
 
 constexpr unsigned kMinVectorLog = 10;
 
+// A step's symbols: freq and start in 16-bit lanes.
+struct Shares {
+  __m512i freq;
+  __m512i start;
+  __m512 even_reciprocal;
+  __m512 odd_reciprocal;
+};
+
+TEXTNLP_FAST_INLINE Shares shares_of(__m512i freq, __m512i start) {
+  const WideLanes freqs = widen(freq);
+  return {freq, start, reciprocal_of(freqs.even), reciprocal_of(freqs.odd)};
+}
+
 // What coding under tables of one precision needs.
 struct Writer {
   __m128i down;  // 16 - log
@@ -204,23 +218,28 @@ struct Writer {
         log(_mm_cvtsi32_si128(static_cast<int>(table_log))),
         scale(_mm512_set1_epi32(1 << table_log)) {}
 
-  // One symbol a lane: freq and start in 16-bit lanes. kCoarse where the tables' log may be 10.
+  // One symbol a lane. kCoarse where the tables' log may be 10.
   template <bool kCoarse>
-  TEXTNLP_FAST_INLINE void put_symbols(WideLanes& lanes, __m512i freq, __m512i start, std::uint16_t*& words) const {
+  TEXTNLP_FAST_INLINE void put_symbols(WideLanes& lanes, const Shares& shares, std::uint16_t*& words) const {
     const __m512i high = upper_halves(lanes);
-    const __mmask32 need = _mm512_cmpge_epu16_mask(_mm512_srl_epi16(high, down), freq);
+    const __mmask32 need = _mm512_cmpge_epu16_mask(_mm512_srl_epi16(high, down), shares.freq);
     if (need != 0) spill(lanes, high, need, words);
-    const WideLanes freqs = widen(freq);
-    const WideLanes starts = widen(start);
-    lanes.even = put<kCoarse>(lanes.even, freqs.even, reciprocal_of(freqs.even), starts.even, log, scale);
-    lanes.odd = put<kCoarse>(lanes.odd, freqs.odd, reciprocal_of(freqs.odd), starts.odd, log, scale);
+    const WideLanes freqs = widen(shares.freq);
+    const WideLanes starts = widen(shares.start);
+    lanes.even = put<kCoarse>(lanes.even, freqs.even, shares.even_reciprocal, starts.even, log, scale);
+    lanes.odd = put<kCoarse>(lanes.odd, freqs.odd, shares.odd_reciprocal, starts.odd, log, scale);
   }
 };
 
-// Runs `step(element, lanes, words)` backwards over the whole steps of up to four segments at once, so that their
-// latencies overlap. `tail(segment)` codes the elements past the last whole step first, with scalar code.
-template <unsigned kWays, class Tail, class Step>
-void encode_ways(SegmentOutput* segments, const Tail& tail, const Step& step) {
+// Codes the whole steps of up to four segments at once, backwards. What does not depend on the states is worked out a
+// few steps ahead: `look(element, prepared)` stores where shares lie, and `fetch(prepared)`, later, so that it need not
+// wait for the store, gets them. `put(prepared, lanes, words)` takes them into the states, a step of every segment in
+// turn, so that their latencies overlap. `tail(segment)` codes the elements past the last whole step first, with scalar
+// code.
+template <class Prepared, unsigned kWays, class Tail, class Look, class Fetch, class Put>
+void encode_ways(SegmentOutput* segments, const Tail& tail, const Look& look, const Fetch& fetch, const Put& put) {
+  constexpr std::size_t kAhead = 4;
+  Prepared prepared[kWays][kAhead];
   WideLanes lanes[kWays];
   std::uint16_t* words[kWays];
   std::size_t shared = segments[0].count / kLanes;
@@ -235,12 +254,24 @@ void encode_ways(SegmentOutput* segments, const Tail& tail, const Step& step) {
   }
   for (unsigned w = 0; w < kWays; ++w) {
     for (std::size_t at = segments[w].count / kLanes; at-- > shared;) {
-      step(segments[w].begin + at * kLanes, lanes[w], words[w]);
+      look(segments[w].begin + at * kLanes, prepared[w][0]);
+      fetch(prepared[w][0]);
+      put(prepared[w][0], lanes[w], words[w]);
     }
   }
-  for (std::size_t at = shared; at-- > 0;) {
+  for (std::size_t left = shared; left != 0;) {
+    const std::size_t steps = left < kAhead ? left : kAhead;
+    for (unsigned w = 0; w < kWays; ++w) {
+      for (std::size_t i = 0; i < steps; ++i) look(segments[w].begin + (left - 1 - i) * kLanes, prepared[w][i]);
+    }
+    for (unsigned w = 0; w < kWays; ++w) {
+      for (std::size_t i = 0; i < steps; ++i) fetch(prepared[w][i]);
+    }
+    for (std::size_t i = 0; i < steps; ++i) {
 #pragma GCC unroll 4
-    for (unsigned w = 0; w < kWays; ++w) step(segments[w].begin + at * kLanes, lanes[w], words[w]);
+      for (unsigned w = 0; w < kWays; ++w) put(prepared[w][i], lanes[w], words[w]);
+    }
+    left -= steps;
   }
   for (unsigned w = 0; w < kWays; ++w) {
     store_wide(segments[w].states, lanes[w]);
@@ -248,12 +279,13 @@ void encode_ways(SegmentOutput* segments, const Tail& tail, const Step& step) {
   }
 }
 
-template <class Tail, class Step>
-void encode_segments(SegmentOutput* segments, unsigned count, const Tail& tail, const Step& step) {
+template <class Prepared, class Tail, class Look, class Fetch, class Put>
+void encode_segments(SegmentOutput* segments, unsigned count, const Tail& tail, const Look& look,
+                     const Fetch& fetch, const Put& put) {
   unsigned at = 0;
-  for (; count - at >= 4; at += 4) encode_ways<4>(segments + at, tail, step);
-  for (; count - at >= 2; at += 2) encode_ways<2>(segments + at, tail, step);
-  for (; at < count; ++at) encode_ways<1>(segments + at, tail, step);
+  for (; count - at >= 4; at += 4) encode_ways<Prepared, 4>(segments + at, tail, look, fetch, put);
+  for (; count - at >= 2; at += 2) encode_ways<Prepared, 2>(segments + at, tail, look, fetch, put);
+  for (; at < count; ++at) encode_ways<Prepared, 1>(segments + at, tail, look, fetch, put);
 }
 
 }  // namespace avx512

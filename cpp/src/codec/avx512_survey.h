@@ -49,9 +49,7 @@ struct Cells {
     clear();
   }
 
-  TEXTNLP_FAST_INLINE void add(__m512i index, TokenCounts* counts) {
-    alignas(64) std::uint64_t packed[8];
-    _mm512_store_si512(packed, index);
+  TEXTNLP_FAST_INLINE void add(const std::uint64_t* packed, TokenCounts* counts) {
 #pragma GCC unroll 8
     for (unsigned word = 0; word < 8; ++word) {
       const std::uint64_t four = packed[word];
@@ -71,11 +69,17 @@ void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::
   const Tokenizer tokenize(rule.scheme);
   Cells<6> cells;
   cells.clear();
-  for (std::size_t step = 0; step < steps; ++step) {
+  constexpr std::size_t kBatch = 8;
+  alignas(64) std::uint64_t packed[kBatch][8];
+  for (std::size_t step = 0; step < steps; ) {
+    const std::size_t n = steps - step < kBatch ? steps - step : kBatch;
+    for (std::size_t i = 0; i < n; ++i, ++step) {
     const __m512i from = load16(base, step * kLanes);
     const __m512i to = load16(target, step * kLanes);
     const Tokens tokens = tokenize.template operator()<false>(residual_between<kFloat>(to, from));
-    cells.add(_mm512_or_si512(_mm512_slli_epi16(context_of(from), 6), tokens.token), counts);
+    _mm512_store_si512(packed[i], _mm512_or_si512(_mm512_slli_epi16(context_of(from), 6), tokens.token));
+    }
+    for (std::size_t i = 0; i < n; ++i) cells.add(packed[i], counts);
   }
   cells.flush(counts);
 }
