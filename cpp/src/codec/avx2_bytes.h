@@ -109,6 +109,35 @@ void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigne
           __attribute__((always_inline)) { writer.put_symbols(lanes, gather(symbols, load_bytes(data + at)), sink); });
 }
 
+// A bit a byte, 32 bytes of them: the upper five bits of a byte pick one of those, the lower three the bit in it.
+void byte_presence(const std::uint8_t* data, std::size_t count, std::uint8_t* seen) {
+  __m256i lower;
+  __m256i upper;
+  auto load = [&] {
+    alignas(16) std::uint8_t bits[32] = {};
+    for (unsigned byte = 0; byte < 256; ++byte) bits[byte >> 3] |= static_cast<std::uint8_t>(seen[byte] << (byte & 7));
+    lower = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bits)));
+    upper = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bits + 16)));
+  };
+  load();
+  const __m256i one_bit = _mm256_setr_epi8(1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64,
+                                           -128, 0, 0, 0, 0, 0, 0, 0, 0);
+  std::size_t i = 0;
+  for (; i + 32 <= count; i += 32) {
+    const __m256i bytes = load256(data + i);
+    const __m256i row = _mm256_and_si256(_mm256_srli_epi16(bytes, 3), _mm256_set1_epi8(15));
+    // The top bit of a byte is the top bit of its row's number.
+    const __m256i rows =
+        _mm256_blendv_epi8(_mm256_shuffle_epi8(lower, row), _mm256_shuffle_epi8(upper, row), bytes);
+    const __m256i bit = _mm256_shuffle_epi8(one_bit, _mm256_and_si256(bytes, _mm256_set1_epi8(7)));
+    const __m256i missing = _mm256_cmpeq_epi8(_mm256_and_si256(rows, bit), _mm256_setzero_si256());
+    if (__builtin_expect(_mm256_testz_si256(missing, missing) != 0, 1)) continue;
+    portable::byte_presence(data + i, 32, seen);
+    load();
+  }
+  portable::byte_presence(data + i, count - i, seen);
+}
+
 // Bytes that lie in a window of 64 are counted two at a time: half the increments.
 void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* counts) {
   constexpr unsigned kWindow = 64;

@@ -366,6 +366,25 @@ void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* 
   for (std::size_t i = whole; i < count; ++i) ++counts[data[i]];
 }
 
+void byte_presence(const std::uint8_t* data, std::size_t count, std::uint8_t* seen) {
+  __m512i flags[4];
+  auto load = [&] {
+    for (unsigned k = 0; k < 4; ++k) flags[k] = _mm512_loadu_si512(seen + 64 * k);
+  };
+  load();
+  std::size_t i = 0;
+  for (; i + 64 <= count; i += 64) {
+    const __m512i bytes = _mm512_loadu_si512(data + i);
+    const __m512i lower = _mm512_permutex2var_epi8(flags[0], bytes, flags[1]);
+    const __m512i upper = _mm512_permutex2var_epi8(flags[2], bytes, flags[3]);
+    const __m512i found = _mm512_mask_mov_epi8(lower, _mm512_movepi8_mask(bytes), upper);
+    if (__builtin_expect(_mm512_testn_epi8_mask(found, found) == 0, 1)) continue;
+    portable::byte_presence(data + i, 64, seen);
+    load();
+  }
+  portable::byte_presence(data + i, count - i, seen);
+}
+
 void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
                   std::uint8_t* const* planes) {
   if (element_size != 2) {

@@ -18,6 +18,7 @@ const CodecKernels codec_kernels_avx2 = {
     avx2::split_planes,
     avx2::merge_planes,
     avx2::byte_histogram,
+    avx2::byte_presence,
     avx2::bytes_encode,
     avx2::bytes_decode,
     avx2::bytes_decode_merge2,

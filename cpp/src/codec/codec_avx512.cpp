@@ -21,6 +21,7 @@ const CodecKernels codec_kernels_avx512 = {
     avx512::split_planes,
     avx512::merge_planes,
     avx512::byte_histogram,
+    avx512::byte_presence,
     avx512::bytes_encode,
     avx512::bytes_decode,
     avx512::bytes_decode_merge2,

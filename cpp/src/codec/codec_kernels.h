@@ -141,6 +141,8 @@ struct CodecKernels {
   void (*merge_planes)(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
                        std::uint8_t* data);
   void (*byte_histogram)(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
+  // Sets seen[b] to 1 for every byte b that occurs; few should be new.
+  void (*byte_presence)(const std::uint8_t* data, std::size_t count, std::uint8_t* seen);
   void (*bytes_encode)(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log,
                        SegmentOutput* segments, unsigned segment_count);
   bool (*bytes_decode)(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);
@@ -172,6 +174,7 @@ void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, 
 void merge_planes(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,
                   std::uint8_t* data);
 void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* counts);
+void byte_presence(const std::uint8_t* data, std::size_t count, std::uint8_t* seen);
 void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log, SegmentOutput* segments,
                   unsigned segment_count);
 bool bytes_decode(SegmentInput* segments, unsigned segment_count, const ByteDecodeTable* table, std::uint8_t* out);

@@ -18,6 +18,7 @@ const CodecKernels codec_kernels_neon = {
     neon::split_planes,
     neon::merge_planes,
     portable::byte_histogram,
+    portable::byte_presence,
     portable::bytes_encode,
     neon::bytes_decode,
     neon::bytes_decode_merge2,

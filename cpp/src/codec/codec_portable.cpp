@@ -129,6 +129,10 @@ void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* 
   }
 }
 
+void byte_presence(const std::uint8_t* data, std::size_t count, std::uint8_t* seen) {
+  for (std::size_t i = 0; i < count; ++i) seen[data[i]] = 1;
+}
+
 void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log, SegmentOutput* segments,
                   unsigned segment_count) {
   for (unsigned s = 0; s < segment_count; ++s) {
@@ -192,6 +196,7 @@ const CodecKernels codec_kernels_portable = {
     portable::split_planes,
     portable::merge_planes,
     portable::byte_histogram,
+    portable::byte_presence,
     portable::bytes_encode,
     portable::bytes_decode,
     portable::bytes_decode_merge2,

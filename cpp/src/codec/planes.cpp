@@ -41,14 +41,43 @@ struct PlanePlan {
 bool looks_random(const std::uint8_t* plane, std::size_t count) {
   constexpr std::size_t kBlock = 64;
   constexpr std::size_t kEvery = 32 * kBlock;
+  // What a sample lacks for every symbol in it, in bits (Miller and Madow: 1 / (2 ln 2)).
+  constexpr double kMissing = 0.7213;
   if (count < 16 * kEvery) return false;
   std::uint32_t counts[256] = {};
   std::size_t sampled = 0;
   for (std::size_t at = 0; at + kBlock <= count; at += kEvery, sampled += kBlock) {
     for (std::size_t i = 0; i < kBlock; ++i) ++counts[plane[at + i]];
   }
-  // A sample shows less entropy than there is, never more than a little.
-  return entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(sampled);
+  double bits = entropy_bits(counts, 256);
+  for (const std::uint32_t seen : counts) bits += seen == 0 ? 0 : kMissing;
+  return bits / 8 > kWorthCoding * static_cast<double>(sampled);
+}
+
+// Counts of a long plane come from a part of it; whatever else occurs counts once. The blocks are picked without a
+// period, for rows of matrices have one.
+constexpr std::size_t kSampledFrom = std::size_t{1} << 16;
+constexpr std::size_t kSampleBlock = 512;
+constexpr unsigned kSampleLog = 2;
+
+void count_bytes(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, std::uint32_t* counts) {
+  if (count < kSampledFrom) return kernel.byte_histogram(plane, count, counts);
+  thread_local std::vector<std::uint8_t> sample;
+  sample.resize(count);
+  std::size_t sampled = 0;
+  for (std::size_t block = 0; block < count / kSampleBlock; ++block) {
+    if (static_cast<std::uint32_t>(block * 0x9e3779b1u) >> (32 - kSampleLog) != 0) continue;
+    std::memcpy(sample.data() + sampled, plane + block * kSampleBlock, kSampleBlock);
+    sampled += kSampleBlock;
+  }
+  kernel.byte_histogram(sample.data(), sampled, counts);
+  std::uint8_t seen[256];
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    seen[byte] = counts[byte] != 0 ? 1 : 0;
+    counts[byte] <<= kSampleLog;
+  }
+  kernel.byte_presence(plane, count, seen);
+  for (unsigned byte = 0; byte < 256; ++byte) counts[byte] += counts[byte] == 0 ? seen[byte] : 0;
 }
 
 void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, PlanePlan& plan) {
@@ -56,7 +85,7 @@ void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size
   plan.kind = kRawPlane;
   if (looks_random(plane, count)) return;
   std::uint32_t counts[256] = {};
-  kernel.byte_histogram(plane, count, counts);
+  count_bytes(kernel, plane, count, counts);
   unsigned used = 0;
   for (unsigned byte = 0; byte < 256; ++byte) {
     if (counts[byte] == 0) continue;
