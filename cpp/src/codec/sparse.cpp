@@ -168,6 +168,7 @@ bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* 
   rule.element = element_rule(dtype);
 
   const std::uint64_t most = most_changed(target, base, size, element_bytes);
+  if (most == 0) return false;
   const std::size_t rows = blocks_of(count) * kBlockRows;
   if (scratch->changed.size() < rows) scratch->changed.resize(rows);
   kernel.sparse_survey(element_bytes, target, base, count, rule.element, most, scratch->changed.data(),

@@ -15,21 +15,46 @@ namespace {
 // many blocks are looked at to find that out.
 constexpr double kMostChanged = 0.25;
 constexpr double kManyStay = 0.1;
+constexpr double kSurelyMany = 0.4;
 constexpr std::size_t kBlockStride = 8;
 // What it takes to list an element, and to place and code a rare change, in the same unit.
 constexpr double kListCost = 1;
 constexpr double kEventCost = 16;
 
-// The share of blocks that did not change, by a sample.
-double stay_share(const std::uint8_t* target, const std::uint8_t* base, std::size_t size, unsigned element_bytes) {
+// What a sample of blocks shows.
+struct Glance {
+  double stayed;   // share of the blocks without a change
+  double changed;  // share of the elements that changed, by an eighth of each block
+};
+
+std::size_t count_changed(const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+                          unsigned element_bytes) {
+  std::size_t changed = 0;
+  for (std::size_t at = 0; at < size; at += element_bytes) {
+    changed += std::memcmp(target + at, base + at, element_bytes) != 0 ? 1 : 0;
+  }
+  return changed;
+}
+
+Glance glance(const std::uint8_t* target, const std::uint8_t* base, std::size_t size, unsigned element_bytes) {
+  constexpr std::size_t kParts = 8;
+  constexpr std::size_t kPartElements = kBlockElements / kParts;
   const std::size_t block = kBlockElements * element_bytes;
+  const std::size_t part = kPartElements * element_bytes;
   std::size_t looked = 0;
   std::size_t stayed = 0;
-  for (std::size_t at = 0; at + block <= size; at += block * kBlockStride) {
-    ++looked;
-    stayed += std::memcmp(target + at, base + at, block) == 0 ? 1 : 0;
+  std::size_t changed = 0;
+  for (std::size_t at = 0; at + block <= size; at += block * kBlockStride, ++looked) {
+    if (std::memcmp(target + at, base + at, block) == 0) {
+      ++stayed;
+    } else {
+      const std::size_t from = at + looked % kParts * part;
+      changed += count_changed(target + from, base + from, part, element_bytes);
+    }
   }
-  return looked == 0 ? 0 : static_cast<double>(stayed) / static_cast<double>(looked);
+  if (looked == 0) return {0, 0};
+  const auto blocks = static_cast<double>(looked);
+  return {static_cast<double>(stayed) / blocks, static_cast<double>(changed) / (blocks * kPartElements)};
 }
 
 }  // namespace
@@ -37,7 +62,10 @@ double stay_share(const std::uint8_t* target, const std::uint8_t* base, std::siz
 std::uint64_t most_changed(const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
                            unsigned element_bytes) {
   const std::size_t count = size / element_bytes;
-  if (count <= kSmallTensor || stay_share(target, base, size, element_bytes) > kManyStay) return count;
+  if (count <= kSmallTensor) return count;
+  const Glance seen = glance(target, base, size, element_bytes);
+  if (seen.stayed > kManyStay) return count;
+  if (seen.changed > kSurelyMany) return 0;
   return static_cast<std::uint64_t>(kMostChanged * static_cast<double>(count));
 }
 
