@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "codec/codec_scalar.h"
 #include "codec/delta_model.h"
 #include "codec/places.h"
 #include "codec/tables.h"
@@ -27,13 +28,25 @@ struct Glance {
   double changed;  // share of the elements that changed, by an eighth of each block
 };
 
-std::size_t count_changed(const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
-                          unsigned element_bytes) {
+template <class U>
+std::size_t count_unequal(const std::uint8_t* target, const std::uint8_t* base, std::size_t count) {
   std::size_t changed = 0;
-  for (std::size_t at = 0; at < size; at += element_bytes) {
-    changed += std::memcmp(target + at, base + at, element_bytes) != 0 ? 1 : 0;
-  }
+  for (std::size_t i = 0; i < count; ++i) changed += scalar::load<U>(target, i) != scalar::load<U>(base, i) ? 1 : 0;
   return changed;
+}
+
+std::size_t count_changed(const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                          unsigned element_bytes) {
+  switch (element_bytes) {
+    case 1:
+      return count_unequal<std::uint8_t>(target, base, count);
+    case 2:
+      return count_unequal<std::uint16_t>(target, base, count);
+    case 4:
+      return count_unequal<std::uint32_t>(target, base, count);
+    default:
+      return count_unequal<std::uint64_t>(target, base, count);
+  }
 }
 
 Glance glance(const std::uint8_t* target, const std::uint8_t* base, std::size_t size, unsigned element_bytes) {
@@ -49,7 +62,7 @@ Glance glance(const std::uint8_t* target, const std::uint8_t* base, std::size_t 
       ++stayed;
     } else {
       const std::size_t from = at + looked % kParts * part;
-      changed += count_changed(target + from, base + from, part, element_bytes);
+      changed += count_changed(target + from, base + from, kPartElements, element_bytes);
     }
   }
   if (looked == 0) return {0, 0};
