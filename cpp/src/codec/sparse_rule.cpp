@@ -20,7 +20,7 @@ constexpr double kSurelyMany = 0.4;
 constexpr std::size_t kBlockStride = 8;
 // What it takes to list an element, and to place and code a rare change, in the same unit.
 constexpr double kListCost = 1;
-constexpr double kEventCost = 16;
+constexpr double kEventCost = 32;
 
 // What a sample of blocks shows.
 struct Glance {
