@@ -13,7 +13,7 @@ import pytest
 
 from textnlp_fast.contents.documents import seal_document
 from textnlp_fast.errors import CorruptDataError, StorageUnavailableError
-from textnlp_fast.storage import Prices, PushReport, Readers, Repository, TransferOptions
+from textnlp_fast.storage import Prices, PushReport, Readers, Repository, StorageConfig, TransferOptions
 from textnlp_fast.storage.config import DEFAULT_PRICES
 from textnlp_fast.storage.manifest import chain_of
 from textnlp_fast.storage.planning import plan_pull
@@ -294,3 +294,12 @@ def test_what_did_not_change_counts_for_nothing(tmp_path: Path, makers: Makers) 
         tensors = {**tensors, "layers.1.q_proj.weight": tensors["layers.1.q_proj.weight"] + change}
         repository.pull("m", f"1.{number}.0", tmp_path / "out")
         assert makers.tree(tmp_path / "out") == makers.tree(folder)
+
+
+def test_a_described_bucket_takes_prices_too(tmp_path: Path, makers: Makers) -> None:
+    hurried = replace(WAITING, usd_per_restore_s=1)
+    config = StorageConfig(bucket_name="r", root=tmp_path, prices=hurried, readers=FRESH)
+    repository = Repository.from_config(config, create=True)
+    assert (repository.options.prices, repository.options.readers) == (hurried, FRESH)
+    assert [report.base for report in push_run(tmp_path, makers, repository, 3)] == [None] * 3
+    assert StorageConfig(bucket_name="r").transfer == TransferOptions()
