@@ -20,7 +20,7 @@ from textnlp_fast.storage.anchors import AnchorDecision, StoredVersion, choose_b
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.manifest import Anchor, Content, Manifest, closure
 from textnlp_fast.storage.planning import PushPlan
-from textnlp_fast.storage.sampling import SampledSizes, sample_sizes
+from textnlp_fast.storage.sampling import SampledSizes, based_steps, sample_sizes
 
 __all__ = ["MAX_LINEAGE", "Choice", "choose_anchor", "decide", "read_lineage", "stored_versions"]
 
@@ -62,7 +62,7 @@ def choose_anchor(
         return None
     if sampled is None:
         return None
-    needed = closure(plan.reused, (step.base for step in plan.steps if step.base is not None))
+    needed = closure(plan.reused, (base for _, base in based_steps(plan)))
     lineage = read_lineage(find, parent, needed)
     decision = decide(
         lineage, needed, sampled, options.prices, options.readers, max_bases=options.max_chain_depth

@@ -21,7 +21,7 @@ from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.manifest import Content, Extent, chain_of
 from textnlp_fast.storage.planning import CodeStep, PushPlan
 
-__all__ = ["SampledSizes", "sample_sizes"]
+__all__ = ["SampledSizes", "based_steps", "sample_sizes"]
 
 # Of each sampled place one frame is coded, twice; but the whole window of its base has to be decoded.
 _SLICE_BYTES: Final = 1 << 20
@@ -39,9 +39,15 @@ class SampledSizes:
     delta_bytes: int
 
 
+def based_steps(plan: PushPlan) -> list[tuple[CodeStep, str]]:
+    """The steps that are coded against a content as it is, and that content."""
+    return [(step, step.base) for step in plan.steps if step.base is not None and step.part.size]
+
+
 @dataclass(frozen=True, slots=True)
 class _Slice:
     step: CodeStep
+    base: str
     window: int
     window_size: int
     begin: int
@@ -49,20 +55,20 @@ class _Slice:
     size: int
 
 
-def _slices(steps: list[CodeStep], window_bytes: int) -> list[_Slice]:
+def _slices(steps: list[tuple[CodeStep, str]], window_bytes: int) -> list[_Slice]:
     """Slices at equal distances in the bytes of all steps."""
-    ends = list(accumulate(step.part.size for step in steps))
+    ends = list(accumulate(step.part.size for step, _ in steps))
     count = max(_FEWEST, min(_MOST, ends[-1] // _BYTES_A_SLICE))
     found: dict[tuple[int, int, int], _Slice] = {}
     for number in range(count):
         at = (2 * number + 1) * ends[-1] // (2 * count)
         place = bisect_right(ends, at)
-        step = steps[place]
+        step, base = steps[place]
         window, inside = divmod(at - (ends[place] - step.part.size), window_bytes)
         window_size = min(window_bytes, step.part.size - window * window_bytes)
         begin = inside // _SLICE_BYTES * _SLICE_BYTES
         size = min(_SLICE_BYTES, window_size - begin)
-        found[place, window, begin] = _Slice(step, window, window_size, begin, size)
+        found[place, window, begin] = _Slice(step, base, window, window_size, begin, size)
     return list(found.values())
 
 
@@ -78,7 +84,7 @@ def sample_sizes(
     A base is read where `held` has it, else from the repository: at most 24 windows of it and their chains, as many at
     a time as the memory budget has room for. Raises CorruptDataError and its kinds for bases that cannot be decoded.
     """
-    steps = [step for step in plan.steps if step.base is not None and step.part.size]
+    steps = based_steps(plan)
     if not steps:
         return None
     work = _Sampling(store, plan.reused, held, window_bytes)
@@ -94,7 +100,7 @@ def sample_sizes(
                 budget_bytes=budget_bytes,
             )
         )
-    total, seen = sum(step.part.size for step in steps), sum(one.size for one in slices)
+    total, seen = sum(step.part.size for step, _ in steps), sum(one.size for one in slices)
     # In integers, rounded up: the same on every machine.
     whole, delta = (-(-sum(sizes) * total // seen) for sizes in zip(*pairs, strict=True))
     return SampledSizes(total, whole, delta)
@@ -118,9 +124,7 @@ class _Sampling:
         self._coded = BufferPool(codec.encode_bound(_SLICE_BYTES))
 
     def _chain(self, one: _Slice) -> list[Content]:
-        base = one.step.base
-        assert base is not None
-        return [] if base in self._held else chain_of(self._reused, base)[::-1]
+        return [] if one.base in self._held else chain_of(self._reused, one.base)[::-1]
 
     def _extents(self, one: _Slice) -> list[Extent]:
         return [link.extents[one.window] for link in self._chain(one)]
@@ -148,7 +152,7 @@ class _Sampling:
     def _base(self, one: _Slice, window: memoryview) -> memoryview:
         """The base's bytes for the slice."""
         wanted = window[one.begin : one.begin + one.size]
-        held = self._held.get(one.step.base or "")
+        held = self._held.get(one.base)
         if held is not None:
             first = one.window * self._window_bytes + one.begin
             self.files.read(held.location, wanted, held.offset + first)
