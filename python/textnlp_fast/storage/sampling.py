@@ -25,9 +25,14 @@ __all__ = ["SampledSizes", "based_steps", "sample_sizes"]
 
 # Of each sampled place one frame is coded, twice; but the whole window of its base has to be decoded.
 _SLICE_BYTES: Final = 1 << 20
-_BYTES_A_SLICE: Final = 64 << 20
-_FEWEST: Final = 6
-_MOST: Final = 24
+_FEWEST_SLICES: Final = 8
+_MOST_SLICES: Final = 64
+# Windows of bases: a quarter of all, but within these.
+_FEWEST_BYTES: Final = 4 << 20
+_MOST_BYTES: Final = 384 << 20
+# 2^64 over the golden ratio. Its multiples, modulo 2^64, spread evenly whatever their number, and do not keep step with
+# layers that repeat, as equal distances do.
+_GOLDEN: Final = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,12 @@ class _Slice:
 
 
 def _slices(steps: list[tuple[CodeStep, str]], window_bytes: int) -> list[_Slice]:
-    """Slices at equal distances in the bytes of all steps."""
+    """Slices spread over the bytes of all steps, until the windows that they lie in are enough."""
     ends = list(accumulate(step.part.size for step, _ in steps))
-    count = max(_FEWEST, min(_MOST, ends[-1] // _BYTES_A_SLICE))
+    enough = max(_FEWEST_BYTES, min(_MOST_BYTES, ends[-1] // 4))
     found: dict[tuple[int, int, int], _Slice] = {}
-    for number in range(count):
-        at = (2 * number + 1) * ends[-1] // (2 * count)
+    for number in range(_MOST_SLICES):
+        at = (number * _GOLDEN % (1 << 64)) * ends[-1] >> 64
         place = bisect_right(ends, at)
         step, base = steps[place]
         window, inside = divmod(at - (ends[place] - step.part.size), window_bytes)
@@ -69,6 +74,8 @@ def _slices(steps: list[tuple[CodeStep, str]], window_bytes: int) -> list[_Slice
         begin = inside // _SLICE_BYTES * _SLICE_BYTES
         size = min(_SLICE_BYTES, window_size - begin)
         found[place, window, begin] = _Slice(step, base, window, window_size, begin, size)
+        if len(found) >= _FEWEST_SLICES and sum(one.window_size for one in found.values()) >= enough:
+            break
     return list(found.values())
 
 
@@ -81,7 +88,7 @@ def sample_sizes(
 ) -> SampledSizes | None:
     """What the plan's steps with a base will take; None if there are none.
 
-    A base is read where `held` has it, else from the repository: at most 24 windows of it and their chains, as many at
+    A base is read where `held` has it, else from the repository: some 400 MB of windows and their chains, as many at
     a time as the memory budget has room for. Raises CorruptDataError and its kinds for bases that cannot be decoded.
     """
     steps = based_steps(plan)
