@@ -55,7 +55,7 @@ def show_pushes(reports: list[PushReport]) -> None:
     for report in reports:
         table.add_row(
             f"{report.model}@{report.version}",
-            report.parent or "nothing",
+            report.base or "nothing",
             megabytes(report.raw_bytes),
             f"[bold]{megabytes(report.stored_bytes)}[/]",
             f"[green]{report.ratio:.1f}x[/]",

@@ -44,10 +44,10 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
-def write_model(folder: Path, bump: int) -> Path:
+def write_model(folder: Path, bump: int, *, every: int = 97) -> Path:
     rng = np.random.default_rng(0)
     weights = (rng.normal(0, 0.02, 4096).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    weights[::97] += bump
+    weights[::every] += bump
     header = b'{"same":{"dtype":"BF16","shape":[8],"data_offsets":[0,16]},'
     header += b'"weight":{"dtype":"BF16","shape":[4096],"data_offsets":[16,8208]}}'
     folder.mkdir()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cli.conftest import write_model
 from textnlp_fast.cli import main
 from textnlp_fast.cli.program import VERBS
 
@@ -33,6 +34,27 @@ def test_push_says_what_it_did(tmp_path: Path, models: tuple[Path, Path], run: R
     assert alone.document["ratio"] is None
     shown = run("show", "org/m@1.0.0", "--repo", tmp_path / "r", "--json")
     assert shown.document["metadata"] == {"step": "7"}
+
+
+def test_push_says_why_a_version_is_whole(tmp_path: Path, models: tuple[Path, Path], run: Run) -> None:
+    assert run("push", models[0], "m@1.0.0", "--repo", tmp_path / "r").code == 0
+    small = run("push", models[1], "m@1.1.0", "--repo", tmp_path / "r")
+    assert "pushed m@1.1.0 against m@1.0.0: " in small.out
+    assert "stored" not in "".join(small.out.splitlines()[1:])  # as expected: nothing more to say
+    jump = write_model(tmp_path / "jump", 0x1234, every=1)
+    whole = run("push", jump, "m@2.0.0", "--repo", tmp_path / "r")
+    first, second = whole.out.splitlines()
+    assert first.startswith("pushed m@2.0.0: ")
+    assert second.startswith("stored whole: storing and restoring it and what follows would cost ")
+    assert second.endswith(" against 1.1.0")
+    document = run("show", "m@2.0.0", "--repo", tmp_path / "r", "--json").document
+    assert (document["parent"], document["base"]) == ("m@1.1.0", None)
+    assert document["reason"] == second
+    assert second in run("show", "m@2.0.0", "--repo", tmp_path / "r").out
+    rows = run("log", "m", "--repo", tmp_path / "r", "--json").document
+    assert rows[0]["parent"] == "1.1.0"
+    named = run("push", jump, "n@1.0.0", "--repo", tmp_path / "r", "--parent", "m@1.1.0", "--json").document
+    assert (named["parent"], named["base"], named["reason"]) == ("m@1.1.0", "m@1.1.0", "")
 
 
 def test_pull_makes_the_directory(tmp_path: Path, models: tuple[Path, Path], place: Path, run: Run) -> None:

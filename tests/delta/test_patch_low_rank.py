@@ -14,6 +14,7 @@ import pytest
 
 from delta.models import Tensor, tree, write
 from textnlp_fast.delta import apply_patch, create_patch, inspect_patch, read_patch, squash_patches
+from textnlp_fast.delta.low_rank_tiles import ROOM_BYTES
 from textnlp_fast.errors import InvalidInputError
 
 ROWS, COLUMNS, RANK = 384, 512, 4
@@ -158,3 +159,15 @@ def test_calls_that_cannot_be(merged: Path, tmp_path: Path) -> None:
         made(merged, out, adapter=tmp_path / "other")
     assert not out.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"other"}
+
+
+def test_factors_have_their_place_in_the_budget(merged: Path, given: Path, tmp_path: Path) -> None:
+    windows = 4 * read_patch(given).patch.window_bytes
+    with pytest.raises(InvalidInputError, match="memory budget"):
+        apply_patch(given, merged / "old", tmp_path / "out", memory_budget_bytes=windows + ROOM_BYTES - 1)
+    assert not (tmp_path / "out").exists()
+    apply_patch(given, merged / "old", tmp_path / "out", memory_budget_bytes=windows + ROOM_BYTES)
+    assert tree(tmp_path / "out") == tree(merged / "new")
+    dense = made(merged, tmp_path / "dense.tnpatch", strategy="dense")
+    apply_patch(dense, merged / "old", tmp_path / "dense", memory_budget_bytes=windows)
+    assert tree(tmp_path / "dense") == tree(merged / "new")

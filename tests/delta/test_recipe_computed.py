@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import casts, low_rank
-from textnlp_fast.delta import computed
+from textnlp_fast.delta import computed, low_rank_tiles
 from textnlp_fast.delta.float_casts import FLOAT_BYTES, cast_bits
 from textnlp_fast.delta.recipe import (
     Cast,
@@ -189,9 +189,10 @@ def test_low_rank_says_what_it_needs() -> None:
     types=st.tuples(*[st.sampled_from(["F32", "F16", "BF16", "I16", "I8"])] * 2),
     rounding=st.sampled_from(["once", "delta", "steps"]),
     at=st.lists(st.integers(0, 200), max_size=3),
+    room=st.tuples(*[st.integers(1, 60)] * 4) | st.none(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_low_rank_is_what_the_chapter_says(
     rows: int,
     columns: int,
@@ -200,8 +201,10 @@ def test_low_rank_is_what_the_chapter_says(
     types: tuple[str, str],
     rounding: str,
     at: list[int],
+    room: tuple[int, int, int, int] | None,
     seed: int,
 ) -> None:
+    """Whatever there is room for: of A, of B, of the result, to read at a time."""
     source = np.random.default_rng(seed)
     sizes = {"F32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1}
     contents = {
@@ -211,9 +214,14 @@ def test_low_rank_is_what_the_chapter_says(
     }
     recipe = LowRank(A, B, C, rows, columns, rank, 0.375, dtype, *types, rounding)
     edges = sorted({0, recipe.size_bytes, *(cut % (recipe.size_bytes + 1) for cut in at)})
-    made = b"".join(
-        recipe.read(begin, end, lambda d, b, e: contents[d][b:e]) for begin, end in pairwise(edges)
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, most in zip(
+            ("_A_ELEMENTS", "_B_ELEMENTS", "_TILE_ELEMENTS", "_READ_BYTES"), room or (), strict=False
+        ):
+            patch.setattr(low_rank_tiles, name, most)
+        made = b"".join(
+            recipe.read(begin, end, lambda d, b, e: contents[d][b:e]) for begin, end in pairwise(edges)
+        )
 
     def numbers(data: bytes, kind: str) -> list[low_rank.Value]:
         words = np.frombuffer(data, {"I8": np.int8, "I16": np.int16}.get(kind, WORDS[sizes[kind]])).tolist()

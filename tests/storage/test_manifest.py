@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from textnlp_fast.contents.documents import seal_document
 from textnlp_fast.contents.entries import FileEntry, file_digest
 from textnlp_fast.errors import CorruptDataError, DigestMismatchError, UnsupportedFormatError
 from textnlp_fast.hashing import blake3_hex
-from textnlp_fast.storage.manifest import Content, Extent, Manifest, serialize_manifest
+from textnlp_fast.storage.manifest import Anchor, Content, Extent, Manifest, serialize_manifest
 from textnlp_fast.storage.manifest_reading import parse_manifest
 
 A, B, C, H = (character * 64 for character in "abcd")
@@ -65,6 +66,16 @@ def test_round_trip_is_exact_and_canonical() -> None:
     assert document["digest"] == blake3_hex(text.encode())
 
 
+@pytest.mark.parametrize("base", [None, ("org/name", "0.8.0")])
+def test_an_anchor_round_trips(base: tuple[str, str] | None) -> None:
+    manifest = replace(make_manifest(), anchor=Anchor(base, 900, 800, "größer"))
+    data = serialize_manifest(manifest)
+    assert parse_manifest(data) == manifest
+    assert manifest.coded_against == base
+    assert make_manifest().coded_against == make_manifest().parent
+    assert set(json.loads(data)) - set(json.loads(serialize_manifest(make_manifest()))) == {"anchor"}
+
+
 def test_every_flipped_bit_is_noticed() -> None:
     data = bytearray(serialize_manifest(make_manifest()))
     for position in range(len(data)):
@@ -80,6 +91,13 @@ def set_path(path: str) -> Callable[[dict[str, Any]], None]:
         document["files"][1]["path"] = path
 
     return change
+
+
+ANCHOR = {"base": None, "whole_bytes": 9, "delta_bytes": 8, "reason": ""}
+
+
+def anchored(value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document.update(anchor=value)
 
 
 def in_content(digest: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
@@ -99,6 +117,12 @@ def in_content(digest: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
         (set_path(".textnlp-fast.json"), "reserved"),
         (set_path("model.safetensors"), "twice"),
         (set_path("model.safetensors/x"), "runs through"),
+        (anchored(7), "no 'anchor'"),
+        (anchored({}), "no 'whole_bytes'"),
+        (anchored({**ANCHOR, "whole_bytes": -1}), "outside 0"),
+        (anchored({**ANCHOR, "delta_bytes": 1 << 60}), "outside 0"),
+        (anchored({**ANCHOR, "reason": 1}), "no 'reason'"),
+        (anchored({**ANCHOR, "base": "0.9.0"}), "base of anchor"),
         (in_content(A, size=1 << 60), "outside 0"),
         (in_content(A, size=-1), "outside 0"),
         (in_content(A, size=True), "no 'size'"),

@@ -18,7 +18,8 @@ enum class MergeRounding : std::uint8_t {
 };
 
 inline constexpr std::size_t kMaxRank = 65536;
-// Elements of a factor: the most memory that a hostile recipe can ask for is 1 GiB each.
+// Elements of a factor. As fp32 that is 1 GiB: who bounds memory applies a recipe tile by tile, some columns of A and
+// some rows of B at a time, as delta/low_rank_tiles.py does.
 inline constexpr std::size_t kMaxFactorElements = std::size_t{1} << 28;
 
 struct LowRank {

@@ -32,7 +32,8 @@ Examples:
     "--parent",
     default="auto",
     metavar="VERSION",
-    help="Version to code against, also NAME@VERSION; 'auto' is the highest below, 'none' stores by itself.",
+    help="Version to code against, also NAME@VERSION; 'auto' is the highest below, or what costs less; "
+    "'none' stores by itself.",
 )
 @click.option(
     "--base", "base_path", type=click.Path(exists=True), help="The parent's files, if they are here."
@@ -58,9 +59,9 @@ def command(
 ) -> None:
     """Publish PATH, a safetensors file or a Hugging Face directory, as NAME@VERSION.
 
-    Only tensors that the repository lacks are stored, each coded against the same tensor of the parent
-    version. Nobody sees the version before all of it is there; pushing the same files again changes
-    nothing.
+    Only tensors that the repository lacks are stored: each coded against the same tensor of the parent
+    version or of an older one, or by itself, whatever costs least to store and restore. Nobody sees the
+    version before all of it is there; pushing the same files again changes nothing.
     """
     name, version = named_version(reference)
     repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
@@ -86,9 +87,11 @@ def command(
         healed = f"; {show_size(report.uploaded_bytes)} of it put back" if report.uploaded_bytes else ""
         print_line(f"{name}@{version} is there already, with these files{healed}")
         return
-    against = f" against {report.parent}" if report.parent else ""
+    against = f" against {report.base}" if report.base else ""
     print_line(
         f"pushed {name}@{version}{against}: {show_size(report.raw_bytes)} in {report.files} files, "
         f"{show_size(report.stored_bytes)} stored ({show_ratio(report.ratio)}), "
         f"{report.seconds:.2f} s, {report.gigabytes_per_s:.2f} GB/s"
     )
+    if report.base != report.parent:
+        print_line(report.reason)

@@ -37,6 +37,8 @@ def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> N
     print_line(f"{manifest.model}@{manifest.version}, {manifest.created_at}")
     if manifest.parent:
         print_line(f"parent    {'@'.join(manifest.parent)}")
+    if manifest.anchor:
+        print_line(f"why       {manifest.anchor.reason}")
     if manifest.message:
         print_line(f"message   {manifest.message}")
     for key, value in manifest.metadata.items():
@@ -98,6 +100,8 @@ def _document(manifest: Manifest, dtypes: Mapping[str, Mapping[str, str]]) -> di
         "model": manifest.model,
         "version": manifest.version,
         "parent": "@".join(manifest.parent) if manifest.parent else None,
+        "base": "@".join(manifest.coded_against) if manifest.coded_against else None,
+        "reason": manifest.anchor.reason if manifest.anchor else "",
         "created_at": manifest.created_at,
         "message": manifest.message,
         "metadata": dict(manifest.metadata),

@@ -26,6 +26,7 @@ from textnlp_fast.delta.bases import (
     taken,
 )
 from textnlp_fast.delta.float_casts import FLOAT_BYTES, cast_bits
+from textnlp_fast.delta.low_rank_tiles import fill_low_rank
 from textnlp_fast.delta.sign_scale import SIGN_SCALE_DTYPES, move_by_signs
 from textnlp_fast.errors import InvalidInputError, UnsupportedFormatError
 
@@ -198,31 +199,9 @@ class LowRank(Recipe):
 
     def _fill(self, begin: int, out: memoryview, held: Held) -> None:
         def predict(first: int, values: npt.NDArray[Any]) -> None:
-            last = first + len(values)
-            base, a, b = (
-                # A copy: `held` may use its buffer again for the next stretch.
-                bytes(taken(held, stretch.digest, stretch.begin, stretch.end))
-                for stretch in self._stretches(first, last)
-            )
-            top, bottom = first // self.columns, -(-last // self.columns)
-            # Rows do not know of each other, so those of the window are a matrix of their own.
-            factors = low_rank.Factors(
-                bottom - top,
-                self.columns,
-                self.rank,
-                self.scale,
-                a,
-                b,
-                self.a_type,
-                self.b_type,
-                self.rounding,
-            )
-            start = first - top * self.columns
-            low_rank.predict_into(
-                base, values.view(np.uint8), factors, dtype=self.dtype, first_element=start, threads=1
-            )
+            fill_low_rank(self, first, values, held)
 
-        # All at once: each block would widen A again.
+        # All at once: each block would read and widen A again.
         _in_blocks(begin, out, FLOAT_BYTES[self.dtype], predict, most=self.rows * self.columns)
 
 

@@ -24,10 +24,11 @@ from textnlp_fast.contents.windows import (
     write_exactly,
 )
 from textnlp_fast.contents.working import workers_for
+from textnlp_fast.delta.low_rank_tiles import ROOM_BYTES as LOW_RANK_ROOM_BYTES
 from textnlp_fast.delta.making import Maker
 from textnlp_fast.delta.patch import Patch
 from textnlp_fast.delta.patch_file import PatchFile
-from textnlp_fast.delta.recipe import Whole
+from textnlp_fast.delta.recipe import LowRank, Whole
 
 __all__ = ["Work", "make_first"]
 
@@ -64,7 +65,7 @@ class Work:
         self._first = make_first(self.patch, (digest for entry in self._entries for digest in entry.parts))
         window = self.patch.window_bytes
         self._budget_bytes = memory_budget_bytes
-        self._unit_bytes = _BUFFERS * window
+        self._unit_bytes = _BUFFERS * window + _room_bytes(self.patch)
         self._workers = workers_for(self._unit_bytes, memory_budget_bytes, threads)
         self._threads_each = -(-threads // self._workers)
         self._buffers = BufferPool(window)
@@ -173,6 +174,12 @@ class Work:
             raise with_context(error, name, hint=_DAMAGED) from error
         for descriptor, offset in step.places:
             write_exactly(descriptor, out, offset + piece.offset)
+
+
+def _room_bytes(patch: Patch) -> int:
+    """What the recipes of a patch take besides windows."""
+    found = any(isinstance(stored.base, LowRank) for stored in patch.contents.values())
+    return LOW_RANK_ROOM_BYTES if found else 0
 
 
 def make_first(patch: Patch, wanted: Iterable[str]) -> list[list[str]]:

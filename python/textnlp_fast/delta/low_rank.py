@@ -48,8 +48,8 @@ class Factors:
     columns: int
     rank: int
     scale: float
-    a: bytes
-    b: bytes
+    a: bytes | bytearray
+    b: bytes | bytearray
     a_dtype: str
     b_dtype: str
     rounding: str = "once"

@@ -209,7 +209,7 @@ def _rounded_at(form: Factors, rounding: str) -> Factors:
 def _floats(form: Factors) -> tuple[Any, Any]:
     """A and B as matrices of fp64, without the scale."""
 
-    def values(data: bytes, dtype: str) -> Any:
+    def values(data: bytes | bytearray, dtype: str) -> Any:
         if dtype in ("I8", "I16"):
             return np.frombuffer(data, dtype=np.int8 if dtype == "I8" else np.int16).astype(np.float64)
         return widened(words_of(data, dtype), dtype)

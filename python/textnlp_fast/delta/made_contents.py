@@ -37,7 +37,7 @@ class MadeContents:
     ) -> None:
         self._file.close()
 
-    def add(self, data: bytes, dtype: str) -> str:
+    def add(self, data: bytes | bytearray, dtype: str) -> str:
         """The content's digest. One that is there already, also one of the source, is not made again."""
         digest = blake3_hex(data)
         with self._lock:

@@ -1,6 +1,7 @@
 """The repository of models: moves and names their versions. `docs/format.md` states what it stores."""
 
 from textnlp_fast.contents.windows import Progress
+from textnlp_fast.storage.anchor_costs import Prices, Readers
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.delta_manager import DeltaUpdateManager
@@ -17,10 +18,12 @@ __all__ = [
     "DiffRow",
     "Explanation",
     "LogRow",
+    "Prices",
     "Problem",
     "Progress",
     "PullReport",
     "PushReport",
+    "Readers",
     "Repository",
     "StorageConfig",
     "TransferOptions",

@@ -9,13 +9,33 @@ from typing import Final, Literal
 
 from textnlp_fast.contents.working import thread_count
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.storage.anchor_costs import Prices, Readers
 
-__all__ = ["DEFAULT_SHARD_BYTES", "DEFAULT_WINDOW_BYTES", "Provider", "StorageConfig", "TransferOptions"]
+__all__ = [
+    "DEFAULT_PRICES",
+    "DEFAULT_READERS",
+    "DEFAULT_SHARD_BYTES",
+    "DEFAULT_WINDOW_BYTES",
+    "Provider",
+    "StorageConfig",
+    "TransferOptions",
+]
 
 Provider = Literal["local", "memory", "aws", "gcp", "azure"]
 
 DEFAULT_WINDOW_BYTES: Final = 16 << 20
 DEFAULT_SHARD_BYTES: Final = 64 << 20
+# A bucket at list price, kept for a quarter, read in its own region by machines that cost 18 USD an hour waiting.
+DEFAULT_PRICES: Final = Prices(
+    usd_per_stored_gb_month=0.023,
+    retention_months=3,
+    usd_per_moved_gb=0,
+    usd_per_restore_s=0.005,
+    bandwidth_gb_per_s=1.25,
+    decode_gb_per_s=4,
+)
+# Half of them hold the version before.
+DEFAULT_READERS: Final = Readers(reads_per_version=8, behind=(0.5,))
 _FOR_WINDOWS_BYTES: Final = 48 << 20
 _SCHEMES: Final = {"memory": "memory", "aws": "s3", "gcp": "gs", "azure": "az"}
 
@@ -33,7 +53,15 @@ class TransferOptions:
     compression: bool = True
     """False stores new contents as they are."""
     max_chain_depth: int = 8
-    """Bases that may have to be decoded before a tensor; then it is coded against the first of them."""
+    """Bases that may have to be decoded before a tensor; then it is coded against the first of them.
+
+    A hard limit: prices may let chains end earlier.
+    """
+    prices: Prices | None = DEFAULT_PRICES
+    """What decides whether a version is coded against its parent, an older version, or stored whole, where the caller
+    names no parent; None: always against its parent, up to `max_chain_depth`."""
+    readers: Readers = DEFAULT_READERS
+    """Who reads the versions, for the same decision."""
     memory_budget_bytes: int = 384 << 20
     """Buffers a push or pull holds at a time, whatever the model's size."""
     threads: int = 0
@@ -81,6 +109,9 @@ class StorageConfig:
     enable_compression: bool = True
     shard_bytes: int = DEFAULT_SHARD_BYTES
     max_chain_depth: int = 8
+    prices: Prices | None = DEFAULT_PRICES
+    """What storing, moving and waiting cost; see `TransferOptions`."""
+    readers: Readers = DEFAULT_READERS
     memory_budget_bytes: int = 384 << 20
     threads: int = 0
 
@@ -111,6 +142,8 @@ class StorageConfig:
             delta=self.enable_versioning,
             compression=self.enable_compression,
             max_chain_depth=self.max_chain_depth,
+            prices=self.prices,
+            readers=self.readers,
             memory_budget_bytes=self.memory_budget_bytes,
             threads=self.threads,
         )

@@ -17,6 +17,7 @@ from textnlp_fast.errors import CorruptDataError
 __all__ = [
     "FORMAT",
     "MAX_CHAIN_DEPTH",
+    "Anchor",
     "Codec",
     "Content",
     "Extent",
@@ -62,11 +63,25 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchor:
+    """Which version a version was coded against (None: none, it is whole), and why. Sizes are estimates in bytes.
+
+    They are those of the tensors that had a base to be coded against: stored whole, and against the parent.
+    """
+
+    base: tuple[str, str] | None
+    whole_bytes: int
+    delta_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """One version of a model.
 
     `contents` is closed under bases: no other manifest is needed to rebuild the files. `new_objects` are
-    those that this version's push made; the others it found.
+    those that this version's push made; the others it found. `parent` is the version before it; without an
+    `anchor` also the one that it was coded against.
     """
 
     model: str
@@ -81,6 +96,12 @@ class Manifest:
     new_objects: frozenset[str] = frozenset()
     message: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    anchor: Anchor | None = None
+
+    @property
+    def coded_against(self) -> tuple[str, str] | None:
+        """Model and version whose tensors were the bases of new ones."""
+        return self.parent if self.anchor is None else self.anchor.base
 
     @property
     def raw_bytes(self) -> int:
@@ -135,11 +156,24 @@ def closure(contents: Mapping[str, Content], digests: Iterable[str]) -> dict[str
     return closed
 
 
+def _anchor_document(anchor: Anchor | None) -> dict[str, Any]:
+    if anchor is None:
+        return {}
+    return {
+        "anchor": {
+            "base": list(anchor.base) if anchor.base else None,
+            "delta_bytes": anchor.delta_bytes,
+            "reason": anchor.reason,
+            "whole_bytes": anchor.whole_bytes,
+        }
+    }
+
+
 def serialize_manifest(manifest: Manifest) -> bytes:
     """Writes the manifest; `parse_manifest` of the result gives it back."""
     objects = sorted({extent.object for content in manifest.contents.values() for extent in content.extents})
     index = {digest: position for position, digest in enumerate(objects)}
-    document: dict[str, Any] = {
+    document: dict[str, Any] = _anchor_document(manifest.anchor) | {
         "contents": {
             digest: {
                 "base": content.base,

@@ -22,7 +22,7 @@ from textnlp_fast.errors import (
     CorruptDataError,
     TextnlpFastError,
 )
-from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of
+from textnlp_fast.storage.manifest import Anchor, Content, Extent, Manifest, chain_of
 
 __all__ = ["parse_manifest"]
 
@@ -66,7 +66,7 @@ def _build(document: Mapping[str, Any]) -> Manifest:
     return Manifest(
         model=take(document, "model", str, where),
         version=take(document, "version", str, where),
-        parent=_build_parent(document.get("parent")),
+        parent=_build_reference(document.get("parent"), "parent"),
         created_at=take(document, "created_at", str, where),
         write_id=take(document, "write_id", str, where),
         window_bytes=window,
@@ -76,15 +76,28 @@ def _build(document: Mapping[str, Any]) -> Manifest:
         new_objects=_build_new_objects(take(document, "new_objects", list, where), objects),
         message=take(document, "message", str, where),
         metadata=metadata,
+        anchor=_build_anchor(document),
     )
 
 
-def _build_parent(value: object) -> tuple[str, str] | None:
+def _build_anchor(document: Mapping[str, Any]) -> Anchor | None:
+    if document.get("anchor") is None:
+        return None
+    value, where = take(document, "anchor", dict, "the manifest"), "anchor"
+    return Anchor(
+        base=_build_reference(value.get("base"), "the base of anchor"),
+        whole_bytes=take_size(value, "whole_bytes", where),
+        delta_bytes=take_size(value, "delta_bytes", where),
+        reason=take(value, "reason", str, where),
+    )
+
+
+def _build_reference(value: object, what: str) -> tuple[str, str] | None:
     if value is None:
         return None
     if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value):
         return value[0], value[1]
-    raise Broken("parent is neither null nor [model, version]")
+    raise Broken(f"{what} is neither null nor [model, version]")
 
 
 def _build_objects(values: list[Any]) -> list[tuple[str, int]]:

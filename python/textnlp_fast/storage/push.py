@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from textnlp_fast.contents.entries import FileEntry
@@ -21,21 +21,19 @@ from textnlp_fast.contents.windows import DATA_ERRORS, ProgressCallback
 from textnlp_fast.errors import (
     InvalidInputError,
     MissingObjectError,
-    ModelNotFoundError,
     ObjectExistsError,
-    RepositoryNotFoundError,
     StorageUnavailableError,
     VersionExistsError,
-    VersionNotFoundError,
 )
 from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.anchoring import Choice, choose_anchor
 from textnlp_fast.storage.chunked_transfer import is_whole
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of, closure
+from textnlp_fast.storage.parents import parent_of, repository_for
 from textnlp_fast.storage.planning import PushPlan, plan_push
 from textnlp_fast.storage.version_manager import (
-    RepositoryInfo,
     VersionManager,
     check_name,
     check_version,
@@ -57,7 +55,8 @@ _UNSURE = "The version may be published or not. Push again: if it is, nothing ch
 class PushRequest:
     """What to push, under which name.
 
-    `parent` is "auto" (the highest version below), None, or (model, version).
+    `parent` is "auto" (the highest version below; prices decide whether it is coded against that), None, or
+    (model, version).
     """
 
     path: str | os.PathLike[str]
@@ -87,6 +86,10 @@ class PushReport:
     already_there: bool = False
     passed_over: tuple[str, ...] = ()
     """Higher versions that would have been the parent, had their manifests been readable."""
+    base: str | None = None
+    """The version that new tensors were coded against; None: none, the version is stored whole."""
+    reason: str = ""
+    """Why that one, in a line, where prices decided."""
 
     @property
     def ratio(self) -> float:
@@ -127,27 +130,31 @@ def _push(
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in request.metadata.items()):
         raise InvalidInputError("metadata maps text to text")
     files = take_inventory(request.path, threads=options.thread_count, progress=progress)
-    window_bytes = _repository_for(versions, request).window_bytes
+    window_bytes = repository_for(versions, request).window_bytes
     existing = versions.find(request.name, request.version)
     passed_over: list[str] = []
-    parent = _parent_of(versions, request, existing, passed_over)
+    parent = parent_of(versions, request, existing, passed_over)
     known = [_found_by(existing)] if existing is not None else list(_known_manifests(versions, request))
     missing = _missing_objects(store, [*known, parent, existing], options.thread_count)
-    plan = plan_push(
-        files,
-        _without(parent, missing),
-        [_intact(manifest, missing) for manifest in known],
-        delta=options.delta and options.compression,
-        max_chain_depth=options.max_chain_depth,
-    )
+    plan = _plan(files, parent, known, missing, options)
     if existing is not None:
         _refuse_other_files(existing, plan.files)
         if not missing & existing.objects.keys():
             return _report(existing, plan, started, uploaded_bytes=0, already_there=True)
     base_files = _base_inventory(request, plan, options)
-    coded = Coder(store, plan, _held_of(base_files), window_bytes, options).run(progress)
+    held = _held_of(base_files)
+    choice = None
+    if parent is not None and existing is None and request.parent == "auto":
+        choice = choose_anchor(store, versions.find, parent, plan, held, options)
+    if parent is not None and choice is not None and choice.base is not parent:
+        unasked = [one for one in (choice.base,) if all(one is not other for other in known)]
+        missing |= _missing_objects(store, unasked, options.thread_count)
+        plan = _plan(files, choice.base, [parent, *known], missing, options)
+    coded = Coder(store, plan, held, window_bytes, options).run(progress)
     check_unchanged([*files, *base_files])
-    manifest = _assemble(request, parent, plan, coded, window_bytes=window_bytes, raw=not options.compression)
+    manifest = _assemble(
+        request, parent, choice, plan, coded, window_bytes=window_bytes, raw=not options.compression
+    )
     uploaded = sum(shard.size for shard in coded.shards if shard.uploaded)
     if existing is not None:
         _check_repaired(store, existing, missing)
@@ -168,60 +175,20 @@ def _push(
 # --- what the repository has ------------------------------------------------------------------------------
 
 
-def _repository_for(versions: VersionManager, request: PushRequest) -> RepositoryInfo:
-    """What the repository says of itself. The first push makes it, but not one that cannot succeed."""
-    try:
-        return versions.info()
-    except RepositoryNotFoundError:
-        parent = _named_parent(request)
-        if parent is not None:
-            with _naming_the_way_out():
-                versions.require(*parent)
-        return versions.info(create=True)
-
-
-@contextmanager
-def _naming_the_way_out() -> Iterator[None]:
-    """What is not there was asked for as a parent: the caller may do without one."""
-    try:
-        yield
-    except (ModelNotFoundError, VersionNotFoundError) as error:
-        error.hint = (
-            f"{error.hint} --parent none (parent=None in Python) stores the version by itself.".lstrip()
-        )
-        raise
-
-
-def _named_parent(request: PushRequest) -> tuple[str, str] | None:
-    """The parent that the caller named, if one was."""
-    if isinstance(request.parent, tuple):
-        return request.parent
-    if request.parent is None or request.parent == "auto":
-        return None
-    return request.name, check_version(request.parent)
-
-
-def _parent_of(
-    versions: VersionManager, request: PushRequest, existing: Manifest | None, passed_over: list[str]
-) -> Manifest | None:
-    """The manifest to code against: an existing version's own parent, so that a repeated push repeats it.
-
-    Versions that "auto" could not read are added to `passed_over`.
-    """
-    if existing is not None:
-        return versions.find(*existing.parent) if existing.parent else None
-    if request.parent is None:
-        return None
-    named = _named_parent(request)
-    if named is not None:
-        with _naming_the_way_out():
-            return versions.manifest(*named)
-    for version in versions.parents_for(request.name, request.version):
-        try:
-            return versions.manifest(request.name, version)
-        except DATA_ERRORS:
-            passed_over.append(version)  # the caller hears of it, and `verify` says what is wrong
-    return None
+def _plan(
+    files: Sequence[LocalFile],
+    base: Manifest | None,
+    known: Sequence[Manifest],
+    missing: set[str],
+    options: TransferOptions,
+) -> PushPlan:
+    return plan_push(
+        files,
+        _without(base, missing),
+        [_intact(manifest, missing) for manifest in known],
+        delta=options.delta and options.compression,
+        max_chain_depth=options.max_chain_depth,
+    )
 
 
 def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator[Manifest]:
@@ -317,6 +284,7 @@ def _held_of(files: Sequence[LocalFile]) -> dict[str, Held]:
 def _assemble(
     request: PushRequest,
     parent: Manifest | None,
+    choice: Choice | None,
     plan: PushPlan,
     coded: Coded,
     *,
@@ -351,6 +319,7 @@ def _assemble(
         new_objects=frozenset(shard.digest for shard in coded.shards) & used,
         message=request.message,
         metadata=dict(request.metadata),
+        anchor=choice.anchor if choice is not None else None,
     )
 
 
@@ -371,4 +340,6 @@ def _report(
         reused_contents=len(wanted) if already_there else len(wanted) - len(plan.steps),
         seconds=time.monotonic() - started,
         already_there=already_there,
+        base="@".join(manifest.coded_against) if manifest.coded_against else None,
+        reason=manifest.anchor.reason if manifest.anchor else "",
     )
