@@ -127,8 +127,7 @@ void byte_presence(const std::uint8_t* data, std::size_t count, std::uint8_t* se
     const __m256i bytes = load256(data + i);
     const __m256i row = _mm256_and_si256(_mm256_srli_epi16(bytes, 3), _mm256_set1_epi8(15));
     // The top bit of a byte is the top bit of its row's number.
-    const __m256i rows =
-        _mm256_blendv_epi8(_mm256_shuffle_epi8(lower, row), _mm256_shuffle_epi8(upper, row), bytes);
+    const __m256i rows = _mm256_blendv_epi8(_mm256_shuffle_epi8(lower, row), _mm256_shuffle_epi8(upper, row), bytes);
     const __m256i bit = _mm256_shuffle_epi8(one_bit, _mm256_and_si256(bytes, _mm256_set1_epi8(7)));
     const __m256i missing = _mm256_cmpeq_epi8(_mm256_and_si256(rows, bit), _mm256_setzero_si256());
     if (__builtin_expect(_mm256_testz_si256(missing, missing) != 0, 1)) continue;

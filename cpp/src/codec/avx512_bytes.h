@@ -94,10 +94,10 @@ TEXTNLP_FAST_INLINE __m128i fetch4(const std::uint32_t* entries, std::uint64_t f
 }
 
 TEXTNLP_FAST_INLINE __m512i fetch16(const std::uint32_t* entries, const std::uint64_t* fours) {
-  const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(fetch4(entries, fours[0])),
-                                              fetch4(entries, fours[1]), 1);
-  const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(fetch4(entries, fours[2])),
-                                               fetch4(entries, fours[3]), 1);
+  const __m256i low =
+      _mm256_inserti128_si256(_mm256_castsi128_si256(fetch4(entries, fours[0])), fetch4(entries, fours[1]), 1);
+  const __m256i high =
+      _mm256_inserti128_si256(_mm256_castsi128_si256(fetch4(entries, fours[2])), fetch4(entries, fours[3]), 1);
   return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
@@ -298,22 +298,18 @@ void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigne
     alignas(64) std::uint64_t fours[8];
     Shares shares;
   };
-  auto put = [&](const Prepared& prepared, WideLanes& lanes, std::uint16_t*& words) TEXTNLP_FAST_INLINE_LAMBDA {
-    writer.put_symbols<true>(lanes, prepared.shares, words);
-  };
+  auto put = [&](const Prepared& prepared, WideLanes& lanes, std::uint16_t*& words)
+                 TEXTNLP_FAST_INLINE_LAMBDA { writer.put_symbols<true>(lanes, prepared.shares, words); };
   if (window.holds_all()) {
-    auto look = [&](std::size_t at, Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
-      prepared.shares = window.find(load_bytes(data + at));
-    };
+    auto look = [&](std::size_t at, Prepared& prepared)
+                    TEXTNLP_FAST_INLINE_LAMBDA { prepared.shares = window.find(load_bytes(data + at)); };
     auto fetch = [](Prepared&) {};
     encode_segments<Prepared>(segments, segment_count, tail, look, fetch, put);
   } else {
-    auto look = [&](std::size_t at, Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
-      _mm512_store_si512(prepared.fours, load_bytes(data + at));
-    };
-    auto fetch = [&](Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
-      prepared.shares = fetch_shares(symbols, prepared.fours);
-    };
+    auto look = [&](std::size_t at, Prepared& prepared)
+                    TEXTNLP_FAST_INLINE_LAMBDA { _mm512_store_si512(prepared.fours, load_bytes(data + at)); };
+    auto fetch = [&](Prepared& prepared)
+                     TEXTNLP_FAST_INLINE_LAMBDA { prepared.shares = fetch_shares(symbols, prepared.fours); };
     encode_segments<Prepared>(segments, segment_count, tail, look, fetch, put);
   }
 }

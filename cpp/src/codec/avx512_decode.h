@@ -66,8 +66,7 @@ struct DenseReader {
 
   TEXTNLP_FAST_INLINE void look(Ahead& ahead, const Lanes& lanes, const std::uint8_t* base, std::size_t at) const {
     const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
-    _mm512_store_si512(ahead.fours,
-                       _mm512_or_si512(_mm512_sll_epi16(context_of(load16(base, at)), log), slot));
+    _mm512_store_si512(ahead.fours, _mm512_or_si512(_mm512_sll_epi16(context_of(load16(base, at)), log), slot));
   }
 
   template <bool kFloat>

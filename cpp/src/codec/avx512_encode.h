@@ -11,8 +11,8 @@ TEXTNLP_FAST_INLINE void put_raw(WideLanes& lanes, __m512i raw_values, __m512i r
   const __m512i high = upper_halves(lanes);
   // Room for n bits: the upper half is below 2^(16 - n).
   const __mmask32 need = _mm512_test_epi16_mask(
-      high, _mm512_sub_epi16(_mm512_setzero_si512(),
-                             _mm512_srlv_epi16(set16(0x8000), _mm512_sub_epi16(raw_bits, set16(1)))));
+      high,
+      _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_srlv_epi16(set16(0x8000), _mm512_sub_epi16(raw_bits, set16(1)))));
   if (need != 0) spill(lanes, high, need, words);
   const WideLanes bits = widen(raw_bits);
   const WideLanes raw = widen(raw_values);
@@ -45,9 +45,8 @@ void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const De
     prepared.raw = tokens.raw;
     prepared.raw_bits = tokens.raw_bits;
   };
-  auto fetch = [&](Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
-    prepared.shares = fetch_shares(tables.symbols[0], prepared.fours);
-  };
+  auto fetch = [&](Prepared& prepared)
+                   TEXTNLP_FAST_INLINE_LAMBDA { prepared.shares = fetch_shares(tables.symbols[0], prepared.fours); };
   auto put = [&](const Prepared& prepared, WideLanes& lanes, std::uint16_t*& words) TEXTNLP_FAST_INLINE_LAMBDA {
     put_raw(lanes, prepared.raw, prepared.raw_bits, words);
     writer.put_symbols<true>(lanes, prepared.shares, words);

@@ -280,8 +280,8 @@ void encode_ways(SegmentOutput* segments, const Tail& tail, const Look& look, co
 }
 
 template <class Prepared, class Tail, class Look, class Fetch, class Put>
-void encode_segments(SegmentOutput* segments, unsigned count, const Tail& tail, const Look& look,
-                     const Fetch& fetch, const Put& put) {
+void encode_segments(SegmentOutput* segments, unsigned count, const Tail& tail, const Look& look, const Fetch& fetch,
+                     const Put& put) {
   unsigned at = 0;
   for (; count - at >= 4; at += 4) encode_ways<Prepared, 4>(segments + at, tail, look, fetch, put);
   for (; count - at >= 2; at += 2) encode_ways<Prepared, 2>(segments + at, tail, look, fetch, put);

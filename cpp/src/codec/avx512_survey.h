@@ -71,13 +71,13 @@ void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::
   cells.clear();
   constexpr std::size_t kBatch = 8;
   alignas(64) std::uint64_t packed[kBatch][8];
-  for (std::size_t step = 0; step < steps; ) {
+  for (std::size_t step = 0; step < steps;) {
     const std::size_t n = steps - step < kBatch ? steps - step : kBatch;
     for (std::size_t i = 0; i < n; ++i, ++step) {
-    const __m512i from = load16(base, step * kLanes);
-    const __m512i to = load16(target, step * kLanes);
-    const Tokens tokens = tokenize.template operator()<false>(residual_between<kFloat>(to, from));
-    _mm512_store_si512(packed[i], _mm512_or_si512(_mm512_slli_epi16(context_of(from), 6), tokens.token));
+      const __m512i from = load16(base, step * kLanes);
+      const __m512i to = load16(target, step * kLanes);
+      const Tokens tokens = tokenize.template operator()<false>(residual_between<kFloat>(to, from));
+      _mm512_store_si512(packed[i], _mm512_or_si512(_mm512_slli_epi16(context_of(from), 6), tokens.token));
     }
     for (std::size_t i = 0; i < n; ++i) cells.add(packed[i], counts);
   }

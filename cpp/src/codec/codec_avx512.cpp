@@ -2,6 +2,7 @@
 #include "codec/avx512_decode.h"
 #include "codec/avx512_encode.h"
 #include "codec/avx512_sparse.h"
+#include "codec/avx512_steps.h"
 #include "codec/avx512_survey.h"
 #include "codec/codec_kernels.h"
 
@@ -18,6 +19,10 @@ const CodecKernels codec_kernels_avx512 = {
     avx512::sparse_list,
     avx512::sparse_pick,
     avx512::sparse_place,
+    avx512::bf16_steps,
+    avx512::steps_count,
+    avx512::steps_tell,
+    avx512::steps_take,
     avx512::split_planes,
     avx512::merge_planes,
     avx512::byte_histogram,

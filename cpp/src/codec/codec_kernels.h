@@ -134,6 +134,18 @@ struct CodecKernels {
   std::size_t (*sparse_place)(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks,
                               unsigned rows, std::uint8_t* to);
 
+  // Outcomes of a step (steps_scalar.h): `up` and `down`, a word an element; of all types with two-byte words but the
+  // first. Directions are a bit for each element that can move; up to eight bytes past the last are written or read.
+  void (*bf16_steps)(const std::uint8_t* base, std::size_t count, float size, std::uint8_t* up, std::uint8_t* down);
+  // How many elements can move.
+  std::size_t (*steps_count)(const std::uint8_t* base, const std::uint8_t* up, const std::uint8_t* down,
+                             std::size_t count);
+  // Directions, and in odd[], a bit an element, which are neither outcome. Returns how many elements can move.
+  std::size_t (*steps_tell)(const std::uint8_t* target, const std::uint8_t* base, const std::uint8_t* up,
+                            const std::uint8_t* down, std::size_t count, std::uint32_t* odd, std::uint8_t* directions);
+  void (*steps_take)(const std::uint8_t* base, const std::uint8_t* up, const std::uint8_t* down,
+                     const std::uint8_t* directions, std::size_t count, std::uint8_t* target);
+
   // Byte planes: planes[p][i] is byte p, from the top, of element i, rotated left by one where `rotate` (which brings
   // the exponent of a bfloat16 or float32 into one byte).
   void (*split_planes)(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
@@ -169,6 +181,12 @@ void delta_encode(unsigned element_size, const std::uint8_t* target, const std::
                   const DeltaEncodeTables* tables, SegmentOutput* segments, unsigned segment_count);
 bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned segment_count, const DeltaRule* rule,
                   const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out);
+void bf16_steps(const std::uint8_t* base, std::size_t count, float size, std::uint8_t* up, std::uint8_t* down);
+std::size_t steps_count(const std::uint8_t* base, const std::uint8_t* up, const std::uint8_t* down, std::size_t count);
+std::size_t steps_tell(const std::uint8_t* target, const std::uint8_t* base, const std::uint8_t* up,
+                       const std::uint8_t* down, std::size_t count, std::uint32_t* odd, std::uint8_t* directions);
+void steps_take(const std::uint8_t* base, const std::uint8_t* up, const std::uint8_t* down,
+                const std::uint8_t* directions, std::size_t count, std::uint8_t* target);
 void split_planes(unsigned element_size, bool rotate, const std::uint8_t* data, std::size_t count,
                   std::uint8_t* const* planes);
 void merge_planes(unsigned element_size, bool rotate, const std::uint8_t* const* planes, std::size_t count,

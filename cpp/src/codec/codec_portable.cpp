@@ -1,6 +1,7 @@
 #include "codec/codec_kernels.h"
 #include "codec/codec_scalar.h"
 #include "codec/sparse_scalar.h"
+#include "codec/steps_scalar.h"
 
 namespace textnlp_fast {
 namespace {
@@ -116,6 +117,26 @@ void merge_planes(unsigned element_size, bool rotate, const std::uint8_t* const*
   });
 }
 
+void bf16_steps(const std::uint8_t* base, std::size_t count, float size, std::uint8_t* up, std::uint8_t* down) {
+  step_all<Bfloat16>(base, 0, count, size, up, down);
+}
+
+std::size_t steps_count(const std::uint8_t* base, const std::uint8_t* up, const std::uint8_t* down, std::size_t count) {
+  return count_moves<std::uint16_t>(base, up, down, 0, count);
+}
+
+std::size_t steps_tell(const std::uint8_t* target, const std::uint8_t* base, const std::uint8_t* up,
+                       const std::uint8_t* down, std::size_t count, std::uint32_t* odd, std::uint8_t* directions) {
+  BitTail tail(directions);
+  tell_moves<std::uint16_t>(target, base, up, down, 0, count, odd, tail);
+  return tail.total;
+}
+
+void steps_take(const std::uint8_t* base, const std::uint8_t* up, const std::uint8_t* down,
+                const std::uint8_t* directions, std::size_t count, std::uint8_t* target) {
+  take_moves<std::uint16_t>(base, up, down, directions, 0, 0, count, target);
+}
+
 void byte_histogram(const std::uint8_t* data, std::size_t count, std::uint32_t* counts) {
   // Four tables: neighbours are often equal, and an increment waits for the one before it to the same address.
   std::uint32_t part[4][256] = {};
@@ -193,6 +214,10 @@ const CodecKernels codec_kernels_portable = {
     portable::sparse_list,
     portable::sparse_pick,
     portable::sparse_place,
+    portable::bf16_steps,
+    portable::steps_count,
+    portable::steps_tell,
+    portable::steps_take,
     portable::split_planes,
     portable::merge_planes,
     portable::byte_histogram,

@@ -33,7 +33,7 @@ struct EncodeScratch {
   PairWriter pair;
   SegmentWriter segments;
   Outcomes outcomes;
-  std::vector<std::uint8_t> directions;
+  Directions directions;
 };
 
 struct DecodeScratch {
@@ -59,7 +59,7 @@ void tell_steps(float step, const Split& split, EncodeScratch& scratch, Sink& ou
   write_split(out, Telling::as_steps, scratch.model.rule, split);
   out.bytes(&step, sizeof step);
   scratch.pair.write(out);
-  out.bytes(scratch.directions.data(), scratch.directions.size());
+  out.bytes(scratch.directions.bytes.data(), scratch.directions.size);
 }
 
 // Chooses tables for the listed elements; returns about what these and the elements under them take, in bits.
@@ -137,8 +137,8 @@ bool take_steps(ByteReader& reader, PairReader& pair, Dtype dtype, float step, D
   const std::size_t bytes = (count_movable(dtype, listed.base.data(), total, scratch.outcomes) + 7) / 8;
   const std::uint8_t* const directions = reader.take(bytes);
   if (reader.failed) return false;
-  // A byte more than there are is looked at.
-  if (scratch.directions.size() < bytes + 1) scratch.directions.resize(bytes + 1);
+  // Bytes past the last are looked at.
+  if (scratch.directions.size() < bytes + 8) scratch.directions.resize(bytes + 8);
   std::memcpy(scratch.directions.data(), directions, bytes);
   read_steps(pair, dtype, listed.base.data(), listed.target.data(), total, listed.events.size(), scratch.outcomes,
              scratch.directions.data());

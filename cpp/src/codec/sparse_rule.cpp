@@ -38,14 +38,10 @@ std::size_t count_unequal(const std::uint8_t* target, const std::uint8_t* base, 
 std::size_t count_changed(const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
                           unsigned element_bytes) {
   switch (element_bytes) {
-    case 1:
-      return count_unequal<std::uint8_t>(target, base, count);
-    case 2:
-      return count_unequal<std::uint16_t>(target, base, count);
-    case 4:
-      return count_unequal<std::uint32_t>(target, base, count);
-    default:
-      return count_unequal<std::uint64_t>(target, base, count);
+    case 1: return count_unequal<std::uint8_t>(target, base, count);
+    case 2: return count_unequal<std::uint16_t>(target, base, count);
+    case 4: return count_unequal<std::uint32_t>(target, base, count);
+    default: return count_unequal<std::uint64_t>(target, base, count);
   }
 }
 

@@ -5,7 +5,9 @@
 #include <cstring>
 
 #include "codec/chance.h"
+#include "codec/steps_scalar.h"
 #include "cpu/float_environment.h"
+#include "cpu/kernels.h"
 #include "textnlp_fast/dtype.h"
 
 namespace textnlp_fast {
@@ -15,30 +17,6 @@ constexpr std::size_t kSamples = 160;
 constexpr std::size_t kLooked = 1200;
 constexpr double kExplained = 0.9;
 constexpr double kTight = 1.0 / 16;
-
-float float_of(std::uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-std::uint32_t bits_of(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-// The formats, by their arithmetic: to single precision, which holds them all exactly, and back to the nearest, ties to
-// even. Only finite numbers are handed over.
-struct Bfloat16 {
-  using Word = std::uint16_t;
-  static constexpr Word kExponent = 0x7f80;
-  static float wide(Word bits) { return float_of(static_cast<std::uint32_t>(bits) << 16); }
-  static Word narrow(float value) {
-    const std::uint32_t bits = bits_of(value);
-    return static_cast<Word>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-  }
-};
 
 struct Float16 {
   using Word = std::uint16_t;
@@ -79,13 +57,6 @@ void by_format(Dtype dtype, const Action& action) {
     case Dtype::f16: return action(Float16{});
     default: return action(Float32{});
   }
-}
-
-template <class Word>
-Word word_at(const std::uint8_t* data, std::size_t index) {
-  Word word;
-  std::memcpy(&word, data + index * sizeof word, sizeof word);
-  return word;
 }
 
 // The steps, up or down, that lead from `from` to `to`: those between two distances. False if the bounds are not plain.
@@ -163,27 +134,11 @@ __attribute__((noinline)) float find(const std::uint8_t* target, const std::uint
   return best >= kExplained * static_cast<double>(sampled) && std::isnormal(narrowed) ? narrowed : 0;
 }
 
-// What is no step is marked in groups of so many elements.
-constexpr std::size_t kGroup = 32;
-
 struct Exceptions {
   Chance in_group;
   Chance here;
   Chance stayed;
 };
-
-template <class Word>
-struct StepWords {
-  Word from;
-  Word up;
-  Word down;
-  [[nodiscard]] bool movable() const { return up != from || down != from; }
-};
-
-template <class Word>
-StepWords<Word> words_at(const std::uint8_t* base, const Outcomes& outcomes, std::size_t i) {
-  return {word_at<Word>(base, i), word_at<Word>(outcomes.up.data(), i), word_at<Word>(outcomes.down.data(), i)};
-}
 
 template <class Word>
 void put_whole(PairWriter& out, Word word) {
@@ -200,22 +155,6 @@ Word take_whole(PairReader& in) {
   return word;
 }
 
-// Out of line: no arithmetic may leave the stretch in which it is the default one.
-template <class Format>
-__attribute__((noinline)) void step_all(const std::uint8_t* base, std::size_t count, float size, std::uint8_t* up,
-                                        std::uint8_t* down) {
-  using Word = typename Format::Word;
-  for (std::size_t i = 0; i < count; ++i) {
-    const Word from = word_at<Word>(base, i);
-    const bool finite = (from & Format::kExponent) != Format::kExponent;
-    const float value = Format::wide(from);
-    const Word raised = finite ? Format::narrow(value + size) : from;
-    const Word lowered = finite ? Format::narrow(value - size) : from;
-    std::memcpy(up + i * sizeof(Word), &raised, sizeof(Word));
-    std::memcpy(down + i * sizeof(Word), &lowered, sizeof(Word));
-  }
-}
-
 }  // namespace
 
 bool has_steps(Dtype dtype) noexcept { return dtype == Dtype::bf16 || dtype == Dtype::f16 || dtype == Dtype::f32; }
@@ -225,7 +164,8 @@ void Outcomes::work_out(Dtype dtype, const std::uint8_t* base, std::size_t count
   if (up.size() < bytes) up.resize(bytes);
   if (down.size() < bytes) down.resize(bytes);
   const DefaultArithmetic arithmetic;
-  by_format(dtype, [&](auto format) { step_all<decltype(format)>(base, count, size, up.data(), down.data()); });
+  if (dtype == Dtype::bf16) return kernels().codec->bf16_steps(base, count, size, up.data(), down.data());
+  by_format(dtype, [&](auto format) { step_all<decltype(format)>(base, 0, count, size, up.data(), down.data()); });
 }
 
 float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t count) {
@@ -236,39 +176,34 @@ float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* bas
 }
 
 double write_steps(PairWriter& out, Dtype dtype, const std::uint8_t* target, const std::uint8_t* base,
-                   std::size_t count, std::size_t events, const Outcomes& outcomes,
-                   std::vector<std::uint8_t>& directions) {
+                   std::size_t count, std::size_t events, const Outcomes& outcomes, Directions& directions) {
   constexpr double kExceptionBits = 12;
-  directions.assign((count + 7) / 8 + 8, 0);
+  const std::uint8_t* const up = outcomes.up.data();
+  const std::uint8_t* const down = outcomes.down.data();
+  directions.prepare(count);
+  std::uint32_t* const odd = directions.odd.data();
   std::size_t movable = 0;
-  std::uint64_t pending = 0;  // directions since the last whole word
   std::size_t exceptions = 0;
   double bits = 0;
   by_format(dtype, [&](auto format) {
     using Word = typename decltype(format)::Word;
+    if constexpr (sizeof(Word) == 2) {
+      movable = kernels().codec->steps_tell(target, base, up, down, count, odd, directions.bytes.data());
+    } else {
+      BitTail tail(directions.bytes.data());
+      tell_moves<Word>(target, base, up, down, 0, count, odd, tail);
+      movable = tail.total;
+    }
     Exceptions chances;
-    for (std::size_t group = 0; group < count; group += kGroup) {
-      const std::size_t end = std::min(count, group + kGroup);
-      std::uint32_t odd = 0;
-      for (std::size_t i = group; i < end; ++i) {
-        const auto words = words_at<Word>(base, outcomes, i);
-        const Word to = word_at<Word>(target, i);
-        const std::uint32_t up = to == words.up ? 1 : 0;
-        const std::uint32_t down = to == words.down ? 1 : 0;
-        const std::uint32_t can = words.movable() ? 1 : 0;
-        odd |= ((up | down) ^ 1) << (i - group);
-        pending |= static_cast<std::uint64_t>(up & can) << movable % 64;
-        movable += can;
-        // Whole words when they are full, and on the way: a branch would be guessed wrong.
-        std::memcpy(directions.data() + (movable - can) / 64 * 8, &pending, sizeof pending);
-        pending = movable % 64 == 0 && can != 0 ? 0 : pending;
-      }
-      write_bit(out, chances.in_group, odd != 0);
-      for (std::size_t i = group; i < end && odd != 0; ++i) {
-        const bool here = ((odd >> (i - group)) & 1) != 0;
+    for (std::size_t group = 0; group < count; group += kStepGroup) {
+      const std::size_t end = std::min(count, group + kStepGroup);
+      const std::uint32_t others = odd[group / kStepGroup];
+      write_bit(out, chances.in_group, others != 0);
+      for (std::size_t i = group; i < end && others != 0; ++i) {
+        const bool here = ((others >> (i - group)) & 1) != 0;
         write_bit(out, chances.here, here);
         if (!here) continue;
-        const auto words = words_at<Word>(base, outcomes, i);
+        const auto words = words_at<Word>(base, up, down, i);
         const Word to = word_at<Word>(target, i);
         ++exceptions;
         if (words.movable() && i < count - events) {
@@ -280,41 +215,35 @@ double write_steps(PairWriter& out, Dtype dtype, const std::uint8_t* target, con
       }
     }
   });
-  directions.resize((movable + 7) / 8);
+  directions.size = (movable + 7) / 8;
   return bits + static_cast<double>(movable) + kExceptionBits * static_cast<double>(exceptions);
 }
 
 std::size_t count_movable(Dtype dtype, const std::uint8_t* base, std::size_t count, const Outcomes& outcomes) {
-  std::size_t movable = 0;
-  by_format(dtype, [&](auto format) {
-    using Word = typename decltype(format)::Word;
-    for (std::size_t i = 0; i < count; ++i) movable += words_at<Word>(base, outcomes, i).movable() ? 1 : 0;
-  });
-  return movable;
+  const std::uint8_t* const up = outcomes.up.data();
+  const std::uint8_t* const down = outcomes.down.data();
+  return element_size(dtype) == 2 ? kernels().codec->steps_count(base, up, down, count)
+                                  : count_moves<std::uint32_t>(base, up, down, 0, count);
 }
 
 void read_steps(PairReader& in, Dtype dtype, const std::uint8_t* base, std::uint8_t* target, std::size_t count,
                 std::size_t events, const Outcomes& outcomes, const std::uint8_t* directions) {
+  const std::uint8_t* const up = outcomes.up.data();
+  const std::uint8_t* const down = outcomes.down.data();
   by_format(dtype, [&](auto format) {
     using Word = typename decltype(format)::Word;
-    std::size_t movable = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto words = words_at<Word>(base, outcomes, i);
-      // One byte more may be read than there are directions: the caller has it.
-      const unsigned up = (directions[movable / 8] >> movable % 8) & 1u;
-      // No branch: it would be guessed wrong every other time.
-      const auto mask = static_cast<Word>(0 - static_cast<Word>(up));
-      const auto to = static_cast<Word>(words.down ^ (static_cast<Word>(words.up ^ words.down) & mask));
-      movable += words.movable() ? 1 : 0;
-      std::memcpy(target + i * sizeof(Word), &to, sizeof(Word));
+    if constexpr (sizeof(Word) == 2) {
+      kernels().codec->steps_take(base, up, down, directions, count, target);
+    } else {
+      take_moves<Word>(base, up, down, directions, 0, 0, count, target);
     }
     Exceptions chances;
-    for (std::size_t group = 0; group < count; group += kGroup) {
+    for (std::size_t group = 0; group < count; group += kStepGroup) {
       if (!read_bit(in, chances.in_group)) continue;
-      const std::size_t end = std::min(count, group + kGroup);
+      const std::size_t end = std::min(count, group + kStepGroup);
       for (std::size_t i = group; i < end; ++i) {
         if (!read_bit(in, chances.here)) continue;
-        const auto words = words_at<Word>(base, outcomes, i);
+        const auto words = words_at<Word>(base, up, down, i);
         const bool stayed = words.movable() && i < count - events && read_bit(in, chances.stayed);
         const Word to = stayed ? words.from : take_whole<Word>(in);
         std::memcpy(target + i * sizeof(Word), &to, sizeof(Word));

@@ -19,6 +19,19 @@ struct Outcomes {
   void work_out(Dtype dtype, const std::uint8_t* base, std::size_t count, float size);
 };
 
+// The directions of the elements that can move, a bit each, and which elements are neither outcome, in groups of 32.
+struct Directions {
+  std::vector<std::uint8_t> bytes;
+  std::vector<std::uint32_t> odd;
+  std::size_t size = 0;  // bytes of directions
+
+  // Bits are written in words of eight bytes, and looked at so.
+  void prepare(std::size_t count) {
+    if (bytes.size() < count / 8 + 16) bytes.resize(count / 8 + 16);
+    if (odd.size() < count / 32 + 1) odd.resize(count / 32 + 1);
+  }
+};
+
 // Types whose steps can be worked out.
 bool has_steps(Dtype dtype) noexcept;
 
@@ -28,11 +41,11 @@ float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* bas
 // Elements in order, the last `events` of them known to have changed. Writes what is no step (about `bits` bits of it)
 // and fills `directions`: a bit for each element that can move, 1 for up. Returns the bits in all, about.
 double write_steps(PairWriter& out, Dtype dtype, const std::uint8_t* target, const std::uint8_t* base,
-                   std::size_t count, std::size_t events, const Outcomes& outcomes,
-                   std::vector<std::uint8_t>& directions);
+                   std::size_t count, std::size_t events, const Outcomes& outcomes, Directions& directions);
 
 // Elements that can move: as many directions follow.
 std::size_t count_movable(Dtype dtype, const std::uint8_t* base, std::size_t count, const Outcomes& outcomes);
+// Up to eight bytes past the directions are looked at.
 void read_steps(PairReader& in, Dtype dtype, const std::uint8_t* base, std::uint8_t* target, std::size_t count,
                 std::size_t events, const Outcomes& outcomes, const std::uint8_t* directions);
 
