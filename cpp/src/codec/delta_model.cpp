@@ -315,8 +315,15 @@ void build_decode_tables(DeltaDecoder& decoder) {
   const std::size_t needed = static_cast<std::size_t>(decoder.rule.contexts) << log;
   if (decoder.slots.size() < needed) decoder.slots.resize(needed);
   decoder.tables.slots = decoder.slots.data();
+  const std::size_t each = std::size_t{1} << log;
   for (unsigned c = 0; c < decoder.rule.contexts; ++c) {
-    build_slots(decoder.freq[c], kMaxTokens, decoder.slots.data() + (static_cast<std::size_t>(c) << log));
+    std::uint32_t* const slots = decoder.slots.data() + c * each;
+    // Neighbours often share a table.
+    if (c > 0 && std::memcmp(decoder.freq[c], decoder.freq[c - 1], sizeof decoder.freq[c]) == 0) {
+      std::memcpy(slots, slots - each, each * sizeof *slots);
+    } else {
+      build_slots(decoder.freq[c], kMaxTokens, slots);
+    }
   }
 }
 
