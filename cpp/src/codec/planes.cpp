@@ -10,9 +10,14 @@ namespace {
 
 enum PlaneKind : unsigned { kRawPlane = 0, kConstantPlane = 1, kCodedPlane = 2 };
 constexpr unsigned kPlaneTableLog = 12;
+// Many rare symbols, which take a share each, are worth one bit more; slot_entry() holds shares up to 4096.
+constexpr unsigned kFinePlaneLog = 13;
+constexpr std::uint16_t kMostFineShare = 4096;
+// What a finer table must save of a plane, for its slots take twice the cache.
+constexpr double kWorthFine = 0.0005;
 constexpr unsigned kMaxPlanes = 8;
 // A coded plane must save this share of itself to be worth decoding.
-constexpr double kWorthCoding = 0.995;
+constexpr double kWorthCoding = 0.997;
 
 // Rotating left by one brings the exponent of a bfloat16, float32 or float64 to the top byte.
 bool rotates(Dtype dtype) { return exponent_bits(dtype) != 0 && element_size(dtype) > 1; }
@@ -33,9 +38,12 @@ struct PlanePlan {
   PlaneKind kind = kRawPlane;
   std::uint16_t freq[256];
   unsigned symbols = 0;
-  unsigned segments = 1;
+  unsigned table_log = kPlaneTableLog;
   double bytes = 0;
 };
+
+// A segment's states, and the number of its words.
+constexpr double kSegmentBytes = sizeof(std::uint32_t) * kLanes + 3;
 
 // Whether a sample of the plane says that coding it saves nothing: most lower planes are noise.
 bool looks_random(const std::uint8_t* plane, std::size_t count) {
@@ -49,6 +57,23 @@ bool looks_random(const std::uint8_t* plane, std::size_t count) {
   }
   // A sample shows less entropy than there is, never more than a little.
   return entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(sampled);
+}
+
+double planned_bytes(const std::uint32_t* counts, const PlanePlan& plan) {
+  const double body = coded_bits(counts, plan.freq, plan.symbols, plan.table_log);
+  return (body + estimated_table_bits(plan.freq, plan.symbols)) / 8;
+}
+
+// Shares under the finer log, where they are worth it.
+void refine(const std::uint32_t* counts, PlanePlan& plan) {
+  PlanePlan fine = plan;
+  fine.table_log = kFinePlaneLog;
+  normalise(counts, fine.symbols, fine.table_log, fine.freq);
+  for (unsigned s = 0; s < fine.symbols; ++s) {
+    if (fine.freq[s] > kMostFineShare) return;
+  }
+  fine.bytes = planned_bytes(counts, fine);
+  if (fine.bytes < (1 - kWorthFine) * plan.bytes) plan = fine;
 }
 
 void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, PlanePlan& plan) {
@@ -70,17 +95,28 @@ void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size
   }
   if (entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(count)) return;
   normalise(counts, plan.symbols, kPlaneTableLog, plan.freq);
-  const double body =
-      (coded_bits(counts, plan.freq, plan.symbols, kPlaneTableLog) + estimated_table_bits(plan.freq, plan.symbols)) / 8;
-  plan.segments = choose_segments(count, body);
-  const double bytes = body + static_cast<double>(plan.segments * (sizeof(std::uint32_t) * kLanes + 3)) + 2;
-  if (bytes > kWorthCoding * static_cast<double>(count)) return;
+  plan.bytes = planned_bytes(counts, plan);
+  refine(counts, plan);
+  plan.bytes += kSegmentBytes + 2;
+  if (plan.bytes > kWorthCoding * static_cast<double>(count)) {
+    plan.bytes = static_cast<double>(count);
+    return;
+  }
   plan.kind = kCodedPlane;
-  plan.bytes = bytes;
+}
+
+// Segments of each coded plane: up to four, as long as the states of a further one in all of them do not show in the
+// frame.
+unsigned segments_of(const PlanePlan* plans, unsigned planes, std::size_t count, double frame_bytes) {
+  constexpr double kWorthSegment = 0.00125;
+  unsigned coded = 0;
+  for (unsigned p = 0; p < planes; ++p) coded += plans[p].kind == kCodedPlane ? 1 : 0;
+  if (coded == 0) return 1;
+  return segments_within(count, frame_bytes * kWorthSegment / (coded * kSegmentBytes));
 }
 
 void write_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, const PlanePlan& plan,
-                 SegmentWriter& writer, Sink& out) {
+                 unsigned segments, SegmentWriter& writer, Sink& out) {
   out.byte(static_cast<std::uint8_t>(plan.kind));
   if (plan.kind == kConstantPlane) {
     out.byte(plane[0]);
@@ -90,14 +126,14 @@ void write_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::siz
     out.bytes(plane, count);
     return;
   }
-  out.byte(kPlaneTableLog);
+  out.byte(static_cast<std::uint8_t>(plan.table_log));
   BitWriter bits(out);
   write_table(bits, plan.freq, plan.symbols);
   bits.finish();
   EncodeSymbol symbols[256] = {};
   build_encode_symbols(plan.freq, plan.symbols, symbols);
-  SegmentOutput* const segments = writer.prepare(count, plan.segments, 1);
-  kernel.bytes_encode(plane, symbols, kPlaneTableLog, segments, plan.segments);
+  SegmentOutput* const outputs = writer.prepare(count, segments, 1);
+  kernel.bytes_encode(plane, symbols, plan.table_log, outputs, segments);
   writer.write(out);
 }
 
@@ -122,11 +158,15 @@ bool read_plane(ByteReader& reader, std::size_t count, PlaneInput& plane, std::u
   }
   ByteDecodeTable& table = plane.table;
   table.table_log = reader.byte();
-  if (plane.kind != kCodedPlane || reader.failed || table.table_log < kMinTableLog || table.table_log > kMaxSlotLog) {
+  if (plane.kind != kCodedPlane || reader.failed || table.table_log < kMinTableLog || table.table_log > kFinePlaneLog) {
     return false;
   }
   BitReader bits(reader.at, static_cast<std::size_t>(reader.end - reader.at));
   if (!read_table(bits, table.freq, 256, table.table_log) || reader.take(bits.bytes()) == nullptr) return false;
+  // Only a table of the finer log could hold such a share.
+  for (const std::uint16_t share : table.freq) {
+    if (share > kMostFineShare) return false;
+  }
   std::uint32_t start = 0;
   for (unsigned s = 0; s < 256; ++s) {
     table.start[s] = static_cast<std::uint16_t>(start);
@@ -154,7 +194,8 @@ bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, st
     bytes += plans[p].bytes;
   }
   if (bytes >= static_cast<double>(limit)) return false;
-  for (unsigned p = 0; p < planes; ++p) write_plane(kernel, split.planes[p], count, plans[p], writer, out);
+  const unsigned segments = segments_of(plans, planes, count, bytes);
+  for (unsigned p = 0; p < planes; ++p) write_plane(kernel, split.planes[p], count, plans[p], segments, writer, out);
   return !out.full() && out.size() < limit;
 }
 
@@ -163,10 +204,10 @@ bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size
   const std::size_t count = size / planes;
   const CodecKernels& kernel = *kernels().codec;
   thread_local PlaneScratch joined;
-  thread_local std::vector<std::uint32_t> slots(kMaxPlanes << kMaxSlotLog);
+  thread_local std::vector<std::uint32_t> slots(kMaxPlanes << kFinePlaneLog);
   thread_local std::vector<PlaneInput> inputs(kMaxPlanes);
   for (unsigned p = 0; p < planes; ++p) {
-    if (!read_plane(reader, count, inputs[p], slots.data() + (p << kMaxSlotLog))) return false;
+    if (!read_plane(reader, count, inputs[p], slots.data() + (p << kFinePlaneLog))) return false;
   }
   if (reader.at != reader.end) return false;
   // The common case of two-byte floats: exponents coded, the rest raw.
@@ -193,6 +234,30 @@ bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size
     return true;
   }
   kernel.merge_planes(planes, rotates(dtype), sources, count, out);
+  return true;
+}
+
+bool has_difference(Dtype dtype) noexcept { return element_size(dtype) == 1 && exponent_bits(dtype) == 0; }
+
+bool encode_difference(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+                       std::size_t limit, Sink& out) {
+  thread_local std::vector<std::uint8_t> differences;
+  if (differences.size() < size) differences.resize(size);
+  std::uint8_t* const to = differences.data();
+  for (std::size_t i = 0; i < size; ++i) to[i] = static_cast<std::uint8_t>(target[i] - base[i]);
+  return encode_planes(dtype, to, size, limit, out);
+}
+
+bool decode_difference(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size) {
+  thread_local std::vector<std::uint8_t> differences;
+  if (!has_difference(dtype)) return false;
+  // Slack, for vector kernels store whole registers.
+  if (differences.size() < size + 64) differences.resize(size + 64);
+  if (!decode_planes(dtype, reader, differences.data(), size)) return false;
+  // Not straight into `out`, which may be `base`: compilers make vectors of what does not overlap.
+  std::uint8_t* const sums = differences.data();
+  for (std::size_t i = 0; i < size; ++i) sums[i] = static_cast<std::uint8_t>(sums[i] + base[i]);
+  std::memcpy(out, sums, size);
   return true;
 }
 
