@@ -3,7 +3,8 @@
 // A tensor is cut into frames of `frame_size` decoded bytes. Each frame stands alone: it is the same as the base, raw,
 // standalone (byte planes, each under its own entropy code), a delta (the difference to the base in ULPs, coded by rANS
 // under the table that the base's exponent picks), sparse (where little changed: the places apart from the
-// differences), or a difference (byte planes of target less base, byte by byte). Predict, take the difference, code it in the context of what the reader already knows.
+// differences), or a difference (byte planes of target less base, byte by byte). Predict, take the difference, code it
+// in the context of what the reader already knows.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -57,19 +57,21 @@ struct Body {
     if (weighed) std::memcpy(body, to, best);
   }
 
-  void weigh_against(Dtype under, const std::uint8_t* target, const std::uint8_t* base) {
-    const std::size_t before = best;
-    weigh(FrameMode::sparse, under,
-          [&](std::size_t limit, Sink& sink) { return encode_sparse(under, target, base, size, limit, sink); });
-    if (best != before && size > kSmallTensor * element_size(under)) return;
-    weigh(FrameMode::delta, under,
-          [&](std::size_t limit, Sink& sink) { return encode_delta(under, target, base, size, limit, sink); });
-  }
-
   void weigh_difference(Dtype under, const std::uint8_t* target, const std::uint8_t* base) {
     if (!has_difference(under) || static_cast<double>(best) < kRarelyChanged * static_cast<double>(size)) return;
     weigh(FrameMode::difference, under,
           [&](std::size_t limit, Sink& sink) { return encode_difference(under, target, base, size, limit, sink); });
+  }
+
+  void weigh_against(Dtype under, const std::uint8_t* target, const std::uint8_t* base) {
+    const std::size_t before = best;
+    weigh(FrameMode::sparse, under,
+          [&](std::size_t limit, Sink& sink) { return encode_sparse(under, target, base, size, limit, sink); });
+    const bool sparse = best != before;
+    weigh_difference(under, target, base);
+    if (sparse && size > kSmallTensor * element_size(under)) return;
+    weigh(FrameMode::delta, under,
+          [&](std::size_t limit, Sink& sink) { return encode_delta(under, target, base, size, limit, sink); });
   }
 
   void weigh_alone(Dtype under, const std::uint8_t* target) {
@@ -113,7 +115,6 @@ std::size_t encode_frame(Dtype dtype, const std::uint8_t* target, const std::uin
   if (base != nullptr) {
     if (as_bytes) body.weigh_against(Dtype::u8, target, base);
     body.weigh_against(dtype, target, base);
-    body.weigh_difference(as_bytes ? Dtype::u8 : dtype, target, base);
   }
   const double clearly_delta = element_size(dtype) > 2 ? kClearlyWideDelta : kClearlyDelta;
   if (static_cast<double>(body.best) >= clearly_delta * static_cast<double>(size)) {

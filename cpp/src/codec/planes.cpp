@@ -16,8 +16,10 @@ constexpr std::uint16_t kMostFineShare = 4096;
 // What a finer table must save of a plane, for its slots take twice the cache.
 constexpr double kWorthFine = 0.0005;
 constexpr unsigned kMaxPlanes = 8;
-// A coded plane must save this share of itself to be worth decoding.
-constexpr double kWorthCoding = 0.997;
+// A plane must come down to this share of itself to be worth decoding: one of several, which is a piece of its
+// elements, and the only one.
+constexpr double kWorthCoding = 0.995;
+constexpr double kAloneWorthCoding = 0.997;
 
 // Rotating left by one brings the exponent of a bfloat16, float32 or float64 to the top byte.
 bool rotates(Dtype dtype) { return exponent_bits(dtype) != 0 && element_size(dtype) > 1; }
@@ -46,7 +48,7 @@ struct PlanePlan {
 constexpr double kSegmentBytes = sizeof(std::uint32_t) * kLanes + 3;
 
 // Whether a sample of the plane says that coding it saves nothing: most lower planes are noise.
-bool looks_random(const std::uint8_t* plane, std::size_t count) {
+bool looks_random(const std::uint8_t* plane, std::size_t count, double worth) {
   constexpr std::size_t kBlock = 64;
   constexpr std::size_t kEvery = 32 * kBlock;
   if (count < 16 * kEvery) return false;
@@ -55,8 +57,11 @@ bool looks_random(const std::uint8_t* plane, std::size_t count) {
   for (std::size_t at = 0; at + kBlock <= count; at += kEvery, sampled += kBlock) {
     for (std::size_t i = 0; i < kBlock; ++i) ++counts[plane[at + i]];
   }
-  // A sample shows less entropy than there is, never more than a little.
-  return entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(sampled);
+  // A sample shows less entropy than there is, by half a bit of nature's for each further symbol (Miller, 1955).
+  unsigned used = 0;
+  for (const std::uint32_t symbol_count : counts) used += symbol_count != 0 ? 1 : 0;
+  const double unseen = 0.72 * (used - 1);
+  return (entropy_bits(counts, 256) + unseen) / 8 > worth * static_cast<double>(sampled);
 }
 
 double planned_bytes(const std::uint32_t* counts, const PlanePlan& plan) {
@@ -64,8 +69,10 @@ double planned_bytes(const std::uint32_t* counts, const PlanePlan& plan) {
   return (body + estimated_table_bits(plan.freq, plan.symbols)) / 8;
 }
 
-// Shares under the finer log, where they are worth it.
-void refine(const std::uint32_t* counts, PlanePlan& plan) {
+// Shares under the finer log, where they are worth it; `least` bits are what no shares beat.
+void refine(const std::uint32_t* counts, double least, PlanePlan& plan) {
+  const double lost = coded_bits(counts, plan.freq, plan.symbols, plan.table_log) - least;
+  if (lost / 8 < kWorthFine * plan.bytes) return;
   PlanePlan fine = plan;
   fine.table_log = kFinePlaneLog;
   normalise(counts, fine.symbols, fine.table_log, fine.freq);
@@ -76,10 +83,11 @@ void refine(const std::uint32_t* counts, PlanePlan& plan) {
   if (fine.bytes < (1 - kWorthFine) * plan.bytes) plan = fine;
 }
 
-void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, PlanePlan& plan) {
+void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, double worth,
+                PlanePlan& plan) {
   plan.bytes = static_cast<double>(count);
   plan.kind = kRawPlane;
-  if (looks_random(plane, count)) return;
+  if (looks_random(plane, count, worth)) return;
   std::uint32_t counts[256] = {};
   kernel.byte_histogram(plane, count, counts);
   unsigned used = 0;
@@ -93,12 +101,13 @@ void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size
     plan.bytes = 1;
     return;
   }
-  if (entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(count)) return;
+  const double least = entropy_bits(counts, 256);
+  if (least / 8 > worth * static_cast<double>(count)) return;
   normalise(counts, plan.symbols, kPlaneTableLog, plan.freq);
   plan.bytes = planned_bytes(counts, plan);
-  refine(counts, plan);
+  refine(counts, least, plan);
   plan.bytes += kSegmentBytes + 2;
-  if (plan.bytes > kWorthCoding * static_cast<double>(count)) {
+  if (plan.bytes > worth * static_cast<double>(count)) {
     plan.bytes = static_cast<double>(count);
     return;
   }
@@ -190,7 +199,7 @@ bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, st
   PlanePlan plans[kMaxPlanes];
   double bytes = planes;
   for (unsigned p = 0; p < planes; ++p) {
-    plan_plane(kernel, split.planes[p], count, plans[p]);
+    plan_plane(kernel, split.planes[p], count, planes == 1 ? kAloneWorthCoding : kWorthCoding, plans[p]);
     bytes += plans[p].bytes;
   }
   if (bytes >= static_cast<double>(limit)) return false;
