@@ -69,6 +69,34 @@ double planned_bytes(const std::uint32_t* counts, const PlanePlan& plan) {
   return (body + estimated_table_bits(plan.freq, plan.symbols)) / 8;
 }
 
+// Moves shares one by one from where they are worth least to where they are worth most. normalise() hands out many at a
+// time, which shows where many symbols are rare.
+void settle(const std::uint32_t* counts, PlanePlan& plan) {
+  for (unsigned moves = 0; moves < 256; ++moves) {
+    unsigned poorest = 0;
+    unsigned richest = 0;
+    double most = -1;
+    double least = 1e18;
+    for (unsigned s = 0; s < plan.symbols; ++s) {
+      const std::uint16_t share = plan.freq[s];
+      if (share == 0) continue;
+      const double gain = counts[s] / (share + 0.5);
+      const double loss = share == 1 ? 1e18 : counts[s] / (share - 0.5);
+      if (gain > most) {
+        most = gain;
+        poorest = s;
+      }
+      if (loss < least) {
+        least = loss;
+        richest = s;
+      }
+    }
+    if (most <= least) return;
+    ++plan.freq[poorest];
+    --plan.freq[richest];
+  }
+}
+
 // Shares under the finer log, where they are worth it; `least` bits are what no shares beat.
 void refine(const std::uint32_t* counts, double least, PlanePlan& plan) {
   const double lost = coded_bits(counts, plan.freq, plan.symbols, plan.table_log) - least;
@@ -76,6 +104,7 @@ void refine(const std::uint32_t* counts, double least, PlanePlan& plan) {
   PlanePlan fine = plan;
   fine.table_log = kFinePlaneLog;
   normalise(counts, fine.symbols, fine.table_log, fine.freq);
+  settle(counts, fine);
   for (unsigned s = 0; s < fine.symbols; ++s) {
     if (fine.freq[s] > kMostFineShare) return;
   }
