@@ -96,7 +96,7 @@ def cast(values: npt.NDArray[np.float32], name: str) -> Bytes:
     elif name == "BF16":
         raw = to_bf16(flat)
     elif name in ("F8_E4M3", "F8_E5M2"):
-        raw = _to_fp8(_scaled(flat, name), name)
+        raw = fp8_codes(_scaled(flat, name), name)
     elif name == "I8":
         raw = _to_integers(values, 127).view(np.uint8)
     elif name == "U8":
@@ -128,15 +128,8 @@ def fp8_values(name: str) -> npt.NDArray[np.float32]:
     return numbers
 
 
-def _scaled(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
-    largest = float(np.abs(values).max(initial=0))
-    if largest == 0:
-        return values
-    _, exponent = np.frexp(float(fp8_values(name)[-1]) / largest)
-    return values * np.float32(math.ldexp(1, int(exponent) - 1))
-
-
-def _to_fp8(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.uint8]:
+def fp8_codes(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.uint8]:
+    """The codes of the nearest numbers, ties to even; of the largest for what lies above it."""
     numbers = fp8_values(name)
     halfway = (numbers[1:] + numbers[:-1]) / 2  # exact: one bit more than the format has
     magnitudes = np.abs(values)
@@ -144,6 +137,14 @@ def _to_fp8(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.uint8]
     ties = np.append(halfway, np.inf)[codes] == magnitudes
     codes += ties & (codes % 2 == 1)  # ... unless that is odd
     return (codes | np.signbit(values) << 7).astype(np.uint8)
+
+
+def _scaled(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
+    largest = float(np.abs(values).max(initial=0))
+    if largest == 0:
+        return values
+    _, exponent = np.frexp(float(fp8_values(name)[-1]) / largest)
+    return values * np.float32(math.ldexp(1, int(exponent) - 1))
 
 
 def _to_integers(values: npt.NDArray[np.float32], largest: int) -> npt.NDArray[np.int8]:

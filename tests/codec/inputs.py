@@ -19,6 +19,7 @@ from textnlp_fast.delta import codec
 
 Words = npt.NDArray[Any]
 DTYPES: Final = tuple(TYPES)
+INTEGER_BYTES: Final = tuple(name for name, one in TYPES.items() if one.size == 1 and one.exponent == 0)
 ISAS: Final[tuple[str, ...]] = tuple(_native.available_isas())
 UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -157,6 +158,13 @@ def wide(base: Words, rng: np.random.Generator) -> Words:
     return out
 
 
+def nibbles(base: Words, rng: np.random.Generator) -> Words:
+    """Packed numbers of four bits, a third of which move, each by itself."""
+    moves = rng.integers(-3, 4, (base.nbytes, 2)) * (rng.random((base.nbytes, 2)) < 1 / 3)
+    out: Words = (base.view(np.uint8) + (moves @ [16, 1]).astype(np.uint8)).view(base.dtype)
+    return out
+
+
 def half_same(base: Words, rng: np.random.Generator) -> Words:
     middle = len(base) // 2
     return np.concatenate([base[:middle], noise_like(base[middle:], rng)])
@@ -210,6 +218,7 @@ CHANGES: Final[dict[str, Callable[[Words, np.random.Generator], Words]]] = {
     "some_blocks": some_blocks,
     "dense": dense,
     "wide": wide,
+    "nibbles": nibbles,
     "half_same": half_same,
     "other": noise_like,
     "flipped_signs": flipped_signs,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from codec.inputs import DTYPES, ISAS, forced, pair
 from codec.verdicts import BASE, OUT, PAYLOAD, agreed
 from reference import codec_writer as writer
-from reference.codec import DELTA, PLANES, RAW, SAME, SPARSE, TYPES, Scheme
+from reference.codec import DELTA, DIFFERENCE, PLANES, RAW, SAME, SPARSE, TYPES, Scheme
 from reference.codec_writer import (
     DeltaForm,
     EvenForm,
@@ -61,6 +61,10 @@ def samples() -> dict[str, tuple[bytes, bytes, bytes | None]]:
     found["BF16 alone"] = codec.encode(target, dtype="BF16"), target, None
     forms = [PlaneForm(2, 9, 2, TableForm(1, 2, 3)), PlaneForm(0)]
     found["foreign planes"] = writer.encode_planes("BF16", target, forms), target, None
+    target, _ = pair("F8_E4M3", 1300, 3, "weights", "same")
+    found["fine planes"] = writer.encode_planes("F8_E4M3", target, [PlaneForm(2, 13)]), target, None
+    target, base = pair("I8", 900, 5, "weights", "nibbles")
+    found["difference"] = writer.encode_difference("I8", target, base, PlaneForm(2, 11, 1)), target, base
     target, base = pair("BF16", 160, 4, "weights", "half_same")
     found["many frames"] = codec.encode(target, base, dtype="BF16", frame_size_bytes=64), target, base
     return found
@@ -128,7 +132,7 @@ def test_garbage(payload: bytes, size: int, with_base: bool) -> None:
 
 @settings(max_examples=600, deadline=None)
 @given(
-    mode=st.sampled_from([PLANES, DELTA, SPARSE]),
+    mode=st.sampled_from([PLANES, DELTA, SPARSE, DIFFERENCE]),
     dtype=st.sampled_from(DTYPES),
     start=st.lists(st.integers(0, 40), max_size=6),
     body=st.binary(max_size=500),
@@ -180,10 +184,21 @@ def delta(
 
 
 def planes(
-    *, table_log: int = 12, table: bytes = bits((0, 8)), kind: int = 2, segments: bytes = b"\x01\x00" + STATES
+    *,
+    mode: int = PLANES,
+    dtype: str = "U8",
+    table_log: int = 12,
+    table: bytes = bits((0, 8)),
+    kind: int = 2,
+    segments: bytes = b"\x01\x00" + STATES,
 ) -> bytes:
     """A plane of zeros."""
-    return frame(PLANES, "U8", 512, bytes([kind, table_log]) + table + segments)
+    return frame(mode, dtype, 512, bytes([kind, table_log]) + table + segments)
+
+
+def two_shares(second: int) -> bytes:
+    """A table of two symbols, the first implied."""
+    return pack_bits([*number_bits(1, 8), 0, *number_bits(0, 2), *number_bits(12, 4), *golomb(second, 12)])
 
 
 def own(*fields: tuple[int, int]) -> bytes:
@@ -216,6 +231,7 @@ GOOD: Final[dict[str, bytes]] = {
     "a context as before": delta(contexts=2, tables=bits((0, 2), (1, 2))),
     "the highest context base": delta(dtype="F32", context_base=255),
     "a plane of one symbol": planes(),
+    "a difference of nothing": planes(mode=DIFFERENCE),
     "bits after the tables are not looked at": delta(tables=b"\xfc"),
 }
 BAD: Final[dict[str, bytes]] = {
@@ -274,7 +290,13 @@ BAD: Final[dict[str, bytes]] = {
     "plane kind 3": planes(kind=3),
     "plane kind 255": planes(kind=255),
     "plane table log 7": planes(table_log=7),
-    "plane table log 13": planes(table_log=13),
+    "the whole scale of table log 13": planes(table_log=13),
+    "a share of 4097": planes(table_log=13, table=two_shares(4097)),
+    "plane table log 14": planes(table_log=14, table=two_shares(4096)),
+    "a difference of a float": planes(mode=DIFFERENCE, dtype="F8_E4M3"),
+    "a difference of two bytes": frame(DIFFERENCE, "U16", 512, b"\x01\x07\x01\x07"),
+    "a difference with bytes left over": planes(mode=DIFFERENCE, segments=b"\x01\x00" + STATES + b"\0"),
+    "a difference of no planes": frame(DIFFERENCE, "U8", 512, b""),
     "plane table log 32": planes(table_log=32),
     "a raw plane cut short": frame(PLANES, "U8", 512, b"\x00" + bytes(511)),
     "a plane too many": frame(PLANES, "U8", 512, b"\x01\x07\x01\x07"),
@@ -301,7 +323,14 @@ def test_good_ones_are_good(name: str) -> None:
     payload = GOOD[name]
     size = sum(found.decoded_bytes for found in codec.frames(payload))
     base = np.random.default_rng(1).bytes(size)
-    assert agreed(payload, size, base) == (base if payload[0] == 0x13 else bytes(size))
+    assert agreed(payload, size, base) == (bytes(size) if payload[0] == 0x12 else base)
+
+
+def test_differences_wrap_around() -> None:
+    base = bytes(range(256))
+    for step in (0, 1, 0x80, 0xFF):
+        payload = frame(DIFFERENCE, "OPAQUE", 256, bytes([1, step]))
+        assert agreed(payload, 256, base) == base[step:] + base[:step]
 
 
 def announced(payload: bytes) -> int:
@@ -318,7 +347,7 @@ def test_each_rule_is_enforced(name: str) -> None:
     assert agreed(payload, size, bytes(size)) == "corrupt"
 
 
-@pytest.mark.parametrize("first", [0x00, 0x03, 0x15, 0x1F, 0x20, 0x23, 0xFF])
+@pytest.mark.parametrize("first", [0x00, 0x03, 0x16, 0x1F, 0x20, 0x23, 0xFF])
 def test_unknown_versions_and_modes(first: int) -> None:
     payload = bytes([first, 2, 4, 4, 0, 0]) + b"abcd"
     assert agreed(payload, 4, b"abcd") == "unsupported"
@@ -328,7 +357,7 @@ def test_unknown_versions_and_modes(first: int) -> None:
 
 @pytest.mark.parametrize("dtype", [16, 17, 128, 255])
 def test_unknown_element_types(dtype: int) -> None:
-    for mode in (SAME, RAW, PLANES, DELTA, SPARSE):
+    for mode in (SAME, RAW, PLANES, DELTA, SPARSE, DIFFERENCE):
         payload = bytes([0x10 | mode, dtype, 4, 4, 0, 0]) + b"abcd"
         assert agreed(payload, 4, b"abcd") == "unsupported"
     later = frame(RAW, "U8", 4, b"abcd") + bytes([0x11, dtype, 4]) + b"abcd"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from codec.inputs import DTYPES, ISAS, coders, decoded, forced, modes
+from codec.inputs import DTYPES, INTEGER_BYTES, ISAS, coders, decoded, forced, modes
 from reference import codec as reference
 from reference.codec import AS_STEPS, IN_LANES, PAIRED, STEP_TYPES
 from textnlp_fast.delta import codec
@@ -53,9 +53,16 @@ def test_the_reference_reads_it(vector: dict[str, Any]) -> None:
 
 def test_every_mode_and_dtype_is_pinned() -> None:
     found = {mode for vector in INDEX for mode in vector["modes"]}
-    assert found == {"same", "raw", "planes", "delta", "sparse"}
+    assert found == {"same", "raw", "planes", "delta", "sparse", "difference"}
     for mode in ("planes", "delta", "sparse"):
         assert {vector["dtype"] for vector in INDEX if mode in vector["modes"]} == set(DTYPES)
+    for made in (False, True):
+        pinned = {
+            vector["dtype"]
+            for vector in INDEX
+            if "difference" in vector["modes"] and vector["encode"] == made
+        }
+        assert pinned >= set(INTEGER_BYTES)
     assert len({vector["name"] for vector in INDEX}) == len(INDEX)
 
 

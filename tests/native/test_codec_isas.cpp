@@ -27,18 +27,29 @@ struct Random {
 // Exponents with the spread of weights: each half as likely as the one above it.
 Bytes weights(Dtype dtype, std::size_t elements, Random& random) {
   const std::size_t size = element_size(dtype);
-  const unsigned mantissa = dtype == Dtype::f16 ? 10 : 7;
+  const unsigned mantissa = dtype == Dtype::f16 ? 10 : dtype == Dtype::f8_e4m3 ? 3 : dtype == Dtype::f8_e5m2 ? 2 : 7;
   Bytes bytes(elements * size);
   for (std::size_t i = 0; i < elements; ++i) {
     std::uint32_t bits = random.next();
-    if (size == 2) {
-      unsigned exponent = dtype == Dtype::f16 ? 14 : 122;
+    if (size == 2 || (size == 1 && exponent_bits(dtype) != 0)) {
+      unsigned exponent = dtype == Dtype::f16 || size == 1 ? 14 : 122;
       while (exponent > 1 && random.below(2) == 0) --exponent;
-      bits = (bits & 0x8000) | exponent << mantissa | (bits & ((1u << mantissa) - 1));
+      const std::uint32_t sign = size == 1 ? 0x80 : 0x8000;
+      bits = (bits & sign) | exponent << mantissa | (bits & ((1u << mantissa) - 1));
     }
     std::memcpy(bytes.data() + i * size, &bits, size);
   }
   return bytes;
+}
+
+// Packed numbers of four bits, of which `share` in ten thousand move, each by itself.
+Bytes moved_nibbles(const Bytes& base, std::uint32_t share, Random& random) {
+  Bytes target = base;
+  for (std::uint8_t& byte : target) {
+    if (random.below(10000) < share) byte = static_cast<std::uint8_t>(byte + 16 * (1 + random.below(3)));
+    if (random.below(10000) < share) byte = static_cast<std::uint8_t>(byte - 1 - random.below(2));
+  }
+  return target;
 }
 
 // Moves `share` in ten thousand elements by up to `most` steps.
@@ -109,7 +120,8 @@ void agree(Dtype dtype, const Bytes& target, const Bytes* base, Random& random) 
 
 int main() {
   Random random{11};
-  for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::i16, Dtype::f32}) {
+  for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::i16, Dtype::f32, Dtype::f8_e4m3, Dtype::f8_e5m2, Dtype::i8,
+                            Dtype::opaque, Dtype::u32}) {
     for (const std::size_t elements : {std::size_t{37}, std::size_t{4099}, std::size_t{140001}}) {
       const Bytes base = weights(dtype, elements, random);
       agree(dtype, base, nullptr, random);
@@ -117,6 +129,7 @@ int main() {
         for (const std::uint32_t most : {1U, 40U, 60000U}) {
           agree(dtype, moved(base, element_size(dtype), share, most, random), &base, random);
         }
+        agree(dtype, moved_nibbles(base, share, random), &base, random);
       }
     }
   }

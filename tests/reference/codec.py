@@ -37,7 +37,7 @@ from reference.codec_streams import (
 )
 
 VERSION: Final = 1
-SAME, RAW, PLANES, DELTA, SPARSE = range(5)
+SAME, RAW, PLANES, DELTA, SPARSE, DIFFERENCE = range(6)
 MAX_FRAME_SIZE: Final = 1 << 24
 MAX_CONTEXTS: Final = 32
 MAX_TOKENS: Final = 128
@@ -170,7 +170,7 @@ class Header:
 
 def read_header(reader: Bytes) -> Header:
     first = reader.byte()
-    if first >> 4 != VERSION or first & 15 > SPARSE:
+    if first >> 4 != VERSION or first & 15 > DIFFERENCE:
         raise UnsupportedFrame("version or mode")
     mode = first & 15
     number = reader.byte()
@@ -215,6 +215,8 @@ def decode_frame(payload: bytes, header: Header, base: bytes | None) -> bytes:
         raise MissingBase
     if header.mode == SAME:
         return base
+    if header.mode == DIFFERENCE:
+        return decode_difference(reader, header, base)
     return (decode_delta if header.mode == DELTA else decode_sparse)(reader, header, base)
 
 
@@ -232,9 +234,10 @@ def decode_planes(reader: Bytes, header: Header) -> bytes:
         else:
             require(kind == CODED_PLANE, "unknown kind of plane")
             table_log = reader.byte()
-            require(8 <= table_log <= 12, "table log out of range")
+            require(8 <= table_log <= 13, "table log out of range")
             bits = Bits(reader)
             table = read_table(bits, 256, table_log)
+            require(max(table.shares) <= 4096, "a share too large")
             bits.finish()
             plain.append(b"")
             coded.append((plane, table, read_segments(reader, count)))
@@ -247,6 +250,12 @@ def decode_planes(reader: Bytes, header: Header) -> bytes:
     if element.rotates:
         values = [value >> 1 | (value & 1) << (element.bits - 1) for value in values]
     return to_bytes(values, element.size)
+
+
+def decode_difference(reader: Bytes, header: Header, base: bytes) -> bytes:
+    require(header.element.size == 1 and header.element.exponent == 0, "no integer of one byte")
+    steps = decode_planes(reader, header)
+    return bytes((old + step) % 256 for old, step in zip(base, steps, strict=True))
 
 
 def context_field(value: int, element: ElementType) -> int:

@@ -15,6 +15,7 @@ from reference.codec import (
     CODED_PLANE,
     CONSTANT_PLANE,
     DELTA,
+    DIFFERENCE,
     EVEN_TABLE,
     OWN_TABLE,
     PLANES,
@@ -141,7 +142,11 @@ class LaneWriter:
 
 def frame(mode: int, dtype: str, size: int, body: bytes = b"") -> bytes:
     head = bytes([VERSION << 4 | mode, TYPES[dtype].number]) + varint(size)
-    return head + (len(body).to_bytes(3, "little") if mode in (PLANES, DELTA, SPARSE) else b"") + body
+    return (
+        head
+        + (len(body).to_bytes(3, "little") if mode in (PLANES, DELTA, SPARSE, DIFFERENCE) else b"")
+        + body
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,12 @@ def encode_planes(dtype: str, target: bytes, forms: Sequence[PlaneForm]) -> byte
         else:
             body += coded_plane(plane, form)
     return frame(PLANES, dtype, len(target), body)
+
+
+def encode_difference(dtype: str, target: bytes, base: bytes, form: PlaneForm) -> bytes:
+    """A difference frame of single bytes."""
+    steps = bytes((new - old) % 256 for new, old in zip(target, base, strict=True))
+    return frame(DIFFERENCE, dtype, len(target), bytes([form.kind]) + coded_plane(steps, form))
 
 
 def coded_plane(plane: bytes, form: PlaneForm) -> bytes:

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from codec.inputs import BASES, DTYPES, forced, modes, pair, stepped
+from codec.inputs import BASES, DTYPES, INTEGER_BYTES, forced, modes, pair, stepped
 from reference import codec as reference
 from reference import codec_writer as writer
 from reference.codec import AS_STEPS, IN_LANES, PAIRED, STEP_TYPES, TYPES, Scheme
@@ -90,6 +90,16 @@ def of_several_segments() -> Iterator[Vector]:
         yield coded(f"{dtype}-segments-alone", dtype, plain.tobytes(), None)
 
 
+def of_nibbles() -> Iterator[Vector]:
+    """Two numbers to a byte, each of which moves by itself, again by a rule; eight to a word too."""
+    index = np.arange(20_000)
+    base = (index % 61 + 16 * (index % 11)).astype(np.uint8)
+    lower, upper = index % 7 // 2 - 1, index % 5 - 2
+    target = (base + lower * (index % 3 == 0) + 16 * upper * (index % 4 == 0)).astype(np.uint8)
+    for dtype in (*INTEGER_BYTES, "I32"):
+        yield coded(f"{dtype}-nibbles", dtype, target.tobytes(), base.tobytes())
+
+
 def of_steps() -> Iterator[Vector]:
     for dtype, size in (("BF16", 1e-3), ("F16", 1e-4), ("F32", 1e-5)):
         _, base = pair(dtype, 2013, 9, "weights", "same")
@@ -143,13 +153,24 @@ def foreign() -> Iterator[Vector]:
         payload = writer.encode_delta(dtype, target, base, form)
         yield Vector(f"foreign-delta-{number}-{dtype}", dtype, target, base, None, payload)
     for number, (dtype, kinds, log, segments) in enumerate(
-        (("BF16", (2, 0), 8, 9), ("BF16", (2, 2), 11, 3), ("F32", (2, 0, 2, 0), 12, 2), ("U8", (2,), 9, 2))
+        (
+            ("BF16", (2, 0), 8, 9),
+            ("BF16", (2, 2), 11, 3),
+            ("F32", (2, 0, 2, 0), 12, 2),
+            ("U8", (2,), 9, 2),
+            ("F8_E4M3", (2,), 13, 1),
+        )
     ):
         table = TableForm(number + 1, number % 3, 3)
         target, _ = pair(dtype, 2513 if dtype != "F32" else 1013, 20, "weights", "same")
         plane_forms = [PlaneForm(kind, log, segments, table) for kind in kinds]
         payload = writer.encode_planes(dtype, target, plane_forms)
         yield Vector(f"foreign-planes-{number}-{dtype}", dtype, target, None, None, payload)
+    for number, dtype in enumerate(INTEGER_BYTES):
+        target, base = pair(dtype, 2513, 60 + number, "weights", "nibbles")
+        form = PlaneForm(2, 12 - number, number + 1, TableForm(number, number % 3, 2))
+        payload = writer.encode_difference(dtype, target, base, form)
+        yield Vector(f"foreign-difference-{dtype}", dtype, target, base, None, payload)
     # A reader takes frames of different types, modes and sizes in one payload.
     target, base = pair("BF16", 900, 50, "weights", "sparse")
     parts = [
@@ -200,6 +221,7 @@ def main() -> int:
         *of_every_dtype(),
         *of_every_shape(),
         *of_several_segments(),
+        *of_nibbles(),
         *of_steps(),
         *foreign(),
         *foreign_sparse(),

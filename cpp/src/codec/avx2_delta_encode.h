@@ -1,4 +1,4 @@
-// Deltas of two-byte elements on AVX2: the counts and the writer.
+// Deltas of elements of one and two bytes on AVX2: the counts and the writer.
 #pragma once
 #include "codec/avx2_delta_decode.h"
 
@@ -6,10 +6,10 @@ namespace textnlp_fast {
 namespace {
 namespace avx2 {
 
-template <bool kFloat>
+template <class Element, bool kFloat>
 TEXTNLP_FAST_INLINE Pair residuals(const Pair& to, const Pair& from) {
-  return {_mm256_sub_epi16(turned<kFloat>(to.a, from.a), from.a),
-          _mm256_sub_epi16(turned<kFloat>(to.b, from.b), from.b)};
+  return {Element::template residual_between<kFloat>(to.a, from.a),
+          Element::template residual_between<kFloat>(to.b, from.b)};
 }
 
 // Raw bits, 32 bits a lane: values and how many.
@@ -86,23 +86,29 @@ struct Tokenizer {
   }
 };
 
-unsigned max_field(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
-  if (element_size != 2) return portable::max_field(element_size, base, count, rule);
+template <class Element>
+unsigned max_field_of(const std::uint8_t* base, std::size_t count, ElementRule rule) {
   const __m256i mask = set16(rule.context_mask << rule.context_shift);
   const std::size_t steps = count / kLanes;
   __m256i most = _mm256_setzero_si256();
   for (std::size_t step = 0; step < steps; ++step) {
-    const Pair from = load_pair(base, step * kLanes);
+    const Pair from = Element::load(base, step * kLanes);
     most = _mm256_max_epu16(most, _mm256_max_epu16(_mm256_and_si256(from.a, mask), _mm256_and_si256(from.b, mask)));
   }
   alignas(32) std::uint16_t lanes[16];
   store256(lanes, most);
-  unsigned largest = scalar::max_field<std::uint16_t>(base, steps * kLanes, count, rule);
+  unsigned largest = scalar::max_field<typename Element::Word>(base, steps * kLanes, count, rule);
   for (const std::uint16_t lane : lanes) {
     const unsigned field = lane >> rule.context_shift;
     largest = field > largest ? field : largest;
   }
   return largest;
+}
+
+unsigned max_field(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
+  return element_size == 1   ? max_field_of<OneByte>(base, count, rule)
+         : element_size == 2 ? max_field_of<TwoBytes>(base, count, rule)
+                             : portable::max_field(element_size, base, count, rule);
 }
 
 // context << kTokenBits | token, 16 bits a lane.
@@ -115,8 +121,8 @@ TEXTNLP_FAST_INLINE Pair table_index(__m256i context, const Pair& token) {
 
 // Counts of context << kTokenBits | token. Four tables in turn, for an increment waits for the one before it to the
 // same address; small counters keep them all in the first-level cache and are emptied before they can wrap.
+template <unsigned kTokenBits>
 struct Cells {
-  static constexpr unsigned kTokenBits = 6;
   static constexpr unsigned kCount = kMaxContexts << kTokenBits;
   static constexpr unsigned kTables = 4;
   static constexpr unsigned kStepsToFull = 65535 / (kLanes / kTables);
@@ -151,25 +157,29 @@ struct Cells {
   }
 };
 
-template <bool kFloat>
+template <class Element, unsigned kTokenBits, bool kFloat>
 void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
                      TokenCounts* counts) {
   const ContextOf context_of(rule);
   const Tokenizer tokenize(rule.scheme);
-  Cells cells;
+  Cells<kTokenBits> cells;
   for (std::size_t step = 0; step < steps; ++step) {
-    const Pair from = load_pair(base, step * kLanes);
+    const Pair from = Element::load(base, step * kLanes);
     Pair token;
     Raw raw;
-    tokenize.template operator()<false>(residuals<kFloat>(load_pair(target, step * kLanes), from), token, raw);
-    cells.add(table_index<Cells::kTokenBits>(context_of(from), token), counts);
+    const Pair to = Element::load(target, step * kLanes);
+    tokenize.template operator()<false>(residuals<Element, kFloat>(to, from), token, raw);
+    cells.add(table_index<kTokenBits>(context_of(from), token), counts);
   }
   cells.flush(counts);
 }
 
+constexpr unsigned kTokenBits = 6;
+
 bool fits(unsigned element_size, const DeltaRule& rule) {
+  if (element_size == 1) return token_of<std::uint8_t>(0x80, rule.scheme).token < 1u << kTokenBits;
   return element_size == 2 && rule.element.context_mask <= kMostContextMask &&
-         token_of<std::uint16_t>(0x8000, rule.scheme).token < 1u << Cells::kTokenBits;
+         token_of<std::uint16_t>(0x8000, rule.scheme).token < 1u << kTokenBits;
 }
 
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
@@ -179,9 +189,16 @@ void delta_histogram(unsigned element_size, const std::uint8_t* target, const st
     return;
   }
   const std::size_t steps = count / kLanes;
-  rule->element.is_float ? histogram_dense<true>(target, base, steps, *rule, counts)
-                         : histogram_dense<false>(target, base, steps, *rule, counts);
-  scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, counts);
+  const bool is_float = rule->element.is_float;
+  if (element_size == 2) {
+    is_float ? histogram_dense<TwoBytes, kTokenBits, true>(target, base, steps, *rule, counts)
+             : histogram_dense<TwoBytes, kTokenBits, false>(target, base, steps, *rule, counts);
+    scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, counts);
+  } else {
+    is_float ? histogram_dense<OneByte, kTokenBits, true>(target, base, steps, *rule, counts)
+             : histogram_dense<OneByte, kTokenBits, false>(target, base, steps, *rule, counts);
+    scalar::delta_histogram<std::uint8_t>(target, base, steps * kLanes, count, *rule, counts);
+  }
 }
 
 // Where n bits more do not fit: the upper n are not all zero.
@@ -205,7 +222,7 @@ TEXTNLP_FAST_INLINE void put_raw(Wide& lanes, const Raw& raw, WordSink& sink) {
            push_bits(lanes.even_b, bits.even_b, raw.value.even_b), push_bits(lanes.odd_b, bits.odd_b, raw.value.odd_b)};
 }
 
-template <bool kFloat>
+template <class Element, bool kFloat>
 void encode_delta(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
                   const DeltaEncodeTables& tables, SegmentOutput* segments, unsigned segment_count) {
   const ContextOf context_of(rule);
@@ -214,16 +231,17 @@ void encode_delta(const std::uint8_t* target, const std::uint8_t* base, const De
   encode_segments(
       segments, segment_count,
       [&](SegmentOutput& segment) {
-        scalar::delta_put<std::uint16_t>(target + 2 * segment.begin, base + 2 * segment.begin,
-                                         segment.count / kLanes * kLanes, segment.count, rule, tables, segment.states,
-                                         segment.words);
+        using Word = typename Element::Word;
+        const std::size_t offset = segment.begin * sizeof(Word);
+        scalar::delta_put<Word>(target + offset, base + offset, segment.count / kLanes * kLanes, segment.count, rule,
+                                tables, segment.states, segment.words);
       },
       [&](std::size_t at, Wide & lanes, WordSink & sink) __attribute__((always_inline)) {
-        const Pair from = load_pair(base, at);
+        const Pair from = Element::load(base, at);
         Pair token;
         Raw raw;
         const bool has_raw =
-            tokenize.template operator()<true>(residuals<kFloat>(load_pair(target, at), from), token, raw);
+            tokenize.template operator()<true>(residuals<Element, kFloat>(Element::load(target, at), from), token, raw);
         const Wide symbols = gather(tables.symbols[0], table_index<7>(context_of(from), token));
         if (has_raw) put_raw(lanes, raw, sink);
         writer.put_symbols(lanes, symbols, sink);
@@ -232,12 +250,15 @@ void encode_delta(const std::uint8_t* target, const std::uint8_t* base, const De
 
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
                   const DeltaEncodeTables* tables, SegmentOutput* segments, unsigned segment_count) {
+  const bool is_float = rule->element.is_float;
   if (!fits(element_size, *rule) || rule->table_log < kMinVectorLog) {
     portable::delta_encode(element_size, target, base, rule, tables, segments, segment_count);
-  } else if (rule->element.is_float) {
-    encode_delta<true>(target, base, *rule, *tables, segments, segment_count);
+  } else if (element_size == 2) {
+    is_float ? encode_delta<TwoBytes, true>(target, base, *rule, *tables, segments, segment_count)
+             : encode_delta<TwoBytes, false>(target, base, *rule, *tables, segments, segment_count);
   } else {
-    encode_delta<false>(target, base, *rule, *tables, segments, segment_count);
+    is_float ? encode_delta<OneByte, true>(target, base, *rule, *tables, segments, segment_count)
+             : encode_delta<OneByte, false>(target, base, *rule, *tables, segments, segment_count);
   }
 }
 

@@ -1,25 +1,22 @@
-// Sparse frames of two-byte elements on AVX2: what changed, and the blocks. The rest is portable.
+// Sparse frames of elements of one and two bytes on AVX2: what changed, and the blocks. The rest is portable.
 #pragma once
-#include "codec/avx2_delta_decode.h"
+#include "codec/avx2_residuals.h"
 #include "codec/sparse_scalar.h"
 
 namespace textnlp_fast {
 namespace {
 namespace avx2 {
 
-void sparse_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                   ElementRule rule, std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey) {
-  if (element_size != 2) {
-    portable::sparse_survey(element_size, target, base, count, rule, most, masks, survey);
-    return;
-  }
+template <class Element>
+void survey_of(const std::uint8_t* target, const std::uint8_t* base, std::size_t count, ElementRule rule,
+               std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey) {
   __builtin_memset(survey, 0, sizeof *survey);
   const __m128i shift = count_of(rule.context_shift);
   const __m256i mask = set16(rule.context_mask);
   const std::size_t steps = count / kLanes;
   for (std::size_t step = 0; step < steps && survey->changed <= most; ++step) {
-    const Pair from = load_pair(base, step * kLanes);
-    const Pair to = load_pair(target, step * kLanes);
+    const Pair from = Element::load(base, step * kLanes);
+    const Pair to = Element::load(target, step * kLanes);
     const std::uint32_t changed =
         in_lane_order(~bits_of({_mm256_cmpeq_epi16(to.a, from.a), _mm256_cmpeq_epi16(to.b, from.b)}));
     masks[step] = changed;
@@ -35,15 +32,23 @@ void sparse_survey(unsigned element_size, const std::uint8_t* target, const std:
     if (!sampled) continue;
     for (const std::uint16_t field : fields) survey->sampled[field] += kSampleSteps;
   }
-  scalar::sparse_survey<std::uint16_t>(target, base, steps * kLanes, count, rule, most, masks, *survey);
+  scalar::sparse_survey<typename Element::Word>(target, base, steps * kLanes, count, rule, most, masks, *survey);
 }
 
-void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
-                 SparseBlock* block) {
-  if (element_size != 2 || count != kBlockElements || rule->element.context_mask > kMostContextMask) {
-    portable::sparse_scan(element_size, base, count, rule, block);
-    return;
+void sparse_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                   ElementRule rule, std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey) {
+  if (element_size == 1) {
+    survey_of<OneByte>(target, base, count, rule, most, masks, survey);
+  } else if (element_size == 2) {
+    survey_of<TwoBytes>(target, base, count, rule, most, masks, survey);
+  } else {
+    portable::sparse_survey(element_size, target, base, count, rule, most, masks, survey);
   }
+}
+
+// A whole block.
+template <class Element>
+void scan_of(const std::uint8_t* base, const SparseRule* rule, SparseBlock* block) {
   const __m128i shift = count_of(rule->element.context_shift);
   const __m256i mask = set16(rule->element.context_mask);
   const __m256i first = set8(rule->context_base);
@@ -55,7 +60,7 @@ void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t co
   for (unsigned c = 0; c < rule->contexts; ++c) hazards.set(c, rule->hazards[c]);
   Pair sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   for (unsigned row = 0; row < kBlockRows; ++row) {
-    const Pair from = load_pair(base, row * kLanes);
+    const Pair from = Element::load(base, row * kLanes);
     const __m256i field = _mm256_packus_epi16(_mm256_and_si256(_mm256_srl_epi16(from.a, shift), mask),
                                               _mm256_and_si256(_mm256_srl_epi16(from.b, shift), mask));
     const __m256i context = _mm256_subs_epu8(field, first);
@@ -73,6 +78,17 @@ void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t co
   store256(block->sums, sums.a);
   store256(block->sums + 16, sums.b);
   scalar::sum_columns(*block);
+}
+
+void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
+                 SparseBlock* block) {
+  if (element_size > 2 || count != kBlockElements || rule->element.context_mask > kMostContextMask) {
+    portable::sparse_scan(element_size, base, count, rule, block);
+  } else if (element_size == 2) {
+    scan_of<TwoBytes>(base, rule, block);
+  } else {
+    scan_of<OneByte>(base, rule, block);
+  }
 }
 
 }  // namespace avx2

@@ -1,4 +1,4 @@
-// Decoding deltas of two-byte elements on AVX-512. Other sizes take the portable kernels.
+// Decoding deltas of elements of one and two bytes on AVX-512. Other sizes take the portable kernels.
 #pragma once
 #include "codec/avx512_residuals.h"
 
@@ -38,18 +38,63 @@ struct ResidualOf {
   }
 };
 
-template <bool kFloat>
+// The same for single bytes: any number of tokens, and residuals modulo 256, which is all that is stored of them.
+struct ByteResidualOf {
+  __m512i origin[2];
+  __m512i raw_bits[2];
+
+  ByteResidualOf(TokenScheme scheme, unsigned tokens) {
+    alignas(64) std::uint8_t origins[kMaxTokens] = {};
+    alignas(64) std::uint8_t bits[kMaxTokens] = {};
+    for (unsigned t = 0; t < tokens; ++t) {
+      origins[t] = static_cast<std::uint8_t>(token_origin(t, scheme));
+      bits[t] = static_cast<std::uint8_t>(raw_bits_of(t, scheme));
+    }
+    for (unsigned half = 0; half < 2; ++half) {
+      origin[half] = _mm512_load_si512(origins + 64 * half);
+      raw_bits[half] = _mm512_load_si512(bits + 64 * half);
+    }
+  }
+
+  template <bool kMaySkip>
+  TEXTNLP_FAST_INLINE __m512i take(__m512i token, Lanes& lanes, Stream& stream) const {
+    // Byte permutes: the upper byte of a token is 0, and token 0 stands for 0.
+    const __m512i base = _mm512_permutex2var_epi8(origin[0], token, origin[1]);
+    const __m512i bits = _mm512_permutex2var_epi8(raw_bits[0], token, raw_bits[1]);
+    if (kMaySkip && _mm512_test_epi16_mask(bits, bits) == 0) return base;
+    const __m512i raw = _mm512_andnot_si512(_mm512_sllv_epi16(set16(0xffff), bits), lanes.low);
+    lanes.low = _mm512_shrdv_epi16(lanes.low, lanes.high, bits);
+    lanes.high = _mm512_srlv_epi16(lanes.high, bits);
+    refill(lanes, stream);
+    const __mmask32 negative = _mm512_testn_epi16_mask(token, set16(1));
+    return _mm512_mask_sub_epi16(_mm512_add_epi16(base, raw), negative, base, raw);
+  }
+};
+
+template <class Element>
+struct Residuals {
+  using Of = ResidualOf;
+};
+
+template <>
+struct Residuals<OneByte> {
+  using Of = ByteResidualOf;
+};
+
+template <class Element, bool kFloat>
 TEXTNLP_FAST_INLINE void emit(std::uint8_t* out, std::size_t element, __m512i base, __m512i residual) {
-  _mm512_storeu_si512(out + 2 * element, turned<kFloat>(_mm512_add_epi16(base, residual), base));
+  Element::store(out, element, Element::template turned<kFloat>(_mm512_add_epi16(base, residual), base));
 }
 
+template <class ElementType>
 struct DenseReader {
+  using Element = ElementType;
   const std::uint32_t* slots;
   __m128i log;
   __m512i slot_mask;
   Shifts shifts;
   ContextOf context_of;
-  ResidualOf residual;
+  typename Residuals<Element>::Of residual;
 
   DenseReader(const DeltaRule& rule, const DeltaDecodeTables& tables)
       : slots(tables.slots),
@@ -66,21 +111,22 @@ struct DenseReader {
 
   TEXTNLP_FAST_INLINE void look(Ahead& ahead, const Lanes& lanes, const std::uint8_t* base, std::size_t at) const {
     const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
-    _mm512_store_si512(ahead.fours, _mm512_or_si512(_mm512_sll_epi16(context_of(load16(base, at)), log), slot));
+    _mm512_store_si512(ahead.fours, _mm512_or_si512(_mm512_sll_epi16(context_of(Element::load(base, at)), log), slot));
   }
 
   template <bool kFloat>
   TEXTNLP_FAST_INLINE void step(const Ahead& ahead, Lanes& lanes, Stream& stream, const std::uint8_t* base,
                                 std::uint8_t* out, std::size_t at) const {
-    const __m512i from = load16(base, at);
+    const __m512i from = Element::load(base, at);
     const Entries entries = fetch_entries(slots, ahead.fours);
     lanes = advance(lanes, entries.freq, entries.offset, shifts);
     refill(lanes, stream);
-    emit<kFloat>(out, at, from, residual.take<false>(entries.symbol, lanes, stream));
+    emit<Element, kFloat>(out, at, from, residual.template take<false>(entries.symbol, lanes, stream));
   }
 };
 
 struct SparseReader {
+  using Element = TwoBytes;
   static constexpr unsigned kStarts = 64;
   alignas(64) std::uint16_t starts[kStarts + 4][kMaxContexts];  // by token
   __m512i zero_freq;
@@ -122,7 +168,7 @@ struct SparseReader {
     }
     const __m512i token = changed_tokens(context, slot, zero, lanes);
     refill(lanes, stream);
-    emit<kFloat>(out, at, from, residual.take<true>(token, lanes, stream));
+    emit<Element, kFloat>(out, at, from, residual.take<true>(token, lanes, stream));
   }
 
  private:
@@ -164,6 +210,7 @@ struct SparseReader {
 template <bool kFloat, unsigned kWays, class Reader>
 bool decode_delta_ways(SegmentInput* segments, const DeltaRule& rule, const DeltaDecodeTables& tables,
                        const Reader& reader, const std::uint8_t* base, std::uint8_t* out) {
+  using Word = typename Reader::Element::Word;
   Stream streams[kWays];
   Lanes lanes[kWays];
   std::size_t shared = segments[0].count / kLanes;
@@ -196,8 +243,9 @@ bool decode_delta_ways(SegmentInput* segments, const DeltaRule& rule, const Delt
     store_lanes(segment.states, lanes[w]);
     if (streams[w].overrun()) return false;
     WordReader words{streams[w].at, streams[w].end, false};
-    scalar::delta_get<std::uint16_t>(base + 2 * segment.begin, out + 2 * segment.begin, step * kLanes, segment.count,
-                                     rule, tables, segment.states, words);
+    const std::size_t offset = segment.begin * sizeof(Word);
+    scalar::delta_get<Word>(base + offset, out + offset, step * kLanes, segment.count, rule, tables, segment.states,
+                            words);
     if (!scalar::finished(segment.states, words)) return false;
   }
   return true;
@@ -219,19 +267,24 @@ bool decode_delta(SegmentInput* segments, unsigned count, const DeltaRule& rule,
 
 bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned count, const DeltaRule* rule,
                   const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out) {
+  // A slot is found by a 16-bit index.
+  const bool dense = tables->slots != nullptr && rule->contexts << rule->table_log <= 65536;
+  if (element_size == 1 && dense) {
+    return rule->element.is_float
+               ? decode_delta<true, DenseReader<OneByte>>(segments, count, *rule, *tables, base, out)
+               : decode_delta<false, DenseReader<OneByte>>(segments, count, *rule, *tables, base, out);
+  }
   // More tokens than a register holds, or a bucket of sixteen raw bits, which a 16-bit shift takes for none: valid, but
   // nothing that our encoder writes.
   const unsigned most_bits = raw_bits_of(tables->tokens - 1, rule->scheme);
   if (element_size != 2 || tables->tokens > 64 || most_bits > 15) {
     return portable::delta_decode(element_size, segments, count, rule, tables, base, out);
   }
-  // A slot is found by a 16-bit index.
-  const bool dense = tables->slots != nullptr && rule->contexts << rule->table_log <= 65536;
   if (rule->element.is_float) {
-    return dense ? decode_delta<true, DenseReader>(segments, count, *rule, *tables, base, out)
+    return dense ? decode_delta<true, DenseReader<TwoBytes>>(segments, count, *rule, *tables, base, out)
                  : decode_delta<true, SparseReader>(segments, count, *rule, *tables, base, out);
   }
-  return dense ? decode_delta<false, DenseReader>(segments, count, *rule, *tables, base, out)
+  return dense ? decode_delta<false, DenseReader<TwoBytes>>(segments, count, *rule, *tables, base, out)
                : decode_delta<false, SparseReader>(segments, count, *rule, *tables, base, out);
 }
 

@@ -1,4 +1,4 @@
-// Encoding deltas of two-byte elements on AVX-512. Other sizes take the portable kernels.
+// Encoding deltas of elements of one and two bytes on AVX-512. Other sizes take the portable kernels.
 #pragma once
 #include "codec/avx512_survey.h"
 
@@ -20,16 +20,17 @@ TEXTNLP_FAST_INLINE void put_raw(WideLanes& lanes, __m512i raw_values, __m512i r
   lanes.odd = _mm512_or_si512(_mm512_sllv_epi32(lanes.odd, bits.odd), raw.odd);
 }
 
-template <bool kFloat>
+template <class Element, bool kFloat>
 void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
                   const DeltaEncodeTables& tables, SegmentOutput* segments, unsigned segment_count) {
   const ContextOf context_of(rule);
   const Tokenizer tokenize(rule.scheme);
   const Writer writer(rule.table_log);
   auto tail = [&](SegmentOutput& segment) {
-    scalar::delta_put<std::uint16_t>(target + 2 * segment.begin, base + 2 * segment.begin,
-                                     segment.count / kLanes * kLanes, segment.count, rule, tables, segment.states,
-                                     segment.words);
+    using Word = typename Element::Word;
+    const std::size_t offset = segment.begin * sizeof(Word);
+    scalar::delta_put<Word>(target + offset, base + offset, segment.count / kLanes * kLanes, segment.count, rule,
+                            tables, segment.states, segment.words);
   };
   struct Prepared {
     alignas(64) std::uint64_t fours[8];
@@ -38,9 +39,9 @@ void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const De
     __m512i raw_bits;
   };
   auto look = [&](std::size_t at, Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
-    const __m512i from = load16(base, at);
-    const __m512i to = load16(target, at);
-    const Tokens tokens = tokenize.template operator()<true>(residual_between<kFloat>(to, from));
+    const __m512i from = Element::load(base, at);
+    const __m512i to = Element::load(target, at);
+    const Tokens tokens = tokenize.template operator()<true>(Element::template residual_between<kFloat>(to, from));
     _mm512_store_si512(prepared.fours, _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
     prepared.raw = tokens.raw;
     prepared.raw_bits = tokens.raw_bits;
@@ -56,12 +57,15 @@ void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const De
 
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
                   const DeltaEncodeTables* tables, SegmentOutput* segments, unsigned segment_count) {
-  if (element_size != 2 || rule->table_log < kMinVectorLog) {
+  const bool is_float = rule->element.is_float;
+  if (element_size > 2 || rule->table_log < kMinVectorLog) {
     portable::delta_encode(element_size, target, base, rule, tables, segments, segment_count);
-  } else if (rule->element.is_float) {
-    encode_dense<true>(target, base, *rule, *tables, segments, segment_count);
+  } else if (element_size == 2) {
+    is_float ? encode_dense<TwoBytes, true>(target, base, *rule, *tables, segments, segment_count)
+             : encode_dense<TwoBytes, false>(target, base, *rule, *tables, segments, segment_count);
   } else {
-    encode_dense<false>(target, base, *rule, *tables, segments, segment_count);
+    is_float ? encode_dense<OneByte, true>(target, base, *rule, *tables, segments, segment_count)
+             : encode_dense<OneByte, false>(target, base, *rule, *tables, segments, segment_count);
   }
 }
 

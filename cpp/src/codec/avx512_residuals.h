@@ -1,4 +1,4 @@
-// Two-byte elements to contexts, residuals and tokens, thirty-two at a time.
+// Elements of one and two bytes to contexts, residuals and tokens, thirty-two at a time, each in a lane of 16 bits.
 #pragma once
 #include "codec/avx512_bytes.h"
 
@@ -31,17 +31,59 @@ struct ContextOf {
   }
 };
 
-// turned() of ordered.h: value ^ 0x7fff where the top bits differ.
-template <bool kFloat>
-TEXTNLP_FAST_INLINE __m512i turned(__m512i value, __m512i base) {
-  if (!kFloat) return value;
-  return _mm512_ternarylogic_epi64(value, _mm512_srai_epi16(_mm512_xor_si512(value, base), 15), set16(0x7fff), 0x78);
-}
+struct TwoBytes {
+  using Word = std::uint16_t;
 
-template <bool kFloat>
-TEXTNLP_FAST_INLINE __m512i residual_between(__m512i to, __m512i from) {
-  return _mm512_sub_epi16(turned<kFloat>(to, from), from);
-}
+  static TEXTNLP_FAST_INLINE __m512i load(const std::uint8_t* data, std::size_t element) {
+    return load16(data, element);
+  }
+
+  static TEXTNLP_FAST_INLINE void store(std::uint8_t* data, std::size_t element, __m512i value) {
+    _mm512_storeu_si512(data + 2 * element, value);
+  }
+
+  // turned() of ordered.h: value ^ 0x7fff where the top bits differ.
+  template <bool kFloat>
+  static TEXTNLP_FAST_INLINE __m512i turned(__m512i value, __m512i base) {
+    if (!kFloat) return value;
+    return _mm512_ternarylogic_epi64(value, _mm512_srai_epi16(_mm512_xor_si512(value, base), 15), set16(0x7fff), 0x78);
+  }
+
+  template <bool kFloat>
+  static TEXTNLP_FAST_INLINE __m512i residual_between(__m512i to, __m512i from) {
+    return _mm512_sub_epi16(turned<kFloat>(to, from), from);
+  }
+};
+
+// The upper half of a loaded lane is 0; what is stored is the lower one.
+struct OneByte {
+  using Word = std::uint8_t;
+
+  static TEXTNLP_FAST_INLINE __m512i load(const std::uint8_t* data, std::size_t element) {
+    return load_bytes(data + element);
+  }
+
+  static TEXTNLP_FAST_INLINE void store(std::uint8_t* data, std::size_t element, __m512i value) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(data + element), _mm512_cvtepi16_epi8(value));
+  }
+
+  static TEXTNLP_FAST_INLINE __m512i sign_extended(__m512i value) {
+    return _mm512_srai_epi16(_mm512_slli_epi16(value, 8), 8);
+  }
+
+  template <bool kFloat>
+  static TEXTNLP_FAST_INLINE __m512i turned(__m512i value, __m512i base) {
+    if (!kFloat) return value;
+    const __m512i crossed = _mm512_srai_epi16(_mm512_slli_epi16(_mm512_xor_si512(value, base), 8), 15);
+    return _mm512_ternarylogic_epi64(value, crossed, set16(0x7f), 0x78);
+  }
+
+  // As a signed number of 16 bits.
+  template <bool kFloat>
+  static TEXTNLP_FAST_INLINE __m512i residual_between(__m512i to, __m512i from) {
+    return sign_extended(_mm512_sub_epi16(turned<kFloat>(to, from), from));
+  }
+};
 
 // floor(log2) of every lane that is not zero.
 TEXTNLP_FAST_INLINE __m512i log2_16(__m512i value) {

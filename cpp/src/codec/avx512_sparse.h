@@ -1,4 +1,5 @@
-// Sparse frames of two-byte elements on AVX-512: a row is a register. Other sizes take the portable kernels.
+// Sparse frames of elements of one and two bytes on AVX-512: a row is a register. Other sizes take the portable
+// kernels.
 #pragma once
 #include "codec/avx512_residuals.h"
 #include "codec/sparse_scalar.h"
@@ -27,12 +28,9 @@ struct FieldCounts {
   }
 };
 
-void sparse_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                   ElementRule rule, std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey) {
-  if (element_size != 2) {
-    portable::sparse_survey(element_size, target, base, count, rule, most, masks, survey);
-    return;
-  }
+template <class Element>
+void survey_of(const std::uint8_t* target, const std::uint8_t* base, std::size_t count, ElementRule rule,
+               std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey) {
   std::memset(survey, 0, sizeof *survey);
   constexpr std::size_t kPieceSteps = 64;
   std::uint16_t fields[(kPieceSteps + 1) * kLanes];
@@ -47,8 +45,8 @@ void sparse_survey(unsigned element_size, const std::uint8_t* target, const std:
     std::size_t found = 0;
     for (std::size_t step = 0; step < here; ++step) {
       const std::size_t at = (piece + step) * kLanes;
-      const __m512i from = load16(base, at);
-      const __mmask32 changed = _mm512_cmpneq_epi16_mask(load16(target, at), from);
+      const __m512i from = Element::load(base, at);
+      const __mmask32 changed = _mm512_cmpneq_epi16_mask(Element::load(target, at), from);
       masks[piece + step] = changed;
       const __m512i field = _mm512_and_si512(_mm512_srl_epi16(from, shift), mask);
       _mm512_storeu_si512(fields + found, _mm512_maskz_compress_epi16(changed, field));
@@ -62,7 +60,18 @@ void sparse_survey(unsigned element_size, const std::uint8_t* target, const std:
   }
   counted.flush(survey->changed_by_field, 1);
   sampled.flush(survey->sampled, kSampleSteps);
-  scalar::sparse_survey<std::uint16_t>(target, base, steps * kLanes, count, rule, most, masks, *survey);
+  scalar::sparse_survey<typename Element::Word>(target, base, steps * kLanes, count, rule, most, masks, *survey);
+}
+
+void sparse_survey(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                   ElementRule rule, std::uint64_t most, std::uint32_t* masks, SparseSurvey* survey) {
+  if (element_size == 1) {
+    survey_of<OneByte>(target, base, count, rule, most, masks, survey);
+  } else if (element_size == 2) {
+    survey_of<TwoBytes>(target, base, count, rule, most, masks, survey);
+  } else {
+    portable::sparse_survey(element_size, target, base, count, rule, most, masks, survey);
+  }
 }
 
 // Sums of all lanes before each.
@@ -79,12 +88,9 @@ TEXTNLP_FAST_INLINE std::uint32_t last_lane(__m512i value) {
   return static_cast<std::uint32_t>(_mm_extract_epi32(_mm512_extracti32x4_epi32(value, 3), 3));
 }
 
-void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
-                 SparseBlock* block) {
-  if (element_size != 2 || count != kBlockElements) {
-    portable::sparse_scan(element_size, base, count, rule, block);
-    return;
-  }
+// A whole block.
+template <class Element>
+void scan_of(const std::uint8_t* base, const SparseRule* rule, SparseBlock* block) {
   const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(rule->element.context_shift));
   const __m512i mask = set16(rule->element.context_mask);
   const __m512i first = set16(rule->context_base);
@@ -94,7 +100,7 @@ void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t co
   __m512i sums = _mm512_setzero_si512();
 #pragma GCC unroll 4
   for (unsigned row = 0; row < kBlockRows; ++row) {
-    const __m512i field = _mm512_and_si512(_mm512_srl_epi16(load16(base, row * kLanes), shift), mask);
+    const __m512i field = _mm512_and_si512(_mm512_srl_epi16(Element::load(base, row * kLanes), shift), mask);
     const __m512i context = _mm512_subs_epu16(field, first);
     block->listed[row] = _mm512_cmplt_epu16_mask(context, listed);
     _mm512_store_si512(block->before[row], sums);
@@ -108,6 +114,17 @@ void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t co
   _mm512_storeu_si512(block->columns, low);
   _mm512_storeu_si512(block->columns + 16, _mm512_add_epi32(high, _mm512_set1_epi32(static_cast<int>(half))));
   block->columns[kLanes] = half + last_lane(high) + block->sums[31];
+}
+
+void sparse_scan(unsigned element_size, const std::uint8_t* base, std::size_t count, const SparseRule* rule,
+                 SparseBlock* block) {
+  if (element_size > 2 || count != kBlockElements) {
+    portable::sparse_scan(element_size, base, count, rule, block);
+  } else if (element_size == 2) {
+    scan_of<TwoBytes>(base, rule, block);
+  } else {
+    scan_of<OneByte>(base, rule, block);
+  }
 }
 
 unsigned sparse_list(const std::uint32_t* masks, unsigned rows, std::uint16_t* places) {
@@ -125,8 +142,20 @@ unsigned sparse_list(const std::uint32_t* masks, unsigned rows, std::uint16_t* p
   return count;
 }
 
+std::size_t pick_bytes(const std::uint8_t* from, const std::uint32_t* masks, unsigned rows, std::uint8_t* packed) {
+  std::uint8_t* to = packed;
+  for (unsigned row = 0; row < rows; ++row) {
+    const __mmask32 mask = masks[row];
+    const __m256i values = _mm256_maskz_loadu_epi8(mask, from + row * kLanes);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_maskz_compress_epi8(mask, values));
+    to += static_cast<unsigned>(__builtin_popcount(mask));
+  }
+  return static_cast<std::size_t>(to - packed);
+}
+
 std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const std::uint32_t* masks, unsigned rows,
                         std::uint8_t* packed) {
+  if (element_size == 1) return pick_bytes(from, masks, rows, packed);
   if (element_size != 2) return portable::sparse_pick(element_size, from, masks, rows, packed);
   std::uint8_t* to = packed;
   for (unsigned row = 0; row < rows; ++row) {
@@ -139,8 +168,20 @@ std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const s
   return static_cast<std::size_t>(to - packed) / 2;
 }
 
+std::size_t place_bytes(const std::uint8_t* packed, const std::uint32_t* masks, unsigned rows, std::uint8_t* to) {
+  const std::uint8_t* at = packed;
+  for (unsigned row = 0; row < rows; ++row) {
+    const __mmask32 mask = masks[row];
+    const __m256i values = _mm256_maskz_expand_epi8(mask, _mm512_castsi512_si256(load_apart(at)));
+    _mm256_mask_storeu_epi8(to + row * kLanes, mask, values);
+    at += static_cast<unsigned>(__builtin_popcount(mask));
+  }
+  return static_cast<std::size_t>(at - packed);
+}
+
 std::size_t sparse_place(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks, unsigned rows,
                          std::uint8_t* to) {
+  if (element_size == 1) return place_bytes(packed, masks, rows, to);
   if (element_size != 2) return portable::sparse_place(element_size, packed, masks, rows, to);
   const std::uint8_t* at = packed;
   for (unsigned row = 0; row < rows; ++row) {

@@ -6,22 +6,28 @@ namespace textnlp_fast {
 namespace {
 namespace avx512 {
 
-unsigned max_field(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
-  if (element_size != 2) return portable::max_field(element_size, base, count, rule);
+template <class Element>
+unsigned max_field_of(const std::uint8_t* base, std::size_t count, ElementRule rule) {
   const __m512i mask = set16(rule.context_mask << rule.context_shift);
   __m512i most = _mm512_setzero_si512();
   const std::size_t steps = count / kLanes;
   for (std::size_t step = 0; step < steps; ++step) {
-    most = _mm512_max_epu16(most, _mm512_and_si512(load16(base, step * kLanes), mask));
+    most = _mm512_max_epu16(most, _mm512_and_si512(Element::load(base, step * kLanes), mask));
   }
   alignas(64) std::uint16_t lanes[kLanes];
   _mm512_store_si512(lanes, most);
-  unsigned largest = scalar::max_field<std::uint16_t>(base, steps * kLanes, count, rule);
+  unsigned largest = scalar::max_field<typename Element::Word>(base, steps * kLanes, count, rule);
   for (const std::uint16_t lane : lanes) {
     const unsigned field = lane >> rule.context_shift;
     largest = field > largest ? field : largest;
   }
   return largest;
+}
+
+unsigned max_field(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule) {
+  return element_size == 1   ? max_field_of<OneByte>(base, count, rule)
+         : element_size == 2 ? max_field_of<TwoBytes>(base, count, rule)
+                             : portable::max_field(element_size, base, count, rule);
 }
 
 // Counts of context << kTokenBits | token. Four tables in turn, for an increment waits for the one before it to the
@@ -62,22 +68,22 @@ struct Cells {
   }
 };
 
-template <bool kFloat>
+template <class Element, unsigned kTokenBits, bool kFloat>
 void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::size_t steps, const DeltaRule& rule,
                      TokenCounts* counts) {
   const ContextOf context_of(rule);
   const Tokenizer tokenize(rule.scheme);
-  Cells<6> cells;
+  Cells<kTokenBits> cells;
   cells.clear();
   constexpr std::size_t kBatch = 8;
   alignas(64) std::uint64_t packed[kBatch][8];
   for (std::size_t step = 0; step < steps;) {
     const std::size_t n = steps - step < kBatch ? steps - step : kBatch;
     for (std::size_t i = 0; i < n; ++i, ++step) {
-      const __m512i from = load16(base, step * kLanes);
-      const __m512i to = load16(target, step * kLanes);
-      const Tokens tokens = tokenize.template operator()<false>(residual_between<kFloat>(to, from));
-      _mm512_store_si512(packed[i], _mm512_or_si512(_mm512_slli_epi16(context_of(from), 6), tokens.token));
+      const __m512i from = Element::load(base, step * kLanes);
+      const __m512i to = Element::load(target, step * kLanes);
+      const Tokens tokens = tokenize.template operator()<false>(Element::template residual_between<kFloat>(to, from));
+      _mm512_store_si512(packed[i], _mm512_or_si512(_mm512_slli_epi16(context_of(from), kTokenBits), tokens.token));
     }
     for (std::size_t i = 0; i < n; ++i) cells.add(packed[i], counts);
   }
@@ -86,14 +92,19 @@ void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::
 
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
                      const DeltaRule* rule, TokenCounts* counts) {
-  if (element_size != 2) {
-    portable::delta_histogram(element_size, target, base, count, rule, counts);
-    return;
-  }
   const std::size_t steps = count / kLanes;
-  rule->element.is_float ? histogram_dense<true>(target, base, steps, *rule, counts)
-                         : histogram_dense<false>(target, base, steps, *rule, counts);
-  scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, counts);
+  const bool is_float = rule->element.is_float;
+  if (element_size == 2) {
+    is_float ? histogram_dense<TwoBytes, 6, true>(target, base, steps, *rule, counts)
+             : histogram_dense<TwoBytes, 6, false>(target, base, steps, *rule, counts);
+    scalar::delta_histogram<std::uint16_t>(target, base, steps * kLanes, count, *rule, counts);
+  } else if (element_size == 1) {
+    is_float ? histogram_dense<OneByte, 6, true>(target, base, steps, *rule, counts)
+             : histogram_dense<OneByte, 6, false>(target, base, steps, *rule, counts);
+    scalar::delta_histogram<std::uint8_t>(target, base, steps * kLanes, count, *rule, counts);
+  } else {
+    portable::delta_histogram(element_size, target, base, count, rule, counts);
+  }
 }
 
 }  // namespace avx512

@@ -18,6 +18,10 @@ namespace {
 constexpr std::size_t kMaxHeader = 9;
 // A delta smaller than this share of the raw frame is not weighed against a standalone code.
 constexpr double kClearlyDelta = 0.55;
+// Wide elements may hold little.
+constexpr double kClearlyWideDelta = 0.2;
+// Below this share of the raw frame nothing beats the places of the changes.
+constexpr double kRarelyChanged = 0.01;
 
 bool overlaps(const std::uint8_t* a, std::size_t a_size, const std::uint8_t* b, std::size_t b_size) {
   const auto first = reinterpret_cast<std::uintptr_t>(a);
@@ -32,6 +36,69 @@ std::uint8_t* rival_room(std::size_t size) {
   return room.data();
 }
 
+// The shortest body so far, at `body`; none yet where the mode is raw.
+struct Body {
+  std::uint8_t* body;
+  std::size_t size;
+  FrameMode mode = FrameMode::raw;
+  Dtype dtype;
+  std::size_t best;
+
+  // `encode(limit, sink)` writes a body and says whether it is below the limit.
+  template <class Encode>
+  void weigh(FrameMode as, Dtype under, const Encode& encode) {
+    const bool weighed = mode != FrameMode::raw;
+    std::uint8_t* const to = weighed ? rival_room(size) : body;
+    Sink sink(to, size);
+    if (!encode(best, sink)) return;
+    best = sink.size();
+    mode = as;
+    dtype = under;
+    if (weighed) std::memcpy(body, to, best);
+  }
+
+  void weigh_difference(Dtype under, const std::uint8_t* target, const std::uint8_t* base) {
+    if (!has_difference(under) || static_cast<double>(best) < kRarelyChanged * static_cast<double>(size)) return;
+    weigh(FrameMode::difference, under,
+          [&](std::size_t limit, Sink& sink) { return encode_difference(under, target, base, size, limit, sink); });
+  }
+
+  void weigh_against(Dtype under, const std::uint8_t* target, const std::uint8_t* base) {
+    const std::size_t before = best;
+    weigh(FrameMode::sparse, under,
+          [&](std::size_t limit, Sink& sink) { return encode_sparse(under, target, base, size, limit, sink); });
+    const bool sparse = best != before;
+    weigh_difference(under, target, base);
+    if (sparse && size > kSmallTensor * element_size(under)) return;
+    weigh(FrameMode::delta, under,
+          [&](std::size_t limit, Sink& sink) { return encode_delta(under, target, base, size, limit, sink); });
+  }
+
+  void weigh_alone(Dtype under, const std::uint8_t* target) {
+    weigh(FrameMode::planes, under,
+          [&](std::size_t limit, Sink& sink) { return encode_planes(under, target, size, limit, sink); });
+  }
+};
+
+// Whether the lowest bytes of wide floats stay, as they do where narrower ones were widened: a sample says so.
+bool lowest_bytes_stay(const std::uint8_t* target, const std::uint8_t* base, std::size_t size, std::size_t element) {
+  constexpr std::size_t kSamples = 512;
+  const std::size_t count = size / element;
+  const std::size_t every = count / kSamples + 1;
+  for (std::size_t i = 0; i < count; i += every) {
+    if (target[i * element] != base[i * element]) return false;
+  }
+  return true;
+}
+
+// Whether a frame's elements may be more alike as bytes: words of packed numbers, and floats of few bits.
+bool may_be_bytes(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size) {
+  const std::size_t element = element_size(dtype);
+  if (element == 1) return false;
+  if (exponent_bits(dtype) == 0) return true;
+  return base != nullptr && element > 2 && lowest_bytes_stay(target, base, size, element);
+}
+
 // Encodes one frame at `out`, which has room for the raw frame and a header; returns the bytes written.
 std::size_t encode_frame(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
                          std::uint8_t* out) {
@@ -41,39 +108,21 @@ std::size_t encode_frame(Dtype dtype, const std::uint8_t* target, const std::uin
     return frame.size();
   }
   const std::size_t header = frame_header_size(FrameMode::delta, size);
-  std::uint8_t* const body = out + header;
   // A frame must come out smaller than a raw one, whose header is shorter.
-  std::size_t best = size - (header - frame_header_size(FrameMode::raw, size));
-  FrameMode mode = FrameMode::raw;
+  const std::size_t limit = size - (header - frame_header_size(FrameMode::raw, size));
+  Body body{out + header, size, FrameMode::raw, dtype, limit};
+  const bool as_bytes = may_be_bytes(dtype, target, base, size);
   if (base != nullptr) {
-    Sink sink(body, size);
-    if (encode_sparse(dtype, target, base, size, best, sink)) {
-      mode = FrameMode::sparse;
-      best = sink.size();
-    }
-    if (mode == FrameMode::raw || size <= kSmallTensor * element_size(dtype)) {
-      const bool weighed = mode != FrameMode::raw;
-      std::uint8_t* const to = weighed ? rival_room(size) : body;
-      sink = Sink(to, size);
-      if (encode_delta(dtype, target, base, size, best, sink)) {
-        mode = FrameMode::delta;
-        best = sink.size();
-        if (weighed) std::memcpy(body, to, best);
-      }
-    }
+    if (as_bytes) body.weigh_against(Dtype::u8, target, base);
+    body.weigh_against(dtype, target, base);
   }
-  if (static_cast<double>(best) >= kClearlyDelta * static_cast<double>(size)) {
-    const bool weighed = mode != FrameMode::raw;
-    std::uint8_t* const to = weighed ? rival_room(size) : body;
-    Sink sink(to, size);
-    if (encode_planes(dtype, target, size, best, sink)) {
-      best = sink.size();
-      if (weighed) std::memcpy(body, to, best);
-      mode = FrameMode::planes;
-    }
+  const double clearly_delta = element_size(dtype) > 2 ? kClearlyWideDelta : kClearlyDelta;
+  if (static_cast<double>(body.best) >= clearly_delta * static_cast<double>(size)) {
+    body.weigh_alone(dtype, target);
+    if (as_bytes) body.weigh_alone(Dtype::u8, target);
   }
-  put_frame_header(frame, mode, dtype, size, best);
-  if (mode != FrameMode::raw) return header + best;
+  put_frame_header(frame, body.mode, body.dtype, size, body.best);
+  if (body.mode != FrameMode::raw) return header + body.best;
   frame.bytes(target, size);
   return frame.size();
 }
@@ -93,9 +142,10 @@ Status decode_frame(const std::uint8_t* frame, const FrameInfo& info, const std:
     return {};
   }
   ByteReader reader{body, body, frame + info.encoded_size};
-  const bool whole = info.mode == FrameMode::delta    ? decode_delta(info.dtype, reader, base, out, size)
-                     : info.mode == FrameMode::sparse ? decode_sparse(info.dtype, reader, base, out, size)
-                                                      : decode_planes(info.dtype, reader, out, size);
+  const bool whole = info.mode == FrameMode::delta        ? decode_delta(info.dtype, reader, base, out, size)
+                     : info.mode == FrameMode::sparse     ? decode_sparse(info.dtype, reader, base, out, size)
+                     : info.mode == FrameMode::difference ? decode_difference(info.dtype, reader, base, out, size)
+                                                          : decode_planes(info.dtype, reader, out, size);
   if (!whole) {
     return Status::failure(Code::corrupt, "the frame does not decode", info.header_size + reader.position());
   }

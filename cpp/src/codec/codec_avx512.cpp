@@ -1,3 +1,4 @@
+#include "codec/avx512_byte_counts.h"
 #include "codec/avx512_bytes.h"
 #include "codec/avx512_decode.h"
 #include "codec/avx512_encode.h"

@@ -99,7 +99,7 @@ struct ByteDecodeTable {
   std::uint16_t freq[256];
   std::uint16_t start[256];
   const std::uint32_t* slots;  // [slot]: slot_entry()
-  unsigned table_log;          // at most kMaxSlotLog
+  unsigned table_log;          // slot_entry() holds shares up to 4096
 };
 
 struct CodecKernels {

@@ -62,7 +62,7 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
     return Status::failure(Code::unsupported, "the frame has a format version that this build does not know", 0);
   }
   const unsigned mode = first & 15;
-  if (mode > static_cast<unsigned>(FrameMode::sparse)) {
+  if (mode > static_cast<unsigned>(FrameMode::difference)) {
     return Status::failure(Code::unsupported, "the frame has a mode that this build does not know", 0);
   }
   const unsigned dtype = reader.byte();
@@ -96,11 +96,14 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
 unsigned choose_segments(std::size_t count, double body_bytes) noexcept {
   // A further segment's states take 128 bytes: at most half a percent of the frame.
   constexpr double kBytesPerSegment = 128 / 0.005;
+  return segments_within(count, body_bytes / kBytesPerSegment);
+}
+
+unsigned segments_within(std::size_t count, double most) noexcept {
   constexpr std::size_t kElementsPerSegment = std::size_t{1} << 15;
-  const double by_cost = body_bytes / kBytesPerSegment;
   const std::size_t whole = count / kElementsPerSegment;
   const auto by_length = static_cast<double>(whole);
-  const double wanted = by_cost < by_length ? by_cost : by_length;
+  const double wanted = most < by_length ? most : by_length;
   return wanted < 2 ? 1 : wanted < 4 ? 2 : 4;
 }
 

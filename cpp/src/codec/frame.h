@@ -31,6 +31,8 @@ void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decode
 // Segments for `count` elements that code to about `body_bytes`: up to four, so that independent streams hide each
 // other's latency, but one where the states of a second would show in the size.
 unsigned choose_segments(std::size_t count, double body_bytes) noexcept;
+// The same where `most` of them can be paid for.
+unsigned segments_within(std::size_t count, double most) noexcept;
 
 // Elements of every segment but the last: a multiple of kLanes.
 std::size_t segment_length(std::size_t count, unsigned segments) noexcept;
@@ -64,11 +66,17 @@ bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* b
 bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
                    std::size_t limit, Sink& out);
 bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit, Sink& out);
+// The difference of bytes, as planes; for integers of one byte only.
+bool has_difference(Dtype dtype) noexcept;
+bool encode_difference(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+                       std::size_t limit, Sink& out);
 
 // False if the body is not valid; the reader then stands near the fault.
 bool decode_delta(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
 // `out` may be `base`.
 bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
 bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size_t size);
+// `out` may be `base`.
+bool decode_difference(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
 
 }  // namespace textnlp_fast

@@ -10,9 +10,16 @@ namespace {
 
 enum PlaneKind : unsigned { kRawPlane = 0, kConstantPlane = 1, kCodedPlane = 2 };
 constexpr unsigned kPlaneTableLog = 12;
+// Many rare symbols, which take a share each, are worth one bit more; slot_entry() holds shares up to 4096.
+constexpr unsigned kFinePlaneLog = 13;
+constexpr std::uint16_t kMostFineShare = 4096;
+// What a finer table must save of a plane, for its slots take twice the cache.
+constexpr double kWorthFine = 0.0005;
 constexpr unsigned kMaxPlanes = 8;
-// A coded plane must save this share of itself to be worth decoding.
+// A plane must come down to this share of itself to be worth decoding: one of several, which is a piece of its
+// elements, and the only one.
 constexpr double kWorthCoding = 0.995;
+constexpr double kAloneWorthCoding = 0.997;
 
 // Rotating left by one brings the exponent of a bfloat16, float32 or float64 to the top byte.
 bool rotates(Dtype dtype) { return exponent_bits(dtype) != 0 && element_size(dtype) > 1; }
@@ -33,25 +40,28 @@ struct PlanePlan {
   PlaneKind kind = kRawPlane;
   std::uint16_t freq[256];
   unsigned symbols = 0;
-  unsigned segments = 1;
+  unsigned table_log = kPlaneTableLog;
   double bytes = 0;
 };
 
+// A segment's states, and the number of its words.
+constexpr double kSegmentBytes = sizeof(std::uint32_t) * kLanes + 3;
+
 // Whether a sample of the plane says that coding it saves nothing: most lower planes are noise.
-bool looks_random(const std::uint8_t* plane, std::size_t count) {
+bool looks_random(const std::uint8_t* plane, std::size_t count, double worth) {
   constexpr std::size_t kBlock = 64;
   constexpr std::size_t kEvery = 32 * kBlock;
-  // What a sample lacks for every symbol in it, in bits (Miller and Madow: 1 / (2 ln 2)).
-  constexpr double kMissing = 0.7213;
   if (count < 16 * kEvery) return false;
   std::uint32_t counts[256] = {};
   std::size_t sampled = 0;
   for (std::size_t at = 0; at + kBlock <= count; at += kEvery, sampled += kBlock) {
     for (std::size_t i = 0; i < kBlock; ++i) ++counts[plane[at + i]];
   }
-  double bits = entropy_bits(counts, 256);
-  for (const std::uint32_t seen : counts) bits += seen == 0 ? 0 : kMissing;
-  return bits / 8 > kWorthCoding * static_cast<double>(sampled);
+  // A sample shows less entropy than there is, by half a bit of nature's for each further symbol (Miller, 1955).
+  unsigned used = 0;
+  for (const std::uint32_t symbol_count : counts) used += symbol_count != 0 ? 1 : 0;
+  const double unseen = 0.72 * (used - 1);
+  return (entropy_bits(counts, 256) + unseen) / 8 > worth * static_cast<double>(sampled);
 }
 
 // Counts of a long plane come from a part of it; whatever else occurs counts once. The blocks are picked without a
@@ -80,10 +90,59 @@ void count_bytes(const CodecKernels& kernel, const std::uint8_t* plane, std::siz
   for (unsigned byte = 0; byte < 256; ++byte) counts[byte] += counts[byte] == 0 ? seen[byte] : 0;
 }
 
-void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, PlanePlan& plan) {
+double planned_bytes(const std::uint32_t* counts, const PlanePlan& plan) {
+  const double body = coded_bits(counts, plan.freq, plan.symbols, plan.table_log);
+  return (body + estimated_table_bits(plan.freq, plan.symbols)) / 8;
+}
+
+// Moves shares one by one from where they are worth least to where they are worth most. normalise() hands out many at a
+// time, which shows where many symbols are rare.
+void settle(const std::uint32_t* counts, PlanePlan& plan) {
+  for (unsigned moves = 0; moves < 256; ++moves) {
+    unsigned poorest = 0;
+    unsigned richest = 0;
+    double most = -1;
+    double least = 1e18;
+    for (unsigned s = 0; s < plan.symbols; ++s) {
+      const std::uint16_t share = plan.freq[s];
+      if (share == 0) continue;
+      const double gain = counts[s] / (share + 0.5);
+      const double loss = share == 1 ? 1e18 : counts[s] / (share - 0.5);
+      if (gain > most) {
+        most = gain;
+        poorest = s;
+      }
+      if (loss < least) {
+        least = loss;
+        richest = s;
+      }
+    }
+    if (most <= least) return;
+    ++plan.freq[poorest];
+    --plan.freq[richest];
+  }
+}
+
+// Shares under the finer log, where they are worth it; `least` bits are what no shares beat.
+void refine(const std::uint32_t* counts, double least, PlanePlan& plan) {
+  const double lost = coded_bits(counts, plan.freq, plan.symbols, plan.table_log) - least;
+  if (lost / 8 < kWorthFine * plan.bytes) return;
+  PlanePlan fine = plan;
+  fine.table_log = kFinePlaneLog;
+  normalise(counts, fine.symbols, fine.table_log, fine.freq);
+  settle(counts, fine);
+  for (unsigned s = 0; s < fine.symbols; ++s) {
+    if (fine.freq[s] > kMostFineShare) return;
+  }
+  fine.bytes = planned_bytes(counts, fine);
+  if (fine.bytes < (1 - kWorthFine) * plan.bytes) plan = fine;
+}
+
+void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, double worth,
+                PlanePlan& plan) {
   plan.bytes = static_cast<double>(count);
   plan.kind = kRawPlane;
-  if (looks_random(plane, count)) return;
+  if (looks_random(plane, count, worth)) return;
   std::uint32_t counts[256] = {};
   count_bytes(kernel, plane, count, counts);
   unsigned used = 0;
@@ -97,19 +156,31 @@ void plan_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size
     plan.bytes = 1;
     return;
   }
-  if (entropy_bits(counts, 256) / 8 > kWorthCoding * static_cast<double>(count)) return;
+  const double least = entropy_bits(counts, 256);
+  if (least / 8 > worth * static_cast<double>(count)) return;
   normalise(counts, plan.symbols, kPlaneTableLog, plan.freq);
-  const double body =
-      (coded_bits(counts, plan.freq, plan.symbols, kPlaneTableLog) + estimated_table_bits(plan.freq, plan.symbols)) / 8;
-  plan.segments = choose_segments(count, body);
-  const double bytes = body + static_cast<double>(plan.segments * (sizeof(std::uint32_t) * kLanes + 3)) + 2;
-  if (bytes > kWorthCoding * static_cast<double>(count)) return;
+  plan.bytes = planned_bytes(counts, plan);
+  refine(counts, least, plan);
+  plan.bytes += kSegmentBytes + 2;
+  if (plan.bytes > worth * static_cast<double>(count)) {
+    plan.bytes = static_cast<double>(count);
+    return;
+  }
   plan.kind = kCodedPlane;
-  plan.bytes = bytes;
+}
+
+// Segments of each coded plane: up to four, as long as the states of a further one in all of them do not show in the
+// frame.
+unsigned segments_of(const PlanePlan* plans, unsigned planes, std::size_t count, double frame_bytes) {
+  constexpr double kWorthSegment = 0.00125;
+  unsigned coded = 0;
+  for (unsigned p = 0; p < planes; ++p) coded += plans[p].kind == kCodedPlane ? 1 : 0;
+  if (coded == 0) return 1;
+  return segments_within(count, frame_bytes * kWorthSegment / (coded * kSegmentBytes));
 }
 
 void write_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, const PlanePlan& plan,
-                 SegmentWriter& writer, Sink& out) {
+                 unsigned segments, SegmentWriter& writer, Sink& out) {
   out.byte(static_cast<std::uint8_t>(plan.kind));
   if (plan.kind == kConstantPlane) {
     out.byte(plane[0]);
@@ -119,14 +190,14 @@ void write_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::siz
     out.bytes(plane, count);
     return;
   }
-  out.byte(kPlaneTableLog);
+  out.byte(static_cast<std::uint8_t>(plan.table_log));
   BitWriter bits(out);
   write_table(bits, plan.freq, plan.symbols);
   bits.finish();
   EncodeSymbol symbols[256] = {};
   build_encode_symbols(plan.freq, plan.symbols, symbols);
-  SegmentOutput* const segments = writer.prepare(count, plan.segments, 1);
-  kernel.bytes_encode(plane, symbols, kPlaneTableLog, segments, plan.segments);
+  SegmentOutput* const outputs = writer.prepare(count, segments, 1);
+  kernel.bytes_encode(plane, symbols, plan.table_log, outputs, segments);
   writer.write(out);
 }
 
@@ -151,11 +222,15 @@ bool read_plane(ByteReader& reader, std::size_t count, PlaneInput& plane, std::u
   }
   ByteDecodeTable& table = plane.table;
   table.table_log = reader.byte();
-  if (plane.kind != kCodedPlane || reader.failed || table.table_log < kMinTableLog || table.table_log > kMaxSlotLog) {
+  if (plane.kind != kCodedPlane || reader.failed || table.table_log < kMinTableLog || table.table_log > kFinePlaneLog) {
     return false;
   }
   BitReader bits(reader.at, static_cast<std::size_t>(reader.end - reader.at));
   if (!read_table(bits, table.freq, 256, table.table_log) || reader.take(bits.bytes()) == nullptr) return false;
+  // Only a table of the finer log could hold such a share.
+  for (const std::uint16_t share : table.freq) {
+    if (share > kMostFineShare) return false;
+  }
   std::uint32_t start = 0;
   for (unsigned s = 0; s < 256; ++s) {
     table.start[s] = static_cast<std::uint16_t>(start);
@@ -179,11 +254,12 @@ bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, st
   PlanePlan plans[kMaxPlanes];
   double bytes = planes;
   for (unsigned p = 0; p < planes; ++p) {
-    plan_plane(kernel, split.planes[p], count, plans[p]);
+    plan_plane(kernel, split.planes[p], count, planes == 1 ? kAloneWorthCoding : kWorthCoding, plans[p]);
     bytes += plans[p].bytes;
   }
   if (bytes >= static_cast<double>(limit)) return false;
-  for (unsigned p = 0; p < planes; ++p) write_plane(kernel, split.planes[p], count, plans[p], writer, out);
+  const unsigned segments = segments_of(plans, planes, count, bytes);
+  for (unsigned p = 0; p < planes; ++p) write_plane(kernel, split.planes[p], count, plans[p], segments, writer, out);
   return !out.full() && out.size() < limit;
 }
 
@@ -192,10 +268,10 @@ bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size
   const std::size_t count = size / planes;
   const CodecKernels& kernel = *kernels().codec;
   thread_local PlaneScratch joined;
-  thread_local std::vector<std::uint32_t> slots(kMaxPlanes << kMaxSlotLog);
+  thread_local std::vector<std::uint32_t> slots(kMaxPlanes << kFinePlaneLog);
   thread_local std::vector<PlaneInput> inputs(kMaxPlanes);
   for (unsigned p = 0; p < planes; ++p) {
-    if (!read_plane(reader, count, inputs[p], slots.data() + (p << kMaxSlotLog))) return false;
+    if (!read_plane(reader, count, inputs[p], slots.data() + (p << kFinePlaneLog))) return false;
   }
   if (reader.at != reader.end) return false;
   // The common case of two-byte floats: exponents coded, the rest raw.
@@ -222,6 +298,30 @@ bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size
     return true;
   }
   kernel.merge_planes(planes, rotates(dtype), sources, count, out);
+  return true;
+}
+
+bool has_difference(Dtype dtype) noexcept { return element_size(dtype) == 1 && exponent_bits(dtype) == 0; }
+
+bool encode_difference(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
+                       std::size_t limit, Sink& out) {
+  thread_local std::vector<std::uint8_t> differences;
+  if (differences.size() < size) differences.resize(size);
+  std::uint8_t* const to = differences.data();
+  for (std::size_t i = 0; i < size; ++i) to[i] = static_cast<std::uint8_t>(target[i] - base[i]);
+  return encode_planes(dtype, to, size, limit, out);
+}
+
+bool decode_difference(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size) {
+  thread_local std::vector<std::uint8_t> differences;
+  if (!has_difference(dtype)) return false;
+  // Slack, for vector kernels store whole registers.
+  if (differences.size() < size + 64) differences.resize(size + 64);
+  if (!decode_planes(dtype, reader, differences.data(), size)) return false;
+  // Not straight into `out`, which may be `base`: compilers make vectors of what does not overlap.
+  std::uint8_t* const sums = differences.data();
+  for (std::size_t i = 0; i < size; ++i) sums[i] = static_cast<std::uint8_t>(sums[i] + base[i]);
+  std::memcpy(out, sums, size);
   return true;
 }
 

@@ -37,11 +37,11 @@ DEFAULT_FRAME_SIZE_BYTES: Final = 1 << 20
 
 _NAMES: Final = {number: name for name, number in DTYPES.items()}
 #: What a frame can be, by its number in the format.
-MODES: Final = ("same", "raw", "planes", "delta", "sparse")
+MODES: Final = ("same", "raw", "planes", "delta", "sparse", "difference")
 
 
 def _needs_base(mode: str) -> bool:
-    return mode in ("same", "delta", "sparse")
+    return mode in ("same", "delta", "sparse", "difference")
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,14 @@ __all__ = ["ENCODE_BYTES", "explain_files"]
 ENCODE_BYTES: Final = 1 << 30
 _FRAME: Final = codec.DEFAULT_FRAME_SIZE_BYTES
 _WINDOW_BYTES: Final = 8 * _FRAME
-_STRATEGIES: Final = {"same": "delta", "delta": "delta", "sparse": "sparse", "planes": "alone", "raw": "raw"}
+_STRATEGIES: Final = {
+    "same": "delta",
+    "delta": "delta",
+    "sparse": "sparse",
+    "difference": "delta",
+    "planes": "alone",
+    "raw": "raw",
+}
 
 
 def explain_files(
