@@ -35,10 +35,13 @@ struct PlaneReader {
   explicit PlaneReader(const ByteDecodeTable& table)
       : slots(table.slots), slot_mask(set16((1u << table.table_log) - 1)), shifts(table.table_log) {}
 
+  TEXTNLP_FAST_INLINE void look(Ahead& ahead, const Lanes& lanes) const {
+    ahead.store({_mm256_and_si256(lanes.low.a, slot_mask), _mm256_and_si256(lanes.low.b, slot_mask)});
+  }
+
   // Symbols of one step.
-  TEXTNLP_FAST_INLINE Pair take(Lanes& lanes, SegmentStream& stream) const {
-    const Pair slot = {_mm256_and_si256(lanes.low.a, slot_mask), _mm256_and_si256(lanes.low.b, slot_mask)};
-    const Entries entries = unpack_entries(gather(slots, slot));
+  TEXTNLP_FAST_INLINE Pair take(const Ahead& ahead, Lanes& lanes, SegmentStream& stream) const {
+    const Entries entries = unpack_entries(fetch(slots, ahead));
     advance(lanes, entries.freq, entries.offset, shifts);
     refill(lanes, stream);
     return entries.symbol;
@@ -54,8 +57,9 @@ bool bytes_decode(SegmentInput* segments, unsigned count, const ByteDecodeTable*
   const PlaneReader reader(*table);
   return decode_segments(
       segments, count,
-      [&](std::size_t at, Lanes & lanes, SegmentStream & stream)
-          __attribute__((always_inline)) { store_bytes(out + at, reader.take(lanes, stream)); },
+      [&](std::size_t, Ahead & ahead, const Lanes& lanes) __attribute__((always_inline)) { reader.look(ahead, lanes); },
+      [&](std::size_t at, const Ahead& ahead, Lanes& lanes, SegmentStream& stream)
+          __attribute__((always_inline)) { store_bytes(out + at, reader.take(ahead, lanes, stream)); },
       [&](SegmentInput& segment, std::size_t first, WordReader& words) {
         for (std::size_t i = first; i < segment.count; ++i) {
           out[segment.begin + i] =
@@ -78,8 +82,9 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned count, const ByteDecod
   const PlaneReader reader(*table);
   return decode_segments(
       segments, count,
-      [&](std::size_t at, Lanes & lanes, SegmentStream & stream) __attribute__((always_inline)) {
-        const Pair symbols = reader.take(lanes, stream);
+      [&](std::size_t, Ahead & ahead, const Lanes& lanes) __attribute__((always_inline)) { reader.look(ahead, lanes); },
+      [&](std::size_t at, const Ahead& ahead, Lanes& lanes, SegmentStream& stream) __attribute__((always_inline)) {
+        const Pair symbols = reader.take(ahead, lanes, stream);
         const Pair below = load_bytes(lower + at);
         store_pair(out, at, {join_bytes(symbols.a, below.a, rotate), join_bytes(symbols.b, below.b, rotate)});
       },
@@ -99,14 +104,15 @@ void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigne
     return;
   }
   const Writer writer(table_log);
-  encode_segments(
+  encode_segments<Ahead>(
       segments, segment_count,
       [&](SegmentOutput& segment) {
         scalar::bytes_put(data + segment.begin, segment.count / kLanes * kLanes, segment.count, symbols, table_log,
                           segment.states, segment.words);
       },
-      [&](std::size_t at, Wide & lanes, WordSink & sink)
-          __attribute__((always_inline)) { writer.put_symbols(lanes, gather(symbols, load_bytes(data + at)), sink); });
+      [&](std::size_t at, Ahead & ahead) __attribute__((always_inline)) { ahead.store(load_bytes(data + at)); },
+      [&](const Ahead& ahead, Wide& lanes, WordSink& sink)
+          __attribute__((always_inline)) { writer.put_symbols(lanes, fetch(symbols, ahead), sink); });
 }
 
 // A bit a byte, 32 bytes of them: the upper five bits of a byte pick one of those, the lower three the bit in it.

@@ -32,14 +32,17 @@ struct DenseReader {
         context_of(rule),
         residual(rule.scheme, tables.tokens) {}
 
+  TEXTNLP_FAST_INLINE void look(Ahead& ahead, const Lanes& lanes, const std::uint8_t* base, std::size_t at) const {
+    const Pair context = unpack(context_of(Element::load(base, at)), _mm256_setzero_si256());
+    ahead.store({_mm256_or_si256(_mm256_sll_epi16(context.a, log), _mm256_and_si256(lanes.low.a, slot_mask)),
+                 _mm256_or_si256(_mm256_sll_epi16(context.b, log), _mm256_and_si256(lanes.low.b, slot_mask))});
+  }
+
   template <bool kFloat>
-  TEXTNLP_FAST_INLINE void step(Lanes& lanes, SegmentStream& stream, const std::uint8_t* base, std::uint8_t* out,
-                                std::size_t at) const {
+  TEXTNLP_FAST_INLINE void step(const Ahead& ahead, Lanes& lanes, SegmentStream& stream, const std::uint8_t* base,
+                                std::uint8_t* out, std::size_t at) const {
     const Pair from = Element::load(base, at);
-    const Pair context = unpack(context_of(from), _mm256_setzero_si256());
-    const Pair index = {_mm256_or_si256(_mm256_sll_epi16(context.a, log), _mm256_and_si256(lanes.low.a, slot_mask)),
-                        _mm256_or_si256(_mm256_sll_epi16(context.b, log), _mm256_and_si256(lanes.low.b, slot_mask))};
-    const Entries entries = unpack_entries(gather(slots, index));
+    const Entries entries = unpack_entries(fetch(slots, ahead));
     advance(lanes, entries.freq, entries.offset, shifts);
     refill(lanes, stream);
     emit<Element, kFloat>(out, at, from, residual.template take<false>(entries.symbol, lanes, stream));
@@ -68,9 +71,11 @@ struct SparseReader {
     }
   }
 
+  TEXTNLP_FAST_INLINE void look(Ahead&, const Lanes&, const std::uint8_t*, std::size_t) const {}
+
   template <bool kFloat>
-  TEXTNLP_FAST_INLINE void step(Lanes& lanes, SegmentStream& stream, const std::uint8_t* base, std::uint8_t* out,
-                                std::size_t at) const {
+  TEXTNLP_FAST_INLINE void step(const Ahead&, Lanes& lanes, SegmentStream& stream, const std::uint8_t* base,
+                                std::uint8_t* out, std::size_t at) const {
     const Pair from = load_pair(base, at);
     const ContextIndex context(context_of(from));
     const Pair last_zero = context.find(before[1]);
@@ -137,8 +142,10 @@ bool decode_delta(SegmentInput* segments, unsigned count, const DeltaRule& rule,
   const Reader reader(rule, tables);
   return decode_segments(
       segments, count,
-      [&](std::size_t at, Lanes & lanes, SegmentStream & stream)
-          __attribute__((always_inline)) { reader.template step<kFloat>(lanes, stream, base, out, at); },
+      [&](std::size_t at, Ahead & ahead, const Lanes& lanes)
+          __attribute__((always_inline)) { reader.look(ahead, lanes, base, at); },
+      [&](std::size_t at, const Ahead& ahead, Lanes& lanes, SegmentStream& stream)
+          __attribute__((always_inline)) { reader.template step<kFloat>(ahead, lanes, stream, base, out, at); },
       [&](SegmentInput& segment, std::size_t first, WordReader& words) {
         using Word = typename Reader::Word;
         const std::size_t offset = segment.begin * sizeof(Word);

@@ -141,10 +141,8 @@ struct Cells {
     steps = 0;
   }
 
-  TEXTNLP_FAST_INLINE void add(const Pair& index, TokenCounts* counts) {
-    alignas(32) std::uint64_t packed[8];
-    store256(packed, index.a);
-    store256(packed + 4, index.b);
+  TEXTNLP_FAST_INLINE void add(const Ahead& ahead, TokenCounts* counts) {
+    const std::uint64_t* const packed = ahead.numbers;
 #pragma GCC unroll 8
     for (unsigned word = 0; word < 8; ++word) {
       const std::uint64_t four = packed[word];
@@ -163,13 +161,20 @@ void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::
   const ContextOf context_of(rule);
   const Tokenizer tokenize(rule.scheme);
   Cells<kTokenBits> cells;
-  for (std::size_t step = 0; step < steps; ++step) {
-    const Pair from = Element::load(base, step * kLanes);
-    Pair token;
-    Raw raw;
-    const Pair to = Element::load(target, step * kLanes);
-    tokenize.template operator()<false>(residuals<Element, kFloat>(to, from), token, raw);
-    cells.add(table_index<kTokenBits>(context_of(from), token), counts);
+  // A few steps at a time, so that nobody waits for a store to be read back.
+  constexpr std::size_t kBatch = 8;
+  Ahead ahead[kBatch];
+  for (std::size_t step = 0; step < steps;) {
+    const std::size_t n = steps - step < kBatch ? steps - step : kBatch;
+    for (std::size_t i = 0; i < n; ++i, ++step) {
+      const Pair from = Element::load(base, step * kLanes);
+      Pair token;
+      Raw raw;
+      const Pair to = Element::load(target, step * kLanes);
+      tokenize.template operator()<false>(residuals<Element, kFloat>(to, from), token, raw);
+      ahead[i].store(table_index<kTokenBits>(context_of(from), token));
+    }
+    for (std::size_t i = 0; i < n; ++i) cells.add(ahead[i], counts);
   }
   cells.flush(counts);
 }
@@ -228,7 +233,12 @@ void encode_delta(const std::uint8_t* target, const std::uint8_t* base, const De
   const ContextOf context_of(rule);
   const Tokenizer tokenize(rule.scheme);
   const Writer writer(rule.table_log);
-  encode_segments(
+  struct Prepared {
+    Ahead ahead;
+    Raw raw;
+    bool has_raw;
+  };
+  encode_segments<Prepared>(
       segments, segment_count,
       [&](SegmentOutput& segment) {
         using Word = typename Element::Word;
@@ -236,15 +246,16 @@ void encode_delta(const std::uint8_t* target, const std::uint8_t* base, const De
         scalar::delta_put<Word>(target + offset, base + offset, segment.count / kLanes * kLanes, segment.count, rule,
                                 tables, segment.states, segment.words);
       },
-      [&](std::size_t at, Wide & lanes, WordSink & sink) __attribute__((always_inline)) {
+      [&](std::size_t at, Prepared & prepared) __attribute__((always_inline)) {
         const Pair from = Element::load(base, at);
         Pair token;
-        Raw raw;
-        const bool has_raw =
-            tokenize.template operator()<true>(residuals<Element, kFloat>(Element::load(target, at), from), token, raw);
-        const Wide symbols = gather(tables.symbols[0], table_index<7>(context_of(from), token));
-        if (has_raw) put_raw(lanes, raw, sink);
-        writer.put_symbols(lanes, symbols, sink);
+        prepared.has_raw = tokenize.template operator()<true>(
+            residuals<Element, kFloat>(Element::load(target, at), from), token, prepared.raw);
+        prepared.ahead.store(table_index<7>(context_of(from), token));
+      },
+      [&](const Prepared& prepared, Wide& lanes, WordSink& sink) __attribute__((always_inline)) {
+        if (prepared.has_raw) put_raw(lanes, prepared.raw, sink);
+        writer.put_symbols(lanes, fetch(tables.symbols[0], prepared.ahead), sink);
       });
 }
 

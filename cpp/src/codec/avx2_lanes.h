@@ -176,10 +176,22 @@ TEXTNLP_FAST_INLINE bool any_below_floor(const Lanes& lanes) {
   return _mm256_movemask_epi8(_mm256_cmpeq_epi16(least, _mm256_setzero_si256())) != 0;
 }
 
-// Runs `step(element, lanes, stream)` over the whole steps of kWays segments at once, so that their latencies overlap;
-// `tail(segment, first, words)` decodes the elements from `first` on with scalar code.
-template <unsigned kWays, class Step, class Tail>
-bool decode_ways(SegmentInput* segments, const Step& step, const Tail& tail) {
+// Where a way's next entries lie.
+struct Ahead {
+  alignas(32) std::uint64_t numbers[8];
+
+  TEXTNLP_FAST_INLINE void store(const Pair& index) {
+    store256(numbers, index.a);
+    store256(numbers + 4, index.b);
+  }
+};
+
+// Runs `step(element, ahead, lanes, stream)` over the whole steps of kWays segments at once, so that their latencies
+// overlap; `tail(segment, first, words)` decodes the elements from `first` on with scalar code. What
+// `look(element, ahead, lanes)` stores is read a round later, so that nobody waits for it.
+template <unsigned kWays, class Look, class Step, class Tail>
+bool decode_ways(SegmentInput* segments, const Look& look, const Step& step, const Tail& tail) {
+  Ahead ahead[kWays];
   SegmentStream streams[kWays];
   Lanes lanes[kWays];
   std::size_t shared = segments[0].count / kLanes;
@@ -189,11 +201,14 @@ bool decode_ways(SegmentInput* segments, const Step& step, const Tail& tail) {
     const std::size_t steps = segments[w].count / kLanes;
     shared = steps < shared ? steps : shared;
   }
+  for (unsigned w = 0; w < kWays && shared != 0; ++w) look(segments[w].begin, ahead[w], lanes[w]);
   for (std::size_t at = 0; at < shared; ++at) {
+    const std::size_t next = at + 1 < shared ? at + 1 : at;
 #pragma GCC unroll 4
     for (unsigned w = 0; w < kWays; ++w) {
       if (!streams[w].ready()) return false;
-      step(segments[w].begin + at * kLanes, lanes[w], streams[w]);
+      step(segments[w].begin + at * kLanes, ahead[w], lanes[w], streams[w]);
+      look(segments[w].begin + next * kLanes, ahead[w], lanes[w]);
     }
   }
   for (unsigned w = 0; w < kWays; ++w) {
@@ -201,7 +216,8 @@ bool decode_ways(SegmentInput* segments, const Step& step, const Tail& tail) {
     std::size_t at = shared;
     for (; at < segment.count / kLanes; ++at) {
       if (!streams[w].ready()) return false;
-      step(segment.begin + at * kLanes, lanes[w], streams[w]);
+      look(segment.begin + at * kLanes, ahead[w], lanes[w]);
+      step(segment.begin + at * kLanes, ahead[w], lanes[w], streams[w]);
     }
     store_lanes(segment.states, lanes[w]);
     if (streams[w].overrun()) return false;
@@ -212,16 +228,16 @@ bool decode_ways(SegmentInput* segments, const Step& step, const Tail& tail) {
   return true;
 }
 
-template <class Step, class Tail>
-bool decode_segments(SegmentInput* segments, unsigned count, const Step& step, const Tail& tail) {
+template <class Look, class Step, class Tail>
+bool decode_segments(SegmentInput* segments, unsigned count, const Look& look, const Step& step, const Tail& tail) {
   unsigned at = 0;
   for (; count - at >= 4; at += 4) {
-    if (!decode_ways<4>(segments + at, step, tail)) return false;
+    if (!decode_ways<4>(segments + at, look, step, tail)) return false;
   }
   for (; count - at >= 2; at += 2) {
-    if (!decode_ways<2>(segments + at, step, tail)) return false;
+    if (!decode_ways<2>(segments + at, look, step, tail)) return false;
   }
-  return at == count || decode_ways<1>(segments + at, step, tail);
+  return at == count || decode_ways<1>(segments + at, look, step, tail);
 }
 
 // --- 32 bits a lane --------------------------------------------------------------------------------------------------
@@ -278,10 +294,8 @@ TEXTNLP_FAST_INLINE __m256i gather_every_other(const void* table, const std::uin
 
 // Thirty-two entries of 32 bits by 16-bit index. With single loads: the gather instruction is microcode on some
 // processors, and slower.
-TEXTNLP_FAST_INLINE Wide gather(const void* table, const Pair& index) {
-  alignas(32) std::uint64_t numbers[8];
-  store256(numbers, index.a);
-  store256(numbers + 4, index.b);
+TEXTNLP_FAST_INLINE Wide fetch(const void* table, const Ahead& ahead) {
+  const std::uint64_t* const numbers = ahead.numbers;
   return {gather_every_other(table, numbers, 0), gather_every_other(table, numbers, 16),
           gather_every_other(table, numbers + 4, 0), gather_every_other(table, numbers + 4, 16)};
 }

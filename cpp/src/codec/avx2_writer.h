@@ -116,10 +116,14 @@ struct Writer {
   }
 };
 
-// Runs `step(element, lanes, sink)` backwards over the whole steps of kWays segments at once, so that their latencies
-// overlap. `tail(segment)` codes the elements past the last whole step first, with scalar code.
-template <unsigned kWays, class Tail, class Step>
-void encode_ways(SegmentOutput* segments, const Tail& tail, const Step& step) {
+// Codes the whole steps of kWays segments at once, backwards: `look(element, prepared)` works out what does not depend
+// on the states and stores where shares lie, a few steps ahead, so that nobody waits for the store; `put(prepared,
+// lanes, sink)` takes them into the states, a step of every segment in turn, so that their latencies overlap.
+// `tail(segment)` codes the elements past the last whole step first, with scalar code.
+template <class Prepared, unsigned kWays, class Tail, class Look, class Put>
+void encode_ways(SegmentOutput* segments, const Tail& tail, const Look& look, const Put& put) {
+  constexpr std::size_t kAhead = 4;
+  Prepared prepared[kWays][kAhead];
   Wide lanes[kWays];
   WordSink sinks[kWays];
   std::size_t shared = segments[0].count / kLanes;
@@ -136,12 +140,20 @@ void encode_ways(SegmentOutput* segments, const Tail& tail, const Step& step) {
   }
   for (unsigned w = 0; w < kWays; ++w) {
     for (std::size_t at = segments[w].count / kLanes; at-- > shared;) {
-      step(segments[w].begin + at * kLanes, lanes[w], sinks[w]);
+      look(segments[w].begin + at * kLanes, prepared[w][0]);
+      put(prepared[w][0], lanes[w], sinks[w]);
     }
   }
-  for (std::size_t at = shared; at-- > 0;) {
+  for (std::size_t left = shared; left != 0;) {
+    const std::size_t steps = left < kAhead ? left : kAhead;
+    for (unsigned w = 0; w < kWays; ++w) {
+      for (std::size_t i = 0; i < steps; ++i) look(segments[w].begin + (left - 1 - i) * kLanes, prepared[w][i]);
+    }
+    for (std::size_t i = 0; i < steps; ++i) {
 #pragma GCC unroll 4
-    for (unsigned w = 0; w < kWays; ++w) step(segments[w].begin + at * kLanes, lanes[w], sinks[w]);
+      for (unsigned w = 0; w < kWays; ++w) put(prepared[w][i], lanes[w], sinks[w]);
+    }
+    left -= steps;
   }
   for (unsigned w = 0; w < kWays; ++w) {
     store_wide(segments[w].states, lanes[w]);
@@ -149,12 +161,12 @@ void encode_ways(SegmentOutput* segments, const Tail& tail, const Step& step) {
   }
 }
 
-template <class Tail, class Step>
-void encode_segments(SegmentOutput* segments, unsigned count, const Tail& tail, const Step& step) {
+template <class Prepared, class Tail, class Look, class Put>
+void encode_segments(SegmentOutput* segments, unsigned count, const Tail& tail, const Look& look, const Put& put) {
   unsigned at = 0;
-  for (; count - at >= 4; at += 4) encode_ways<4>(segments + at, tail, step);
-  for (; count - at >= 2; at += 2) encode_ways<2>(segments + at, tail, step);
-  for (; at < count; ++at) encode_ways<1>(segments + at, tail, step);
+  for (; count - at >= 4; at += 4) encode_ways<Prepared, 4>(segments + at, tail, look, put);
+  for (; count - at >= 2; at += 2) encode_ways<Prepared, 2>(segments + at, tail, look, put);
+  for (; at < count; ++at) encode_ways<Prepared, 1>(segments + at, tail, look, put);
 }
 
 }  // namespace avx2

@@ -132,21 +132,26 @@ TEXTNLP_FAST_INLINE Entries fetch_entries(const std::uint32_t* slots, const std:
   return entries;
 }
 
-TEXTNLP_FAST_INLINE __m512i take_slots(Lanes& lanes, Stream& stream, const std::uint32_t* slots, __m512i slot_mask,
-                                       const Shifts& shifts) {
+// Where a way's next entries lie.
+struct Ahead {
   alignas(64) std::uint64_t fours[8];
-  _mm512_store_si512(fours, _mm512_and_si512(lanes.low, slot_mask));
-  const Entries entries = fetch_entries(slots, fours);
+};
+
+TEXTNLP_FAST_INLINE __m512i take_slots(const Ahead& ahead, Lanes& lanes, Stream& stream, const std::uint32_t* slots,
+                                       const Shifts& shifts) {
+  const Entries entries = fetch_entries(slots, ahead.fours);
   lanes = advance(lanes, entries.freq, entries.offset, shifts);
   refill(lanes, stream);
   return entries.symbol;
 }
 
-// Runs `take(lanes, stream)` over the steps of up to four segments at a time, so that their latencies overlap, and
-// hands the symbols to `emit(element, symbols)`; the last, short step of a segment goes through scalar code.
-template <unsigned kWays, class Take, class Emit, class EmitOne>
-bool decode_ways(SegmentInput* segments, const ByteDecodeTable& table, const Take& take, const Emit& emit,
-                 const EmitOne& emit_one) {
+// Runs `take(ahead, lanes, stream)` over the steps of up to four segments at a time, so that their latencies overlap,
+// and hands the symbols to `emit(element, symbols)`; the last, short step of a segment goes through scalar code. What
+// `look(ahead, lanes)` stores is read a round later, so that nobody waits for it.
+template <unsigned kWays, class Look, class Take, class Emit, class EmitOne>
+bool decode_ways(SegmentInput* segments, const ByteDecodeTable& table, const Look& look, const Take& take,
+                 const Emit& emit, const EmitOne& emit_one) {
+  Ahead ahead[kWays];
   Stream streams[kWays];
   Lanes lanes[kWays];
   std::size_t shared = segments[0].count / kLanes;
@@ -155,19 +160,22 @@ bool decode_ways(SegmentInput* segments, const ByteDecodeTable& table, const Tak
     lanes[w] = load_lanes(segments[w].states);
     const std::size_t steps = segments[w].count / kLanes;
     shared = steps < shared ? steps : shared;
+    look(ahead[w], lanes[w]);
   }
   for (std::size_t step = 0; step < shared; ++step) {
 #pragma GCC unroll 4
     for (unsigned w = 0; w < kWays; ++w) {
       if (!streams[w].ready()) return false;
-      emit(segments[w].begin + step * kLanes, take(lanes[w], streams[w]));
+      emit(segments[w].begin + step * kLanes, take(ahead[w], lanes[w], streams[w]));
+      look(ahead[w], lanes[w]);
     }
   }
   for (unsigned w = 0; w < kWays; ++w) {
     std::size_t step = shared;
     for (; step < segments[w].count / kLanes; ++step) {
       if (!streams[w].ready()) return false;
-      emit(segments[w].begin + step * kLanes, take(lanes[w], streams[w]));
+      emit(segments[w].begin + step * kLanes, take(ahead[w], lanes[w], streams[w]));
+      look(ahead[w], lanes[w]);
     }
     store_lanes(segments[w].states, lanes[w]);
     if (streams[w].overrun()) return false;
@@ -180,17 +188,17 @@ bool decode_ways(SegmentInput* segments, const ByteDecodeTable& table, const Tak
   return true;
 }
 
-template <class Take, class Emit, class EmitOne>
-bool decode_segments(SegmentInput* segments, unsigned count, const ByteDecodeTable& table, const Take& take,
-                     const Emit& emit, const EmitOne& emit_one) {
+template <class Look, class Take, class Emit, class EmitOne>
+bool decode_segments(SegmentInput* segments, unsigned count, const ByteDecodeTable& table, const Look& look,
+                     const Take& take, const Emit& emit, const EmitOne& emit_one) {
   unsigned at = 0;
   for (; count - at >= 4; at += 4) {
-    if (!decode_ways<4>(segments + at, table, take, emit, emit_one)) return false;
+    if (!decode_ways<4>(segments + at, table, look, take, emit, emit_one)) return false;
   }
   for (; count - at >= 2; at += 2) {
-    if (!decode_ways<2>(segments + at, table, take, emit, emit_one)) return false;
+    if (!decode_ways<2>(segments + at, table, look, take, emit, emit_one)) return false;
   }
-  return at == count || decode_ways<1>(segments + at, table, take, emit, emit_one);
+  return at == count || decode_ways<1>(segments + at, table, look, take, emit, emit_one);
 }
 
 template <class Emit, class EmitOne>
@@ -200,20 +208,26 @@ bool decode_plane(SegmentInput* segments, unsigned count, const ByteDecodeTable&
   const __m512i slot_mask = _mm512_set1_epi16(static_cast<short>((1u << table.table_log) - 1));
   SymbolRanks ranks;
   if (!ranks.build(table)) {
-    auto take = [&](Lanes& lanes, Stream& stream) { return take_slots(lanes, stream, table.slots, slot_mask, shifts); };
-    return decode_segments(segments, count, table, take, emit, emit_one);
+    auto look = [&](Ahead& ahead, const Lanes& lanes) {
+      _mm512_store_si512(ahead.fours, _mm512_and_si512(lanes.low, slot_mask));
+    };
+    auto take = [&](const Ahead& ahead, Lanes& lanes, Stream& stream) {
+      return take_slots(ahead, lanes, stream, table.slots, shifts);
+    };
+    return decode_segments(segments, count, table, look, take, emit, emit_one);
   }
   const RankLookup lookup(ranks);
+  auto look = [](Ahead&, const Lanes&) {};
   if (ranks.count > 32) {
-    auto take = [&](Lanes& lanes, Stream& stream) {
+    auto take = [&](const Ahead&, Lanes& lanes, Stream& stream) {
       return take_ranked<true>(lanes, stream, lookup, slot_mask, shifts);
     };
-    return decode_segments(segments, count, table, take, emit, emit_one);
+    return decode_segments(segments, count, table, look, take, emit, emit_one);
   }
-  auto take = [&](Lanes& lanes, Stream& stream) {
+  auto take = [&](const Ahead&, Lanes& lanes, Stream& stream) {
     return take_ranked<false>(lanes, stream, lookup, slot_mask, shifts);
   };
-  return decode_segments(segments, count, table, take, emit, emit_one);
+  return decode_segments(segments, count, table, look, take, emit, emit_one);
 }
 
 bool bytes_decode(SegmentInput* segments, unsigned count, const ByteDecodeTable* table, std::uint8_t* out) {

@@ -104,10 +104,7 @@ struct DenseReader {
         context_of(rule),
         residual(rule.scheme, tables.tokens) {}
 
-  // Where a way's next entries lie.
-  struct Ahead {
-    alignas(64) std::uint64_t fours[8];
-  };
+  using Ahead = avx512::Ahead;
 
   TEXTNLP_FAST_INLINE void look(Ahead& ahead, const Lanes& lanes, const std::uint8_t* base, std::size_t at) const {
     const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
