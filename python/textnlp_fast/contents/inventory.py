@@ -29,6 +29,7 @@ __all__ = [
     "coding_dtype",
     "digest_of_range",
     "file_entry",
+    "layout_dtype",
     "scan_model",
     "take_inventory",
 ]
@@ -36,12 +37,16 @@ __all__ = [
 # Small enough to be hashed out of the cache that the read has just filled.
 READ_BYTES: Final = 1 << 20
 
+# Types that the codec does not know, and those with the same fields; two numbers to an element of C64.
+_LAYOUTS: Final = {"F8_E4M3FNUZ": "F8_E4M3", "F8_E5M2FNUZ": "F8_E5M2", "C64": "F32"}
+
 
 @dataclass(frozen=True, slots=True)
 class LocalPart:
     """A content inside a local file: a tensor, a header (`name` is empty) or a chunk.
 
-    `shape` is the tensor's, () for the others.
+    `dtype` is what the codec knows of its elements, `coded_as` the element type that its frames take: these may know
+    the bits of a type whose values they do not know. `shape` is the tensor's, () for the others.
     """
 
     digest: str
@@ -50,6 +55,11 @@ class LocalPart:
     size: int
     name: str = ""
     shape: tuple[int, ...] = ()
+    layout: str | None = None
+
+    @property
+    def coded_as(self) -> str:
+        return self.dtype if self.layout is None else self.layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,11 @@ def file_entry(file: LocalFile) -> FileEntry:
 def coding_dtype(dtype: str) -> str:
     """The codec's name for a safetensors dtype; bytes without a meaning where it knows none."""
     return dtype if dtype in DTYPES else DTYPE_OPAQUE
+
+
+def layout_dtype(dtype: str) -> str:
+    """The element type that frames of a safetensors dtype take: one whose bits lie in the same way."""
+    return _LAYOUTS.get(dtype, coding_dtype(dtype))
 
 
 def scan_model(path: str | os.PathLike[str]) -> ModelFiles:
@@ -182,6 +197,7 @@ class _Jobs:
                     tensor.size_bytes,
                     tensor.name,
                     tensor.shape,
+                    layout_dtype(tensor.dtype),
                 )
                 for digest, tensor in zip(digests, tensors, strict=True)
             )

@@ -116,7 +116,7 @@ class Coder:
             target,
             out,
             against,
-            dtype=step.part.dtype,
+            dtype=step.part.coded_as,
             frame_size_bytes=step.frame_bytes,
             threads=self._threads_each,
         )

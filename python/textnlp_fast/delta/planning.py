@@ -146,7 +146,7 @@ class _Sample:
         self.size_bytes = min(part.size, most_bytes)
         # Whole elements of every type, and of every recipe.
         self._begin = (part.size - self.size_bytes) // 2 // 64 * 64
-        self._dtype = part.dtype
+        self._dtype = part.coded_as
         self._bases = bases
         self._data = bytearray(self.size_bytes)
         self._base = bytearray(self.size_bytes)

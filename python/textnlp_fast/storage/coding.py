@@ -191,4 +191,4 @@ class Coder:
         elif step.base is not None:
             held = self._held[step.base]
             self._files.read(held.location, base, held.offset + piece.offset)
-        return codec.encode_into(target, out, against, dtype=step.part.dtype, threads=self._threads_each)
+        return codec.encode_into(target, out, against, dtype=step.part.coded_as, threads=self._threads_each)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from textnlp_fast.contents.inventory import READ_BYTES, coding_dtype, digest_of_range, scan_model
+from textnlp_fast.contents.inventory import READ_BYTES, digest_of_range, layout_dtype, scan_model
 from textnlp_fast.contents.windows import (
     BufferPool,
     OpenFiles,
@@ -224,7 +224,7 @@ class _Walk:
             payload = codec.encode(
                 new[start:stop],
                 base[start:stop] if base is not None else None,
-                dtype=coding_dtype(job.side.dtype),
+                dtype=layout_dtype(job.side.dtype),
                 threads=self._threads_each,
             )
             taken += stop - start
