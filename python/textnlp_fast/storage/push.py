@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from textnlp_fast.contents.entries import FileEntry
 from textnlp_fast.contents.inventory import Held, LocalFile, check_unchanged, take_inventory
@@ -32,7 +33,8 @@ from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import is_whole
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of, closure
+from textnlp_fast.storage.manifest import Content, Extent, Manifest, closure
+from textnlp_fast.storage.matching import find_recipes, needs_recipes
 from textnlp_fast.storage.planning import PushPlan, plan_push
 from textnlp_fast.storage.version_manager import (
     RepositoryInfo,
@@ -133,19 +135,25 @@ def _push(
     parent = _parent_of(versions, request, existing, passed_over)
     known = [_found_by(existing)] if existing is not None else list(_known_manifests(versions, request))
     missing = _missing_objects(store, [*known, parent, existing], options.thread_count)
-    plan = plan_push(
+    planned = partial(
+        plan_push,
         files,
         _without(parent, missing),
         [_intact(manifest, missing) for manifest in known],
         delta=options.delta and options.compression,
         max_chain_depth=options.max_chain_depth,
     )
+    plan = planned()
     if existing is not None:
         _refuse_other_files(existing, plan.files)
         if not missing & existing.objects.keys():
             return _report(existing, plan, started, uploaded_bytes=0, already_there=True)
-    base_files = _base_inventory(request, plan, options)
-    coded = Coder(store, plan, _held_of(base_files), window_bytes, options).run(progress)
+    base_files = _base_inventory(request, parent, plan, options)
+    held = _held_of(base_files)
+    if parent is not None and options.delta and options.compression and needs_recipes(plan):
+        whole_parent = _intact(parent, missing)
+        plan = planned(recipes=find_recipes(store, whole_parent, plan, files, held, options))
+    coded = Coder(store, plan, held, window_bytes, options).run(progress)
     check_unchanged([*files, *base_files])
     manifest = _assemble(request, parent, plan, coded, window_bytes=window_bytes, raw=not options.compression)
     uploaded = sum(shard.size for shard in coded.shards if shard.uploaded)
@@ -269,7 +277,7 @@ def _intact(manifest: Manifest, missing: set[str]) -> Manifest:
         for digest, content in manifest.contents.items()
         if not any(
             extent.object in missing
-            for link in chain_of(manifest.contents, digest)
+            for link in closure(manifest.contents, [digest]).values()
             for extent in link.extents
         )
     }
@@ -301,8 +309,12 @@ def _check_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -
 # --- local bases ------------------------------------------------------------------------------------------
 
 
-def _base_inventory(request: PushRequest, plan: PushPlan, options: TransferOptions) -> list[LocalFile]:
-    if request.base_path is None or not any(step.base for step in plan.steps):
+def _base_inventory(
+    request: PushRequest, parent: Manifest | None, plan: PushPlan, options: TransferOptions
+) -> list[LocalFile]:
+    if request.base_path is None or parent is None:
+        return []
+    if not needs_recipes(plan) and not any(step.base for step in plan.steps):
         return []
     return take_inventory(request.base_path, threads=options.thread_count)
 
