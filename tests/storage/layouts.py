@@ -35,8 +35,7 @@ def trained(tensors: Tensors, seed: int = 9, share: float = 0.04) -> Tensors:
     """A share of the weights moves by one ULP."""
     rng = np.random.default_rng(seed)
     return {
-        name: array + (rng.random(array.shape) < share).astype(array.dtype)  # type: ignore[operator]
-        for name, array in tensors.items()
+        name: array + (rng.random(array.shape) < share).astype(array.dtype) for name, array in tensors.items()
     }
 
 
@@ -69,9 +68,10 @@ def interleaved(tensors: Tensors) -> Tensors:
     """Query, key and value in one, head by head."""
 
     def change(at: str, parts: dict[str, npt.NDArray[np.generic]]) -> Tensors:
-        heads = [parts[f"{name}.weight"].reshape(HEADS, -1, 128) for name in "qkv"]
+        width = parts["q.weight"].shape[1]
+        heads = [parts[f"{name}.weight"].reshape(HEADS, -1, width) for name in "qkv"]
         rest = {f"{at}{name}": array for name, array in parts.items() if name[:2] not in ("q.", "k.", "v.")}
-        return {f"{at}qkv.weight": np.concatenate(heads, axis=1).reshape(-1, 128), **rest}
+        return {f"{at}qkv.weight": np.concatenate(heads, axis=1).reshape(-1, width), **rest}
 
     return _by_layer(tensors, change)
 
@@ -128,7 +128,7 @@ def widened(tensors: Tensors) -> Tensors:
 
 def narrowed(tensors: Tensors) -> Tensors:
     """Back to bf16, by cutting: not what a cast does, so that there is something to code."""
-    return {name: (array >> np.uint32(16)).astype(np.uint16) for name, array in tensors.items()}  # type: ignore[operator]
+    return {name: (array >> np.uint32(16)).astype(np.uint16) for name, array in tensors.items()}
 
 
 def stacked(tensors: Tensors) -> Tensors:

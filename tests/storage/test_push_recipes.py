@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from reference import repository as reference
 from storage import layouts
 from storage.layouts import Tensors
 from textnlp_fast.delta.recipe import Whole
@@ -242,3 +242,27 @@ def test_unrelated_tensors_are_stored_by_themselves(tmp_path: Path, makers: Make
     repository.push(tmp_path / "a", "m", "1.0.0")
     repository.push(tmp_path / "b", "m", "1.1.0")
     assert recipes(repository.manifest("m", "1.1.0")) == 0
+
+
+# --- a second reader --------------------------------------------------------------------------------------
+
+
+def small(tensors: Tensors) -> Tensors:
+    """A corner of each tensor: the slow reader takes its time."""
+    return {name: array[:72, :32] if array.ndim == 2 else array[:32] for name, array in tensors.items()}
+
+
+@pytest.mark.parametrize("change", layouts.CHANGES)
+def test_a_reader_of_the_format_agrees(tmp_path: Path, makers: Makers, change: str) -> None:
+    before, after = layouts.CHANGES[change]
+    tensors = small(layouts.model(layers=2))
+    tensors["embed.weight"] = layouts.model()["embed.weight"]
+    first = before(tensors)
+    written(makers, tmp_path / "a", first)
+    written(makers, tmp_path / "b", after(layouts.trained(first)))
+    repository = opened(tmp_path / "r", 1 << 12)
+    for folder, version in (("a", "1.0.0"), ("b", "1.1.0")):
+        repository.push(tmp_path / folder, "m", version)
+        assert reference.read_version(tmp_path / "r", "m", version) == makers.tree(tmp_path / folder)
+    found = recipes(repository.manifest("m", "1.1.0"))
+    assert bool(found) == (change != "renamed")
