@@ -184,7 +184,7 @@ class PairReader(Generic[Result]):
         self._pairs = pairs
         self._window_bytes = new.window_bytes
         if any(chain[-1].base is not None for pair in pairs for chain in self._chains_of(pair)):
-            reserved_bytes += 2 * working_bytes(self._window_bytes)
+            reserved_bytes += 2 * working_bytes(self._window_bytes, options.memory_budget_bytes // 2)
         self._budget_bytes = max(options.memory_budget_bytes - reserved_bytes, 4 * self._window_bytes)
         self._workers = max(
             1, min(2 * options.thread_count, self._budget_bytes // (4 * self._window_bytes), 16)
@@ -193,7 +193,15 @@ class PairReader(Generic[Result]):
         self._buffers = BufferPool(self._window_bytes)
         self._check = DigestCheck(self._window_bytes, self._threads_each)
         self._makers = [
-            new_maker(store, contents, self._window_bytes, OpenFiles(), {}, threads=self._threads_each)
+            new_maker(
+                store,
+                contents,
+                self._window_bytes,
+                OpenFiles(),
+                {},
+                budget_bytes=options.memory_budget_bytes // 2,
+                threads=self._threads_each,
+            )
             for contents in self._contents
         ]
 

@@ -41,7 +41,7 @@ class Decoder:
     """Runs steps of a pull plan on a few threads within the memory budget of `options`.
 
     `contents` are those of the manifest that the plan is for, closed under bases; `names` say what they are, for
-    errors. Recipes take eight windows at least, whatever the budget.
+    errors. Where there are recipes, eight windows are taken at least.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Decoder:
             run = _Run(self, files, steps, sink, keep_going, held or {})
             budget = self._budget_bytes
             if any(step.recipe is not None for step in steps):
-                budget = max(budget - working_bytes(self._window_bytes), 2 * self._window_bytes)
+                budget = max(budget - working_bytes(self._window_bytes, budget), 2 * self._window_bytes)
             units = run_in_order(
                 run.make_unit,
                 plan_units([step.content.size for step in steps], self._window_bytes),
@@ -127,6 +127,7 @@ class _Run:
             decoder._window_bytes,
             files,
             dict(held),
+            budget_bytes=decoder._budget_bytes,
             threads=decoder._threads_each,
             fetched=decoder.count_fetched,
         )

@@ -120,9 +120,15 @@ def _sources(
     if not left:
         return []
     headers = read_tensors(store, parent, options)
-    threads = options.thread_count
     maker = new_maker(
-        store, parent.contents, parent.window_bytes, opened, dict(held), threads=threads, bounded=False
+        store,
+        parent.contents,
+        parent.window_bytes,
+        opened,
+        dict(held),
+        budget_bytes=options.memory_budget_bytes,
+        threads=options.thread_count,
+        bounded=False,
     )
     sampler = _Sampler(parent, maker)
     tensors: dict[str, Tensor] = {}

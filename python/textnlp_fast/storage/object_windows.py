@@ -18,8 +18,11 @@ __all__ = ["ObjectWindows", "new_maker", "working_bytes"]
 
 # Bytes that may be decoded for each that a recipe is asked for. What `push` writes stays below a quarter of it.
 _MOST_WORK: Final = 256
-# Windows of sources that are kept decoded: a matrix that is turned is read once for each window of the result.
+# Windows of sources that are kept, coded and decoded each: a matrix that is turned is read once for each window of
+# the result, and what is interleaved in strands is read once for each strand. Two will do, slowly.
 _KEPT_WINDOWS: Final = 4
+_LEAST_KEPT_WINDOWS: Final = 2
+_BUDGET_WINDOWS: Final = 16
 _WAY_OUT: Final = (
     "No push writes such a version: get its files from where they came from, and push them again."
 )
@@ -28,7 +31,7 @@ _WAY_OUT: Final = (
 class ObjectWindows:
     """Reads from the repository; `fetched` hears of the bytes. Thread-safe.
 
-    Who asks for a whole window asks for parts of it next: the last one is kept.
+    Who asks for a whole window asks for parts of it next: the last ones, up to `kept_bytes` of them, are kept.
     """
 
     def __init__(
@@ -36,8 +39,11 @@ class ObjectWindows:
         store: ObjectStore,
         contents: Mapping[str, Content],
         window_bytes: int,
+        *,
+        kept_bytes: int,
         fetched: Callable[[int], None] | None = None,
     ) -> None:
+        self._most_kept_bytes = kept_bytes
         self._store = store
         self._contents = contents
         self._window_bytes = window_bytes
@@ -84,13 +90,18 @@ class ObjectWindows:
                 return
             self._kept[extent] = data
             self._kept_bytes += len(data)
-            while self._kept_bytes > self._window_bytes and len(self._kept) > 1:
+            while self._kept_bytes > self._most_kept_bytes:
                 self._kept_bytes -= len(self._kept.popitem(last=False)[1])
 
 
-def working_bytes(window_bytes: int) -> int:
+def working_bytes(window_bytes: int, budget_bytes: int) -> int:
     """Memory that a Maker of `new_maker` takes however many threads use it."""
-    return (_KEPT_WINDOWS + 2) * window_bytes
+    return 2 * _kept_bytes(window_bytes, budget_bytes)
+
+
+def _kept_bytes(window_bytes: int, budget_bytes: int) -> int:
+    ample = budget_bytes >= _BUDGET_WINDOWS * window_bytes
+    return (_KEPT_WINDOWS if ample else _LEAST_KEPT_WINDOWS) * window_bytes
 
 
 def new_maker(
@@ -100,6 +111,7 @@ def new_maker(
     files: OpenFiles,
     held: MutableMapping[str, Held],
     *,
+    budget_bytes: int,
     threads: int,
     fetched: Callable[[int], None] | None = None,
     bounded: bool = True,
@@ -108,7 +120,8 @@ def new_maker(
 
     What comes out is checked by the caller, who knows how much of a content was made.
     """
-    windows = ObjectWindows(store, contents, window_bytes, fetched)
+    kept_bytes = _kept_bytes(window_bytes, budget_bytes)
+    windows = ObjectWindows(store, contents, window_bytes, kept_bytes=kept_bytes, fetched=fetched)
     return Maker(
         windows,
         files,
@@ -116,6 +129,6 @@ def new_maker(
         threads=threads,
         bounded=bounded,
         most_work=_MOST_WORK,
-        kept_bytes=_KEPT_WINDOWS * window_bytes,
+        kept_bytes=kept_bytes,
         way_out=_WAY_OUT,
     )
