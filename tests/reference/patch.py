@@ -1,10 +1,10 @@
-"""A slow reader of patches, written from docs/format.md. Knows whole contents, pieces and casts."""
+"""A slow reader of patches, written from docs/format.md. Knows every recipe but those with factors."""
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import blake3
@@ -37,6 +37,35 @@ def model_digest(files: list[Mapping[str, Any]]) -> str:
     return digest_of(canonical(sorted(rows)))
 
 
+def base_of(recipe: Any, content: Callable[[str], bytes]) -> bytes:
+    """What a recipe gives, out of what `content` gives for a digest."""
+    if isinstance(recipe, str):
+        return content(recipe)
+    ((kind, rows),) = recipe.items()
+    if kind == "cast":
+        digest, old, new = rows
+        values = elements(content(digest), codec.TYPES[old].size)
+        return to_bytes((cast(value, old, new) for value in values), codec.TYPES[new].size)
+    if kind == "transpose":
+        digest, height, width, size = rows
+        data = content(digest)
+        starts = [(j * width + i) * size for i in range(width) for j in range(height)]
+        return b"".join(data[start : start + size] for start in starts)
+    if kind == "weave":
+        groups, strands = rows
+        rows = [
+            [digest, offset + group * stride, count]
+            for group in range(groups)
+            for digest, offset, count, stride in strands
+        ]
+    else:
+        assert kind == "pieces"
+    return b"".join(
+        bytes(count) if digest is None else content(digest)[offset : offset + count]
+        for digest, offset, count in rows
+    )
+
+
 def apply(patch: bytes, source: Mapping[str, bytes]) -> dict[str, bytes]:
     """The target's files from the source's, both by path."""
     magic, number, length = struct.unpack("<7sBQ", patch[:16])
@@ -65,7 +94,7 @@ def apply(patch: bytes, source: Mapping[str, bytes]) -> dict[str, bytes]:
         return held[digest]
 
     def made(entry: Mapping[str, Any]) -> bytes:
-        base = None if entry["base"] is None else base_of(entry["base"])
+        base = None if entry["base"] is None else base_of(entry["base"], content)
         assert base is None or len(base) == entry["size"]
         out = b""
         for offset, count in entry["extents"]:
@@ -73,19 +102,5 @@ def apply(patch: bytes, source: Mapping[str, bytes]) -> dict[str, bytes]:
             against = None if base is None else base[len(out) : len(out) + size]
             out += codec.decode(payload[offset : offset + count], size, against)
         return out
-
-    def base_of(recipe: Any) -> bytes:
-        if isinstance(recipe, str):
-            return content(recipe)
-        ((kind, rows),) = recipe.items()
-        if kind == "cast":
-            digest, old, new = rows
-            values = elements(content(digest), codec.TYPES[old].size)
-            return to_bytes((cast(value, old, new) for value in values), codec.TYPES[new].size)
-        assert kind == "pieces"
-        return b"".join(
-            bytes(count) if digest is None else content(digest)[offset : offset + count]
-            for digest, offset, count in rows
-        )
 
     return {entry["path"]: b"".join(map(content, parts_of(entry))) for entry in index["target"]["files"]}

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from textnlp_fast.storage import Repository, TransferOptions
 
@@ -27,17 +28,27 @@ def open_repository(folder: Path) -> Repository:
 
 
 def write_model(folder: Path, seed: int) -> Path:
-    """A model of 1 MB: half of its tensors are new with each seed, the others differ a little."""
+    """A model of 1 MB: half of its tensors are new with each seed, the others differ a little.
+
+    Those are in one piece in every second model that a loop pushes, so that each is made of the one before.
+    """
     steady, moved = np.random.default_rng(1), np.random.default_rng(seed)
-    header, body = [], b""
+    tensors: dict[str, npt.NDArray[np.uint16]] = {}
     for number in range(8):
         array = steady.integers(0x3C00, 0x3D00, 1 << 16, np.uint16)
         if number % 2:
             array = moved.integers(0, 1 << 16, 1 << 16, np.uint16)
         else:
             array[:: 50 + seed % 7] += 1
+        tensors[f"t{number}"] = array
+    if seed // 1000 % 2:
+        tensors["fused"] = np.concatenate([tensors.pop(f"t{number}") for number in (0, 2, 4, 6)])
+    header, body = [], b""
+    for name, array in tensors.items():
         end = len(body) + array.nbytes
-        header.append(f'"t{number}":{{"dtype":"BF16","shape":[65536],"data_offsets":[{len(body)},{end}]}}')
+        header.append(
+            f'"{name}":{{"dtype":"BF16","shape":[{len(array)}],"data_offsets":[{len(body)},{end}]}}'
+        )
         body += array.tobytes()
     text = ("{" + ",".join(header) + "}").encode()
     path = folder / f"model-{seed}.safetensors"

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from textnlp_fast.contents.entries import FileEntry, file_digest
 from textnlp_fast.contents.inventory import Held, LocalFile, LocalPart
 from textnlp_fast.contents.windows import plan_units
-from textnlp_fast.storage.manifest import Content, Extent, Manifest
-from textnlp_fast.storage.planning import adopt, depth_of, plan_pull, plan_push
+from textnlp_fast.delta.recipe import Whole
+from textnlp_fast.storage.manifest import Content, Extent, Manifest, depth_of
+from textnlp_fast.storage.planning import adopt, plan_pull, plan_push
 
 SIZE = 4096
 
@@ -24,7 +25,8 @@ def digest(text: str) -> str:
 
 def content(name: str, base: str | None = None, *, cost: int = 100, size: int = SIZE) -> Content:
     extents = (Extent(digest(f"obj-{name}"), 0, cost),)
-    return Content(digest(name), "BF16", size, "frames", digest(base) if base else None, extents)
+    whole = Whole(digest(base), size) if base else None
+    return Content(digest(name), "BF16", size, "frames", whole, extents)
 
 
 def manifest(contents: list[Content], tensors: Mapping[str, str], version: str = "1.0.0") -> Manifest:
@@ -47,7 +49,11 @@ def local(tensors: Mapping[str, str], *, path: str = "model.safetensors", dtype:
 
 
 def coded(plan_steps: object) -> dict[str, str | None]:
-    return {step.part.name: step.base for step in plan_steps}  # type: ignore[attr-defined]
+    """What each step is coded against, as JSON says it."""
+    return {
+        step.part.name: step.base.to_json() if step.base else None
+        for step in plan_steps  # type: ignore[attr-defined]
+    }
 
 
 def test_a_new_model_is_coded_by_itself() -> None:

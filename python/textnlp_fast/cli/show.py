@@ -9,7 +9,7 @@ import click
 
 from textnlp_fast.cli.arguments import StorageVerb, json_option, open_repository, repository_option
 from textnlp_fast.cli.output import print_json, print_line, print_table, show_size
-from textnlp_fast.storage.manifest import Manifest, chain_of
+from textnlp_fast.storage.manifest import Manifest, depth_of
 
 EPILOG = """\b
 Examples:
@@ -88,7 +88,7 @@ def _tensors(manifest: Manifest, dtypes: Mapping[str, Mapping[str, str]]) -> lis
                     "dtype": dtypes[entry.path][name],
                     "size": content.size,
                     "stored_bytes": content.coded_bytes,
-                    "bases": len(chain_of(manifest.contents, digest)) - 1,
+                    "bases": depth_of(manifest.contents, digest),
                     "digest": digest,
                 }
             )

@@ -56,8 +56,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def parse_document(data: bytes | memoryview, what: str, *, format_number: int = 1) -> dict[str, Any]:
-    """Reads a sealed JSON document and checks its format number and digest. `what` names it in errors."""
+def parse_document(data: bytes | memoryview, what: str, *, formats: tuple[int, ...] = (1,)) -> dict[str, Any]:
+    """Reads a sealed JSON document and checks its digest, and that its format is one of `formats`.
+
+    `what` names it in errors.
+    """
     if len(data) > MAX_DOCUMENT_BYTES:
         raise CorruptDataError(f"{what} is {len(data)} bytes; this reader takes {MAX_DOCUMENT_BYTES}")
     try:
@@ -69,10 +72,9 @@ def parse_document(data: bytes | memoryview, what: str, *, format_number: int = 
     number = document.get("format")
     if isinstance(number, bool) or not isinstance(number, int):
         raise CorruptDataError(f"{what} carries no format number")
-    if number != format_number:
-        raise UnsupportedFormatError(
-            f"{what} has format {number}; this textnlp-fast reads format {format_number}"
-        )
+    if number not in formats:
+        known = " and ".join(map(str, formats))
+        raise UnsupportedFormatError(f"{what} has format {number}; this textnlp-fast reads format {known}")
     digest = document.pop("digest", None)
     try:
         actual = blake3_hex(canonical(document))

@@ -1,4 +1,5 @@
-"""Makes any stretch of any content of a patch: read from a file that has it, or decoded against what its recipe gives.
+"""Makes any stretch of any content of a patch or a version: read from a file that has it, or decoded against what its
+recipe gives.
 
 What comes out is checked by the caller, who knows how much of a content was made.
 """
@@ -7,19 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Final, Protocol
 
 from textnlp_fast.contents.inventory import Held
 from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta import codec
-from textnlp_fast.delta.patch import Stored
-from textnlp_fast.delta.patch_file import PatchFile
 from textnlp_fast.delta.recipe import Recipe, Whole
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, UnsupportedFormatError
 
-__all__ = ["Maker"]
+__all__ = ["Coded", "CodedContents", "Maker"]
 
 # A recipe that asks for a little of a stored content makes the reader decode a frame. Honest patches stay far below.
 _SLACK_BYTES = 256 << 20
@@ -29,7 +29,7 @@ _MOST_ROOM_BYTES = 512 << 20
 # For such frames afterwards.
 _KEPT_BYTES = 64 << 20
 _MOST_TABLE_ROWS = 1 << 19
-_APPLY = "Apply the whole patch: that makes every content once."
+_APPLY: Final = "Apply the whole patch: that makes every content once."
 # What decoding the smallest frame counts for.
 _LEAST_WORK = 1 << 12
 
@@ -43,26 +43,71 @@ class _Frame:
     coded: tuple[int, int]
 
 
+class Coded(Protocol):
+    """A content in coded windows: `codec` is `frames`, or `raw` where windows are their own bytes."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def base(self) -> Recipe | None: ...
+
+    @property
+    def codec(self) -> str: ...
+
+
+class CodedContents(Protocol):
+    """Where coded contents are: the payload of a patch, or the objects of a repository."""
+
+    @property
+    def contents(self) -> Mapping[str, Coded]: ...
+
+    @property
+    def window_bytes(self) -> int: ...
+
+    def coded_bytes(self, digest: str, window: int) -> int:
+        """What a coded window takes."""
+        ...
+
+    def read_coded(self, files: OpenFiles, digest: str, window: int, begin: int, end: int) -> memoryview:
+        """Bytes [begin, end) of a coded window."""
+        ...
+
+    def check_coded(self, files: OpenFiles, digest: str, window: int) -> None:
+        """Raises DigestMismatchError unless what a coded window is part of is as it was written."""
+        ...
+
+
 class Maker:
-    """Makes contents of `patch_file`. Thread-safe.
+    """Makes contents of `coded`. Thread-safe.
 
     `places` says where local files have contents; more may be added while it works, and what is there is not
-    decoded. With `bounded`, work out of proportion to what was asked for is refused: recipes of recipes can ask
-    for the same frames again and again.
+    decoded. With `bounded`, work out of proportion to what was asked for is refused, more than `most_work` bytes
+    decoded for each: recipes of recipes can ask for the same frames again and again. `way_out` is what the caller
+    can do then. Up to `kept_bytes` of frames are kept that were asked for in part.
     """
 
     def __init__(
         self,
-        patch_file: PatchFile,
+        coded: CodedContents,
         files: OpenFiles,
         places: MutableMapping[str, Held],
         *,
         threads: int = 1,
         bounded: bool = False,
+        most_work: int = _MOST_WORK,
+        kept_bytes: int | None = None,
+        way_out: str = _APPLY,
     ) -> None:
-        self._file = patch_file
-        self._contents = patch_file.patch.contents
-        self._window_bytes = patch_file.patch.window_bytes
+        self._coded = coded
+        self._contents = coded.contents
+        self._window_bytes = coded.window_bytes
+        self._most_work = most_work
+        self._most_kept_bytes = _KEPT_BYTES if kept_bytes is None else kept_bytes
+        self._way_out = way_out
         self._files = files
         self._threads = threads
         self._bounded = bounded
@@ -85,6 +130,18 @@ class Maker:
             self._asked += len(out)
         self._read_into(digest, begin, out)
 
+    def read(self, digest: str, begin: int, end: int) -> bytearray:
+        """The content's bytes [begin, end); raises what `read_into` does."""
+        with self._lock:
+            self._asked += end - begin
+        return self._held(digest, begin, end)
+
+    def fill_base(self, recipe: Recipe, begin: int, out: memoryview) -> None:
+        """Fills `out` with what the recipe gives from byte `begin` on; raises what `read_into` does."""
+        with self._lock:
+            self._asked += len(out)
+        self._fill_base(recipe, begin, out)
+
     def _read_into(self, digest: str, begin: int, out: memoryview) -> None:
         place = self.places.get(digest)
         if place is not None:
@@ -100,9 +157,12 @@ class Maker:
             self._make(stored, window, size, inside, out[done : done + count])
             done += count
 
-    def _make(self, stored: Stored, window: int, size: int, inside: int, out: memoryview) -> None:
+    def _make(self, stored: Coded, window: int, size: int, inside: int, out: memoryview) -> None:
         """Bytes from `inside` on of a window of `size` bytes, by decoding the frames that have them."""
         window_begin = window * self._window_bytes
+        if stored.codec == "raw":
+            out[:] = self._payload(stored, window, (inside, inside + len(out)))
+            return
         try:
             if len(out) == size:
                 self._decode(stored, self._payload(stored, window), window_begin, out)
@@ -125,28 +185,27 @@ class Maker:
         except InvalidInputError as error:  # the call is right, so the frames are not
             raise CorruptDataError(f"frames of content {stored.digest}: {error.args[0]}") from error
         except UnsupportedFormatError:
-            self._file.check_payload(self._files)  # a damaged byte can look like a newer format
+            # A damaged byte can look like a newer format.
+            self._coded.check_coded(self._files, stored.digest, window)
             raise
 
-    def _payload(self, stored: Stored, window: int, coded: tuple[int, int] | None = None) -> memoryview:
+    def _payload(self, stored: Coded, window: int, coded: tuple[int, int] | None = None) -> memoryview:
         """A coded window, or bytes [begin, end) of it."""
-        offset, length = stored.extents[window]
-        begin, end = coded or (0, length)
-        payload = memoryview(bytearray(end - begin))
-        self._file.read_payload(self._files, payload, offset + begin)
-        return payload
+        begin, end = coded or (0, self._coded.coded_bytes(stored.digest, window))
+        return self._coded.read_coded(self._files, stored.digest, window, begin, end)
 
-    def _frames(self, stored: Stored, window: int, size: int) -> list[_Frame]:
+    def _frames(self, stored: Coded, window: int, size: int) -> list[_Frame]:
         """Where the frames of a window are. Found once, for which all of it is read."""
         key = stored.digest, window
         with self._lock:
             found = self._tables.get(key)
         if found is not None:
             return found
-        headers = codec.frames(self._payload(stored, window))
+        payload = self._payload(stored, window)
+        headers = codec.frames(payload)
         ends = list(accumulate(header.decoded_bytes for header in headers))
         coded_ends = list(accumulate(header.encoded_bytes for header in headers))
-        if not ends or ends[-1] != size or coded_ends[-1] != stored.extents[window][1]:
+        if not ends or ends[-1] != size or coded_ends[-1] != len(payload):
             raise CorruptDataError(f"the frames of a window of {size} bytes make {ends[-1] if ends else 0}")
         found = [
             _Frame(begin, end, coded)
@@ -161,7 +220,7 @@ class Maker:
                 self._tables[key] = found
         return found
 
-    def _decode(self, stored: Stored, payload: memoryview, begin: int, out: memoryview) -> None:
+    def _decode(self, stored: Coded, payload: memoryview, begin: int, out: memoryview) -> None:
         """Decodes whole frames that stand for the content's bytes from `begin` on."""
         self._count(len(out))
         if stored.base is None:
@@ -182,7 +241,7 @@ class Maker:
             self._read_into(digest, begin, view)
         return data
 
-    def _kept_frame(self, stored: Stored, window: int, frame: _Frame) -> bytearray:
+    def _kept_frame(self, stored: Coded, window: int, frame: _Frame) -> bytearray:
         """A frame of which a part is wanted. Kept for a while: the next rows, or other recipes, want the rest."""
         begin, size_bytes = window * self._window_bytes + frame.begin, frame.end - frame.begin
         key = stored.digest, begin
@@ -195,7 +254,7 @@ class Maker:
         try:
             if self._bounded and self._taken > _MOST_ROOM_BYTES:
                 raise CorruptDataError(
-                    "the recipes of this patch take too much memory to be read here and there", hint=_APPLY
+                    "the recipes take too much memory to be read here and there", hint=self._way_out
                 )
             whole = bytearray(size_bytes)
             with memoryview(whole) as view:
@@ -207,15 +266,15 @@ class Maker:
             if key not in self._kept:
                 self._kept[key] = whole
                 self._kept_bytes += size_bytes
-            while self._kept_bytes > _KEPT_BYTES:
+            while self._kept_bytes > self._most_kept_bytes:
                 self._kept_bytes -= len(self._kept.popitem(last=False)[1])
         return whole
 
     def _count(self, size_bytes: int) -> None:
         with self._lock:
             self._decoded += max(size_bytes, _LEAST_WORK)
-            if self._bounded and self._decoded > _MOST_WORK * self._asked + _SLACK_BYTES:
+            if self._bounded and self._decoded > self._most_work * self._asked + _SLACK_BYTES:
                 raise CorruptDataError(
-                    "the recipes of this patch ask for the same bytes too often to be read here and there",
-                    hint=_APPLY,
+                    "the recipes ask for the same bytes too often to be read here and there",
+                    hint=self._way_out,
                 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from textnlp_fast.contents.documents import canonical, seal_document
 from textnlp_fast.contents.entries import FileEntry, file_document
@@ -21,7 +21,6 @@ __all__ = [
     "FACTOR_STRATEGIES",
     "LONE_FILE",
     "MAGIC",
-    "MAX_DEPTH",
     "PATCH_FORMAT",
     "STRATEGIES",
     "End",
@@ -36,8 +35,6 @@ __all__ = [
 
 MAGIC: Final = b"TNPATCH"
 PATCH_FORMAT: Final = 1
-# Bases that a reader follows.
-MAX_DEPTH: Final = 63
 # What a model of one file is called, so that its own name can change.
 LONE_FILE: Final = "model.safetensors"
 MAX_VERSION_CHARACTERS: Final = 128
@@ -69,6 +66,7 @@ class Stored:
     dtype: str
     base: Recipe | None
     extents: tuple[tuple[int, int], ...]
+    codec: ClassVar[Literal["frames"]] = "frames"
 
     @property
     def stored_bytes(self) -> int:

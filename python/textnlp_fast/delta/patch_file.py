@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from textnlp_fast.contents.documents import MAX_DOCUMENT_BYTES
 from textnlp_fast.contents.staging import disk_errors, staging_folder, sync_folder
 from textnlp_fast.contents.windows import OpenFiles, write_exactly
-from textnlp_fast.delta.patch import MAGIC, PATCH_FORMAT, Patch, index_document
+from textnlp_fast.delta.patch import MAGIC, PATCH_FORMAT, Patch, Stored, index_document
 from textnlp_fast.delta.patch_reading import parse_index
 from textnlp_fast.errors import (
     CorruptDataError,
@@ -47,6 +47,29 @@ class PatchFile:
     @property
     def size_bytes(self) -> int:
         return self.payload_offset + self.patch.payload_bytes
+
+    @property
+    def contents(self) -> Mapping[str, Stored]:
+        """What the payload makes."""
+        return self.patch.contents
+
+    @property
+    def window_bytes(self) -> int:
+        return self.patch.window_bytes
+
+    def coded_bytes(self, digest: str, window: int) -> int:
+        """What a coded window takes."""
+        return self.patch.contents[digest].extents[window][1]
+
+    def read_coded(self, files: OpenFiles, digest: str, window: int, begin: int, end: int) -> memoryview:
+        """Bytes [begin, end) of a coded window."""
+        data = memoryview(bytearray(end - begin))
+        self.read_payload(files, data, self.patch.contents[digest].extents[window][0] + begin)
+        return data
+
+    def check_coded(self, files: OpenFiles, digest: str, window: int) -> None:
+        """Like `check_payload`: windows have no digests of their own."""
+        self.check_payload(files)
 
     def read_payload(self, files: OpenFiles, out: memoryview, offset: int) -> None:
         """Fills `out` from byte `offset` of the payload."""

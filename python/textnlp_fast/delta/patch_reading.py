@@ -25,9 +25,9 @@ from textnlp_fast.contents.entries import (
     extent_limit,
     read_file_entry,
 )
+from textnlp_fast.delta.depth import check_depth
 from textnlp_fast.delta.elements import ELEMENTS
 from textnlp_fast.delta.patch import (
-    MAX_DEPTH,
     PATCH_FORMAT,
     End,
     HeldContent,
@@ -39,7 +39,7 @@ from textnlp_fast.delta.patch_promise import PatchPromise, read_promise
 from textnlp_fast.delta.recipe import from_json
 from textnlp_fast.errors import CorruptDataError, TextnlpFastError, UnsupportedFormatError
 
-__all__ = ["check_depth", "parse_index"]
+__all__ = ["parse_index"]
 
 _DTYPE: Final = re.compile(r"[A-Za-z0-9_]{1,16}", re.ASCII)
 _STRATEGY: Final = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
@@ -52,7 +52,7 @@ def parse_index(data: bytes | memoryview, what: str = "the patch") -> Patch:
     changed, CorruptDataError for anything that would lead outside the payload or a model's directory, or to
     unbounded work.
     """
-    document = parse_document(data, what, format_number=PATCH_FORMAT)
+    document = parse_document(data, what, formats=(PATCH_FORMAT,))
     try:
         return _build(document)
     except Broken as error:
@@ -197,29 +197,3 @@ def _end(document: Mapping[str, Any], name: str, sizes: Mapping[str, int]) -> En
     if check_digest(value.get("digest"), f"the digest of the {name}") != end.digest:
         raise Broken(f"the files of the {name} do not make its digest")
     return end
-
-
-def check_depth(contents: Mapping[str, Stored]) -> None:
-    """Raises CorruptDataError if recipes form a cycle, or more than `MAX_DEPTH` bases follow each other."""
-    depths: dict[str, int] = {}
-    entered: set[str] = set()
-    for root in contents:
-        stack = [root]
-        while stack:
-            digest = stack[-1]
-            if digest in depths:
-                stack.pop()
-                continue
-            base = contents[digest].base
-            below = [] if base is None else [name for name in base.source_sizes() if name in contents]
-            waiting = [name for name in below if name not in depths]
-            if not waiting:
-                depths[digest] = 0 if base is None else 1 + max((depths[name] for name in below), default=0)
-                if depths[digest] > MAX_DEPTH:
-                    raise CorruptDataError(f"more than {MAX_DEPTH} bases follow each other below {digest}")
-                stack.pop()
-            elif digest in entered:
-                raise CorruptDataError(f"the bases of content {digest} form a cycle")
-            else:
-                entered.add(digest)
-                stack.extend(waiting)

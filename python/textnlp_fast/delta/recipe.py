@@ -6,7 +6,8 @@ This is the door: every kind of recipe, and the reader of their JSON, which come
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from textnlp_fast.delta.bases import MAX_SIZE, Held, Recipe, Stretch
@@ -32,6 +33,7 @@ __all__ = [
     "Whole",
     "Woven",
     "from_json",
+    "with_sources",
 ]
 
 
@@ -49,6 +51,25 @@ def from_json(value: object, *, size_bytes: int, dtype: str) -> Recipe:
     if recipe.size_bytes != size_bytes:
         raise CorruptDataError(f"a recipe makes {recipe.size_bytes} bytes for a content of {size_bytes}")
     return recipe
+
+
+def with_sources(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
+    """The same recipe of other contents: `names` gives new digests for those that change.
+
+    Raises InvalidInputError for a recipe that computes with factors: their names say what they are.
+    """
+
+    def renamed(digest: str | None) -> str | None:
+        return None if digest is None else names.get(digest, digest)
+
+    if isinstance(recipe, Pieces):
+        return Pieces(tuple(replace(piece, digest=renamed(piece.digest)) for piece in recipe.pieces))
+    if isinstance(recipe, Woven):
+        strands = tuple(replace(strand, digest=renamed(strand.digest)) for strand in recipe.strands)
+        return Woven(recipe.groups, strands)
+    if isinstance(recipe, Whole | Cast | Transposed):
+        return replace(recipe, digest=names.get(recipe.digest, recipe.digest))
+    raise InvalidInputError("a recipe with factors is of those contents alone")
 
 
 def _build(value: object, size_bytes: int, dtype: str) -> Recipe:

@@ -19,10 +19,10 @@ from textnlp_fast.contents.windows import OpenFiles, Progress, ProgressCallback
 from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES, thread_count
 from textnlp_fast.delta.apply import apply_patch
 from textnlp_fast.delta.create import PatchReport, create_from, report_on
+from textnlp_fast.delta.depth import check_depth
 from textnlp_fast.delta.factoring import FactorSearch
 from textnlp_fast.delta.patch import FACTOR_STRATEGIES, LONE_FILE, STRATEGIES, Stored, Strategy
 from textnlp_fast.delta.patch_file import PatchFile, new_patch, read_patch
-from textnlp_fast.delta.patch_reading import check_depth
 from textnlp_fast.delta.source import model_inventory
 from textnlp_fast.errors import CorruptDataError, InvalidInputError
 

@@ -20,7 +20,7 @@ from textnlp_fast.hashing import Blake3
 from textnlp_fast.objectstore import ObjectMeta, ObjectStore
 from textnlp_fast.storage.manifest import Content, Extent
 
-__all__ = ["decode_window", "digest_of_object", "fetch_extents", "is_whole", "object_key"]
+__all__ = ["check_object", "decode_window", "digest_of_object", "fetch_extents", "is_whole", "object_key"]
 
 _OBJECT_READ_BYTES = 8 << 20
 
@@ -85,10 +85,15 @@ def decode_window(
         except InvalidInputError as error:  # the call is right, so the frames are not
             raise CorruptDataError(f"frames of object {extent.object}: {error.args[0]}") from error
         except UnsupportedFormatError as error:
-            size = store.head(object_key(extent.object)).size
-            if digest_of_object(store, extent.object, size) != extent.object:
-                raise DigestMismatchError(f"bytes of object {extent.object} changed") from error
+            check_object(store, extent.object, error)
             raise
+
+
+def check_object(store: ObjectStore, digest: str, cause: Exception | None = None) -> None:
+    """Raises DigestMismatchError, because of `cause`, unless an object's bytes are those that were written."""
+    size = store.head(object_key(digest)).size
+    if digest_of_object(store, digest, size) != digest:
+        raise DigestMismatchError(f"bytes of object {digest} changed") from cause
 
 
 def digest_of_object(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
 
 from textnlp_fast.contents.inventory import Held
 from textnlp_fast.contents.windows import (
@@ -21,16 +22,23 @@ from textnlp_fast.contents.windows import (
     with_context,
 )
 from textnlp_fast.delta import codec
+from textnlp_fast.delta.planning import Bases
+from textnlp_fast.delta.recipe import Whole
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
+from textnlp_fast.storage.decoding import Decoder
 from textnlp_fast.storage.manifest import Content, Extent, chain_of
 from textnlp_fast.storage.planning import CodeStep, PushPlan
+from textnlp_fast.storage.scratch import fetched_contents
 from textnlp_fast.storage.shard_manager import ShardObject, ShardWriter, Slot
 
 __all__ = ["Coded", "Coder"]
 
 Unit = tuple[Piece, ...]
+
+# What bases are made of, on the disk at a time; one base may take more.
+_BATCH_BYTES: Final = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,8 @@ class Coder:
     """Codes the steps of a plan and hands the windows, in order, to the shard writer.
 
     A base comes from a local file where `held` has it (hashed before by the caller), else from the
-    repository, decoded window by window and checked against its digest before anything is published.
+    repository, decoded window by window and checked against its digest before anything is published. What a recipe
+    needs from the repository is fetched into a temporary file first, a batch of tensors at a time.
     """
 
     def __init__(
@@ -74,8 +83,10 @@ class Coder:
         self._options = options
         threads = options.thread_count
         self._shard_buffers = 3 if options.memory_budget_bytes >= 6 * options.shard_bytes else 2
-        # A window in flight holds itself, its base and its coded form, beside what is fetched for the base.
-        self._unit_cost = 3 * window_bytes
+        # A window in flight holds itself, its base and its coded form, beside what is fetched for the base; and what
+        # a recipe makes the base from.
+        recipes = any(not self._is_plain(step) for step in plan.steps)
+        self._unit_cost = (4 if recipes else 3) * window_bytes
         for_windows = options.memory_budget_bytes - self._shard_buffers * options.shard_bytes
         self._budget_bytes = max(for_windows, self._unit_cost)
         self._workers = max(1, min(threads, self._budget_bytes // self._unit_cost))
@@ -86,6 +97,7 @@ class Coder:
         )
         self._check = DigestCheck(window_bytes, self._threads_each)
         self._files = OpenFiles()
+        self._bases = Bases(self._files, held)
 
     def run(self, progress: ProgressCallback | None = None) -> Coded:
         """Codes and uploads everything; raises the first error once all threads have stopped."""
@@ -96,14 +108,7 @@ class Coder:
         with ExitStack() as stack:
             stack.enter_context(self._files)
             writer = stack.enter_context(self._shard_writer())
-            coded_units = run_in_order(
-                self._code_unit,
-                plan_units(sizes, self._window_bytes),
-                workers=self._workers,
-                cost=self._cost,
-                budget_bytes=self._budget_bytes,
-            )
-            for coded in coded_units:
+            for coded in self._code(sizes):
                 offset = 0
                 for piece, length in zip(coded.unit, coded.lengths, strict=True):
                     payload = memoryview(coded.buffer)[offset : offset + length]
@@ -119,6 +124,64 @@ class Coder:
                     progress(Progress("push", done, total))
             shards = writer.finish()
         return Coded(slots, needs_base, shards)
+
+    def _code(self, sizes: list[int]) -> Iterator[_Payloads]:
+        """The units of all steps in their order, whatever the batches are."""
+        for first, last, sources in self._batches():
+            with self._fetched(sources):
+                units = (
+                    tuple(replace(piece, step=piece.step + first) for piece in unit)
+                    for unit in plan_units(sizes[first:last], self._window_bytes)
+                )
+                yield from run_in_order(
+                    self._code_unit,
+                    units,
+                    workers=self._workers,
+                    cost=self._cost,
+                    budget_bytes=self._budget_bytes,
+                )
+
+    def _batches(self) -> Iterator[tuple[int, int, list[str]]]:
+        """Steps [first, last) with what has to be fetched for them."""
+        first, sources, size = 0, dict[str, None](), 0
+        for number, step in enumerate(self._steps):
+            new = [digest for digest in self._to_fetch(step) if digest not in sources]
+            new_bytes = sum(self._reused[digest].size for digest in new)
+            if sources and new and size + new_bytes > _BATCH_BYTES:
+                yield first, number, list(sources)
+                first, sources, size = number, {}, 0
+                new = self._to_fetch(step)
+                new_bytes = sum(self._reused[digest].size for digest in new)
+            sources.update(dict.fromkeys(new))
+            size += new_bytes
+        yield first, len(self._steps), list(sources)
+
+    def _is_plain(self, step: CodeStep) -> bool:
+        """Whether windows of the step's base can be decoded alone, in place."""
+        base = step.base
+        if base is None:
+            return True
+        if not isinstance(base, Whole):
+            return False
+        return base.digest in self._held or chain_of(self._reused, base.digest)[-1].base is None
+
+    def _to_fetch(self, step: CodeStep) -> list[str]:
+        if step.base is None or self._is_plain(step):
+            return []
+        return [digest for digest in step.base.source_sizes() if digest not in self._held]
+
+    @contextmanager
+    def _fetched(self, sources: Iterable[str]) -> Iterator[None]:
+        """Has the contents in local files while the context lasts."""
+        names = {
+            source: f"the stored base of tensor {step.part.name!r}"
+            for step in self._steps
+            for source in self._to_fetch(step)
+        }
+        decoder = Decoder(self._store, self._reused, self._window_bytes, self._options, names)
+        with fetched_contents(decoder, self._reused, sources, self._held) as places, OpenFiles() as files:
+            self._bases = Bases(files, {**self._held, **places})
+            yield
 
     def _shard_writer(self) -> ShardWriter:
         return ShardWriter(
@@ -157,10 +220,11 @@ class Coder:
         ]
 
     def _base_chain(self, step: CodeStep) -> list[Content]:
-        """What must be decoded, root first, for the step's base; nothing if it is held or there is none."""
-        if step.base is None or step.base in self._held:
+        """What must be decoded, root first, for the step's base; nothing if it is at hand or there is none."""
+        base = step.base
+        if not isinstance(base, Whole) or base.digest in self._held or not self._is_plain(step):
             return []
-        return chain_of(self._reused, step.base)[::-1]
+        return chain_of(self._reused, base.digest)[::-1]
 
     def _code_piece(
         self,
@@ -189,6 +253,5 @@ class Coder:
                     error, f"the stored base of tensor {step.part.name!r} is damaged"
                 ) from error
         elif step.base is not None:
-            held = self._held[step.base]
-            self._files.read(held.location, base, held.offset + piece.offset)
+            self._bases.read_into(step.base, piece.offset, base)
         return codec.encode_into(target, out, against, dtype=step.part.coded_as, threads=self._threads_each)

@@ -11,6 +11,7 @@ from textnlp_fast.contents.windows import (
     DATA_ERRORS,
     BufferPool,
     DigestCheck,
+    OpenFiles,
     Piece,
     Progress,
     ProgressCallback,
@@ -24,6 +25,7 @@ from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.headers import read_dtypes
 from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of
+from textnlp_fast.storage.object_windows import new_maker, working_bytes
 
 __all__ = ["DiffRow", "Pair", "PairReader", "diff_versions", "unique_name"]
 
@@ -181,6 +183,8 @@ class PairReader(Generic[Result]):
         self._contents = (old.contents, new.contents)
         self._pairs = pairs
         self._window_bytes = new.window_bytes
+        if any(chain[-1].base is not None for pair in pairs for chain in self._chains_of(pair)):
+            reserved_bytes += 2 * working_bytes(self._window_bytes, options.memory_budget_bytes // 2)
         self._budget_bytes = max(options.memory_budget_bytes - reserved_bytes, 4 * self._window_bytes)
         self._workers = max(
             1, min(2 * options.thread_count, self._budget_bytes // (4 * self._window_bytes), 16)
@@ -188,6 +192,18 @@ class PairReader(Generic[Result]):
         self._threads_each = -(-options.thread_count // self._workers)
         self._buffers = BufferPool(self._window_bytes)
         self._check = DigestCheck(self._window_bytes, self._threads_each)
+        self._makers = [
+            new_maker(
+                store,
+                contents,
+                self._window_bytes,
+                OpenFiles(),
+                {},
+                budget_bytes=options.memory_budget_bytes // 2,
+                threads=self._threads_each,
+            )
+            for contents in self._contents
+        ]
 
     def run(self, progress: ProgressCallback | None) -> Iterator[tuple[Piece, Result]]:
         """Pieces with what was measured of them, in order."""
@@ -209,12 +225,18 @@ class PairReader(Generic[Result]):
 
     def _cost(self, unit: tuple[Piece, ...]) -> int:
         fetched = sum(extent.length for extent in self._extents(unit))
-        return 2 * self._window_bytes + fetched + sum(map(self._extra_cost, unit))
+        recipe = any(chain[0].base is not None for piece in unit for chain in self._chains(piece))
+        # A recipe's window takes what it is made of, and that takes its coded form.
+        return (2 + 2 * recipe) * self._window_bytes + fetched + sum(map(self._extra_cost, unit))
 
     def _chains(self, piece: Piece) -> tuple[list[Content], list[Content]]:
-        pair = self._pairs[piece.step]
+        """What must be decoded for the pair, the old side and the new, root first."""
+        old, new = self._chains_of(self._pairs[piece.step])
+        return old[::-1], new[::-1]
+
+    def _chains_of(self, pair: Pair) -> tuple[list[Content], list[Content]]:
         old, new = self._contents
-        return chain_of(old, pair.old.digest)[::-1], chain_of(new, pair.new.digest)[::-1]
+        return chain_of(old, pair.old.digest), chain_of(new, pair.new.digest)
 
     def _extents(self, unit: tuple[Piece, ...]) -> list[Extent]:
         return [
@@ -246,6 +268,9 @@ class PairReader(Generic[Result]):
         pair = self._pairs[piece.step]
         try:
             for side, (chain, out) in enumerate(zip(self._chains(piece), (old, new), strict=True)):
+                recipe = chain[0].base
+                if recipe is not None:
+                    self._makers[side].fill_base(recipe, piece.offset, out)
                 decode_window(self._store, chain, piece.window, fetched, out, threads=self._threads_each)
                 self._check.update((piece.step, side), chain[-1], piece.window, out)
         except DATA_ERRORS as error:

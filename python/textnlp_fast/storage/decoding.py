@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
+from textnlp_fast.contents.inventory import Held
 from textnlp_fast.contents.windows import (
     DATA_ERRORS,
     BufferPool,
@@ -21,7 +23,8 @@ from textnlp_fast.errors import CorruptDataError, InvalidInputError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.manifest import Extent
+from textnlp_fast.storage.manifest import Content, Extent
+from textnlp_fast.storage.object_windows import new_maker, working_bytes
 from textnlp_fast.storage.planning import PullStep
 
 __all__ = ["Decoder", "Sink"]
@@ -30,13 +33,27 @@ Sink = Callable[[PullStep, int, memoryview], None]
 """Takes the bytes of a step's content from an offset on, before the whole content is verified."""
 
 
+# A recipe's window takes what it is made of, and that takes its coded form, beside itself.
+_RECIPE_WINDOWS: Final = 3
+
+
 class Decoder:
-    """Runs steps of a pull plan on a few threads within the memory budget of `options`."""
+    """Runs steps of a pull plan on a few threads within the memory budget of `options`.
+
+    `contents` are those of the manifest that the plan is for, closed under bases; `names` say what they are, for
+    errors. Where there are recipes, eight windows are taken at least.
+    """
 
     def __init__(
-        self, store: ObjectStore, window_bytes: int, options: TransferOptions, names: Mapping[str, str]
+        self,
+        store: ObjectStore,
+        contents: Mapping[str, Content],
+        window_bytes: int,
+        options: TransferOptions,
+        names: Mapping[str, str],
     ) -> None:
         self._store = store
+        self._contents = contents
         self._window_bytes = window_bytes
         self._names = names
         self._budget_bytes = max(options.memory_budget_bytes, 2 * window_bytes)
@@ -53,22 +70,27 @@ class Decoder:
         steps: Sequence[PullStep],
         sink: Sink | None,
         *,
+        held: Mapping[str, Held] | None = None,
         keep_going: bool = False,
         done: Callable[[int], None] | None = None,
     ) -> dict[str, DataError]:
         """Makes the content of every step and hands its windows to `sink`; `done` counts bytes.
 
-        Returns, by digest, the contents that came out wrong: those that started from local bytes, and with
+        `held` is what the steps were planned with. Returns, by digest, the contents that came out wrong: those
+        that were made of local bytes, and with
         `keep_going` all others too. Else the first error is raised.
         """
         with OpenFiles() as files:
-            run = _Run(self, files, steps, sink, keep_going)
+            run = _Run(self, files, steps, sink, keep_going, held or {})
+            budget = self._budget_bytes
+            if any(step.recipe is not None for step in steps):
+                budget = max(budget - working_bytes(self._window_bytes, budget), 2 * self._window_bytes)
             units = run_in_order(
                 run.make_unit,
                 plan_units([step.content.size for step in steps], self._window_bytes),
                 workers=self._workers,
                 cost=run.cost,
-                budget_bytes=self._budget_bytes,
+                budget_bytes=budget,
             )
             for size in units:
                 if done is not None:
@@ -78,9 +100,12 @@ class Decoder:
     def fetch(self, extents: Iterable[Extent]) -> dict[Extent, memoryview]:
         """Reads extents and counts their bytes."""
         fetched = fetch_extents(self._store, extents)
-        with self._lock:
-            self.fetched_bytes += sum(extent.length for extent in fetched)
+        self.count_fetched(sum(extent.length for extent in fetched))
         return fetched
+
+    def count_fetched(self, size_bytes: int) -> None:
+        with self._lock:
+            self.fetched_bytes += size_bytes
 
 
 class _Run:
@@ -93,8 +118,19 @@ class _Run:
         steps: Sequence[PullStep],
         sink: Sink | None,
         keep_going: bool,
+        held: Mapping[str, Held],
     ) -> None:
         self._decoder = decoder
+        self._maker = new_maker(
+            decoder._store,
+            decoder._contents,
+            decoder._window_bytes,
+            files,
+            dict(held),
+            budget_bytes=decoder._budget_bytes,
+            threads=decoder._threads_each,
+            fetched=decoder.count_fetched,
+        )
         self._files = files
         self._steps = steps
         self._sink = sink
@@ -104,7 +140,9 @@ class _Run:
         self.failures: dict[str, DataError] = {}
 
     def cost(self, unit: tuple[Piece, ...]) -> int:
-        return self._decoder._window_bytes + sum(extent.length for extent in self._extents(unit))
+        recipe = any(self._steps[piece.step].recipe is not None for piece in unit)
+        windows = 1 + _RECIPE_WINDOWS * recipe
+        return windows * self._decoder._window_bytes + sum(extent.length for extent in self._extents(unit))
 
     def _extents(self, unit: tuple[Piece, ...]) -> list[Extent]:
         return [link.extents[piece.window] for piece in unit for link in self._steps[piece.step].chain]
@@ -145,6 +183,11 @@ class _Run:
                 self._files.read(step.start.location, out, step.start.offset + piece.offset)
             except (OSError, InvalidInputError) as error:
                 raise CorruptDataError(f"{step.start.location} cannot be read: {error}") from error
+        if step.recipe is not None:
+            try:
+                self._maker.fill_base(step.recipe, piece.offset, out)
+            except (OSError, InvalidInputError) as error:
+                raise CorruptDataError(f"what it is made of cannot be read: {error}") from error
         decode_window(
             self._decoder._store, step.chain, piece.window, fetched, out, threads=self._decoder._threads_each
         )
@@ -158,7 +201,7 @@ class _Run:
         step = self._steps[piece.step]
         digest = step.content.digest
         what = self._decoder._names.get(digest, f"content {digest}")
-        if step.start is None and not self._keep_going:
+        if not step.is_local and not self._keep_going:
             raise _with_objects(with_context(error, what), step) from error
         with self._lock:
             self.failures.setdefault(digest, with_context(error, what))
@@ -166,7 +209,7 @@ class _Run:
 
 def _with_objects(error: DataError, step: PullStep) -> DataError:
     """The same error, naming the objects that the content was made of, unless it names one already."""
-    objects = sorted({extent.object for link in step.chain for extent in link.extents})
+    objects = sorted({extent.object for link in (*step.chain, *step.sources) for extent in link.extents})
     if not isinstance(error, CorruptDataError) or any(name in error.args[0] for name in objects):
         return error
     more = f" or {len(objects) - 4} more" if len(objects) > 4 else ""

@@ -59,8 +59,8 @@ class Change:
 
     `sums` are there if both have one dtype and size; of a tensor that stayed the same they hold the number of elements
     alone. `stored_bytes` is what the newer tensor takes, `estimated` if only a part of it was coded to find out;
-    `strategy` is how: against the older tensor (`delta`, or `sparse` where little changed), on its own (`alone`), or
-    `raw`.
+    `strategy` is how: against another tensor (`delta`, or `sparse` where little changed), against what is made of
+    others (`recipe`), on its own (`alone`), or `raw`.
     """
 
     status: Status

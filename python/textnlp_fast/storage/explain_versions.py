@@ -7,6 +7,7 @@ from dataclasses import replace
 from textnlp_fast.contents.inventory import coding_dtype
 from textnlp_fast.contents.windows import Piece, ProgressCallback
 from textnlp_fast.delta.measure import Sums
+from textnlp_fast.delta.recipe import Whole
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.compare import Pair, PairReader, unique_name
 from textnlp_fast.storage.config import TransferOptions
@@ -102,4 +103,6 @@ def _with_bytes(change: Change, manifest: Manifest) -> Change:
 def _strategy(content: Content) -> str:
     if content.codec == "raw":
         return "raw"
-    return "alone" if content.base is None else "delta"
+    if content.base is None:
+        return "alone"
+    return "delta" if isinstance(content.base, Whole) else "recipe"

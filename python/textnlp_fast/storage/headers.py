@@ -11,8 +11,8 @@ from textnlp_fast.errors import CorruptDataError, SafetensorsError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.decoding import Decoder
-from textnlp_fast.storage.manifest import Manifest, chain_of
-from textnlp_fast.storage.planning import PullStep
+from textnlp_fast.storage.manifest import Manifest
+from textnlp_fast.storage.planning import PullStep, pull_step
 from textnlp_fast.tensors import TensorInfo, parse_header
 
 __all__ = ["read_dtypes", "read_tensors"]
@@ -46,12 +46,13 @@ def read_tensors(
         if content.size > _MAX_HEADER_BYTES:
             raise CorruptDataError(f"content {digest} is no header: it has {content.size} bytes")
         headers[digest] = bytearray(content.size)
-        steps.append(PullStep(content, None, tuple(chain_of(manifest.contents, digest)[::-1]), ()))
+        steps.append(pull_step(manifest.contents, digest, {}))
 
     def sink(step: PullStep, offset: int, data: memoryview) -> None:
         headers[step.content.digest][offset : offset + len(data)] = data
 
-    Decoder(store, manifest.window_bytes, options, content_names(manifest.files)).run(steps, sink)
+    names = content_names(manifest.files)
+    Decoder(store, manifest.contents, manifest.window_bytes, options, names).run(steps, sink)
     tensors: dict[str, dict[str, TensorInfo]] = {}
     for entry in files:
         try:

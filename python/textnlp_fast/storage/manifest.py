@@ -12,11 +12,14 @@ from typing import Any, Final, Literal
 
 from textnlp_fast.contents.documents import seal_document
 from textnlp_fast.contents.entries import FileEntry, file_document
+from textnlp_fast.delta.recipe import Cast, Pieces, Recipe, Transposed, Whole, Woven
 from textnlp_fast.errors import CorruptDataError
 
 __all__ = [
-    "FORMAT",
+    "FORMATS",
     "MAX_CHAIN_DEPTH",
+    "MAX_RECIPES",
+    "RECIPE_KINDS",
     "Anchor",
     "Codec",
     "Content",
@@ -24,12 +27,19 @@ __all__ = [
     "Manifest",
     "chain_of",
     "closure",
+    "depth_of",
+    "format_of",
     "serialize_manifest",
 ]
 
-FORMAT: Final = 1
+# Without recipes a manifest is of format 1, which every reader knows.
+FORMATS: Final = (1, 2)
 # What a reader follows; writers stay far below (`StorageConfig.max_chain_depth`).
 MAX_CHAIN_DEPTH: Final = 64
+# Of bases that follow each other, those that are more than one whole content: each takes buffers of its own.
+MAX_RECIPES: Final = 4
+# The others would be made of contents that no push makes.
+RECIPE_KINDS: Final = (Whole, Pieces, Woven, Transposed, Cast)
 Codec = Literal["frames", "raw"]
 
 
@@ -47,15 +57,20 @@ class Content:
     """A run of bytes named by its BLAKE3 digest: a tensor, a safetensors header or a chunk of another file.
 
     Extent number i decodes to bytes [i * window, (i + 1) * window) of it, the last one to what is left.
-    `base` is the digest of the content of equal size that the extents are coded against.
+    `base` says how to make what the extents are coded against, a run of equal size, out of other contents.
     """
 
     digest: str
     dtype: str
     size: int
     codec: Codec
-    base: str | None
+    base: Recipe | None
     extents: tuple[Extent, ...]
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The contents that the base is made of."""
+        return () if self.base is None else tuple(self.base.source_sizes())
 
     @property
     def coded_bytes(self) -> int:
@@ -126,9 +141,9 @@ def _file_identity(manifest: Manifest) -> list[tuple[str, int, str]]:
 
 
 def chain_of(contents: Mapping[str, Content], digest: str) -> list[Content]:
-    """The contents needed to decode `digest`, itself first, its root last.
+    """The contents that windows of `digest` are decoded through in place: itself first, its root last.
 
-    Raises CorruptDataError on a hole or a cycle.
+    The root has no base, or one that is more than a whole content. Raises CorruptDataError on a hole or a cycle.
     """
     chain: list[Content] = []
     following: str | None = digest
@@ -141,18 +156,19 @@ def chain_of(contents: Mapping[str, Content], digest: str) -> list[Content]:
                 f"the bases of content {digest} form a cycle or pass {MAX_CHAIN_DEPTH} steps"
             )
         chain.append(content)
-        following = content.base
+        following = content.base.digest if isinstance(content.base, Whole) else None
     return chain
 
 
 def closure(contents: Mapping[str, Content], digests: Iterable[str]) -> dict[str, Content]:
-    """`digests` and every base below them, located."""
+    """`digests` and every content below them, located."""
     closed: dict[str, Content] = {}
-    for digest in digests:
-        following: str | None = digest
-        while following is not None and following not in closed:
-            closed[following] = contents[following]
-            following = contents[following].base
+    waiting = list(digests)
+    while waiting:
+        digest = waiting.pop()
+        if digest not in closed:
+            content = closed[digest] = contents[digest]
+            waiting.extend(content.bases)
     return closed
 
 
@@ -169,6 +185,27 @@ def _anchor_document(anchor: Anchor | None) -> dict[str, Any]:
     }
 
 
+def depth_of(contents: Mapping[str, Content], digest: str) -> int:
+    """Number of bases that follow each other below a content; `contents` are closed and without cycles."""
+    depths: dict[str, int] = {}
+    stack = [digest]
+    while stack:
+        content = contents[stack[-1]]
+        waiting = [name for name in content.bases if name not in depths]
+        if waiting:
+            stack.extend(waiting)
+        else:
+            depths[content.digest] = max((1 + depths[name] for name in content.bases), default=0)
+            stack.pop()
+    return depths[digest]
+
+
+def format_of(manifest: Manifest) -> int:
+    """The format number that the manifest is written under."""
+    plain = all(isinstance(content.base, Whole | None) for content in manifest.contents.values())
+    return FORMATS[0] if plain else FORMATS[1]
+
+
 def serialize_manifest(manifest: Manifest) -> bytes:
     """Writes the manifest; `parse_manifest` of the result gives it back."""
     objects = sorted({extent.object for content in manifest.contents.values() for extent in content.extents})
@@ -176,7 +213,7 @@ def serialize_manifest(manifest: Manifest) -> bytes:
     document: dict[str, Any] = _anchor_document(manifest.anchor) | {
         "contents": {
             digest: {
-                "base": content.base,
+                "base": None if content.base is None else content.base.to_json(),
                 "codec": content.codec,
                 "dtype": content.dtype,
                 "extents": [
@@ -188,7 +225,7 @@ def serialize_manifest(manifest: Manifest) -> bytes:
         },
         "created_at": manifest.created_at,
         "files": [file_document(entry) for entry in manifest.files],
-        "format": FORMAT,
+        "format": format_of(manifest),
         "message": manifest.message,
         "metadata": dict(manifest.metadata),
         "model": manifest.model,

@@ -18,11 +18,22 @@ from textnlp_fast.contents.entries import (
     extent_limit,
     read_file_entry,
 )
+from textnlp_fast.delta.depth import check_depth
+from textnlp_fast.delta.recipe import Recipe, Whole, from_json
 from textnlp_fast.errors import (
     CorruptDataError,
     TextnlpFastError,
+    UnsupportedFormatError,
 )
-from textnlp_fast.storage.manifest import Anchor, Content, Extent, Manifest, chain_of
+from textnlp_fast.storage.manifest import (
+    FORMATS,
+    MAX_RECIPES,
+    RECIPE_KINDS,
+    Anchor,
+    Content,
+    Extent,
+    Manifest,
+)
 
 __all__ = ["parse_manifest"]
 
@@ -32,15 +43,17 @@ _DTYPE = re.compile(r"[A-Za-z0-9_]{1,16}", re.ASCII)
 def parse_manifest(data: bytes | memoryview, what: str = "the manifest") -> Manifest:
     """Reads and validates a manifest.
 
-    Errors: UnsupportedFormatError for a format number other than this one, DigestMismatchError if bytes of
-    it changed, CorruptDataError for anything that would lead outside the version's directory or its
+    Errors: UnsupportedFormatError for a newer format or kind of recipe, DigestMismatchError if bytes of it
+    changed, CorruptDataError for anything that would lead outside the version's directory or its
     objects, or to unbounded work.
     """
-    document = parse_document(data, what)
+    document = parse_document(data, what, formats=FORMATS)
     try:
         manifest = _build(document)
     except Broken as error:
         raise CorruptDataError(f"{what} is not a valid manifest: {error}") from None
+    except UnsupportedFormatError as error:
+        raise UnsupportedFormatError(f"{what}: {error.args[0]}", hint=error.hint) from None
     except TextnlpFastError as error:
         raise CorruptDataError(f"{what} is not a valid manifest: {error.args[0]}") from None
     return manifest
@@ -53,13 +66,18 @@ def _build(document: Mapping[str, Any]) -> Manifest:
         raise Broken(f"window_bytes is {window}, under {MIN_WINDOW_BYTES}")
     objects = _build_objects(take(document, "objects", list, where))
     contents = {
-        check_digest(digest, "a content's name"): _build_content(digest, value, objects, window)
+        check_digest(digest, "a content's name"): _build_content(
+            digest, value, objects, window, document["format"]
+        )
         for digest, value in take(document, "contents", dict, where).items()
     }
     sizes = {digest: content.size for digest, content in contents.items()}
     files = tuple(read_file_entry(value, sizes) for value in take(document, "files", list, where))
     check_paths([entry.path for entry in files])
-    _check_bases(contents)
+    for content in contents.values():
+        if content.base is not None:
+            content.base.check_sources(sizes)
+    check_depth(contents, most_recipes=MAX_RECIPES)
     metadata = take(document, "metadata", dict, where)
     if not all(isinstance(value, str) for value in metadata.values()):
         raise Broken("metadata holds something other than text")
@@ -118,7 +136,9 @@ def _build_new_objects(rows: list[Any], objects: list[tuple[str, int]]) -> froze
     return frozenset(objects[row][0] for row in rows)
 
 
-def _build_content(digest: str, value: object, objects: list[tuple[str, int]], window: int) -> Content:
+def _build_content(
+    digest: str, value: object, objects: list[tuple[str, int]], window: int, number: int
+) -> Content:
     where = f"content {digest}"
     if not isinstance(value, dict):
         raise Broken(f"{where} is not an object")
@@ -129,11 +149,9 @@ def _build_content(digest: str, value: object, objects: list[tuple[str, int]], w
     dtype = take(value, "dtype", str, where)
     if _DTYPE.fullmatch(dtype) is None:
         raise Broken(f"{where} has the odd dtype {dtype!r}")
-    base = value.get("base")
-    if base is not None:
-        base = check_digest(base, f"the base of {where}")
-        if codec == "raw":
-            raise Broken(f"{where} is raw and names a base")
+    base = _build_base(value.get("base"), size, dtype, where, number)
+    if base is not None and codec == "raw":
+        raise Broken(f"{where} is raw and names a base")
     rows = take(value, "extents", list, where)
     if len(rows) != -(-size // window):
         raise Broken(
@@ -147,6 +165,19 @@ def _build_content(digest: str, value: object, objects: list[tuple[str, int]], w
     return Content(digest, dtype, size, codec, base, extents)
 
 
+def _build_base(value: object, size: int, dtype: str, where: str, number: int) -> Recipe | None:
+    if value is None:
+        return None
+    base = from_json(value, size_bytes=size, dtype=dtype)
+    if not isinstance(base, RECIPE_KINDS):
+        raise UnsupportedFormatError(
+            f"{where} is coded against a recipe that this version does not read here"
+        )
+    if number == FORMATS[0] and not isinstance(base, Whole):
+        raise Broken(f"{where} has a recipe for a base, which format {number} does not know")
+    return base
+
+
 def _build_extent(row: object, objects: list[tuple[str, int]], where: str) -> Extent:
     if not isinstance(row, list) or len(row) != 3 or not all(type(value) is int for value in row):
         raise Broken(f"an extent of {where} is not three integers")
@@ -157,18 +188,3 @@ def _build_extent(row: object, objects: list[tuple[str, int]], where: str) -> Ex
     if offset < 0 or length < 1 or length > size or offset > size - length:
         raise Broken(f"an extent of {where} lies outside its object: {length} bytes at {offset} of {size}")
     return Extent(digest, offset, length)
-
-
-def _check_bases(contents: Mapping[str, Content]) -> None:
-    depths: dict[str, int] = {}
-    for digest, content in contents.items():
-        if content.base is None:
-            continue
-        base = contents.get(content.base)
-        if base is None:
-            raise Broken(f"content {digest} has the base {content.base}, which is not located")
-        if base.size != content.size:
-            raise Broken(f"content {digest} and its base differ in size")
-        if digest not in depths:
-            chain = chain_of(contents, digest)
-            depths.update({link.digest: len(chain) - position for position, link in enumerate(chain)})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +76,9 @@ def pull_model(
             held = _held(final, manifest, record, have, options)
             plan = plan_pull(manifest, held, skip=frozenset(kept))
             _check_space(staging, plan)
-            decoder = Decoder(store, manifest.window_bytes, options, content_names(manifest.files))
-            _fill(decoder, manifest, plan, staging, progress)
+            names = content_names(manifest.files)
+            decoder = Decoder(store, manifest.contents, manifest.window_bytes, options, names)
+            _fill(decoder, manifest, plan, held, staging, progress)
             publish(staging, final, manifest, record, store.url)
     return PullReport(
         manifest.model,
@@ -158,6 +159,7 @@ def _fill(
     decoder: Decoder,
     manifest: Manifest,
     plan: PullPlan,
+    held: Mapping[str, Held],
     staging: Path,
     progress: ProgressCallback | None,
 ) -> None:
@@ -183,7 +185,7 @@ def _fill(
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             descriptors.append(descriptor)
             os.truncate(descriptor, entry.size)
-        suspects = decoder.run(plan.steps, sink, done=done)
+        suspects = decoder.run(plan.steps, sink, held=held, done=done)
         if suspects:
             # A local file was not what it was believed to be: take the repository's road instead.
             kept = frozenset(entry.path for entry in manifest.files) - {entry.path for entry in plan.files}

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from textnlp_fast.contents.entries import FileEntry
 from textnlp_fast.contents.inventory import Held, LocalFile, check_unchanged, take_inventory
 from textnlp_fast.contents.windows import DATA_ERRORS, ProgressCallback
+from textnlp_fast.delta.recipe import Recipe
 from textnlp_fast.errors import (
     InvalidInputError,
     MissingObjectError,
@@ -30,7 +31,8 @@ from textnlp_fast.storage.anchoring import Choice, choose_anchor
 from textnlp_fast.storage.chunked_transfer import is_whole
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
-from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of, closure
+from textnlp_fast.storage.manifest import Content, Extent, Manifest, closure
+from textnlp_fast.storage.matching import find_recipes, needs_recipes
 from textnlp_fast.storage.parents import parent_of, repository_for
 from textnlp_fast.storage.planning import PushPlan, plan_push
 from textnlp_fast.storage.version_manager import (
@@ -141,15 +143,20 @@ def _push(
         _refuse_other_files(existing, plan.files)
         if not missing & existing.objects.keys():
             return _report(existing, plan, started, uploaded_bytes=0, already_there=True)
-    base_files = _base_inventory(request, plan, options)
+    base_files = _base_inventory(request, parent, plan, options)
     held = _held_of(base_files)
-    choice = None
+    base, choice = parent, None
     if parent is not None and existing is None and request.parent == "auto":
         choice = choose_anchor(store, versions.find, parent, plan, held, options)
     if parent is not None and choice is not None and choice.base is not parent:
-        unasked = [one for one in (choice.base,) if all(one is not other for other in known)]
+        base = choice.base
+        unasked = [one for one in (base,) if all(one is not other for other in known)]
         missing |= _missing_objects(store, unasked, options.thread_count)
-        plan = _plan(files, choice.base, [parent, *known], missing, options)
+        known = [parent, *known]
+        plan = _plan(files, base, known, missing, options)
+    if base is not None and options.delta and options.compression and needs_recipes(plan):
+        recipes = find_recipes(store, _intact(base, missing), plan, files, held, options)
+        plan = _plan(files, base, known, missing, options, recipes)
     coded = Coder(store, plan, held, window_bytes, options).run(progress)
     check_unchanged([*files, *base_files])
     manifest = _assemble(
@@ -181,6 +188,7 @@ def _plan(
     known: Sequence[Manifest],
     missing: set[str],
     options: TransferOptions,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> PushPlan:
     return plan_push(
         files,
@@ -188,6 +196,7 @@ def _plan(
         [_intact(manifest, missing) for manifest in known],
         delta=options.delta and options.compression,
         max_chain_depth=options.max_chain_depth,
+        recipes=recipes,
     )
 
 
@@ -236,7 +245,7 @@ def _intact(manifest: Manifest, missing: set[str]) -> Manifest:
         for digest, content in manifest.contents.items()
         if not any(
             extent.object in missing
-            for link in chain_of(manifest.contents, digest)
+            for link in closure(manifest.contents, [digest]).values()
             for extent in link.extents
         )
     }
@@ -268,8 +277,12 @@ def _check_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -
 # --- local bases ------------------------------------------------------------------------------------------
 
 
-def _base_inventory(request: PushRequest, plan: PushPlan, options: TransferOptions) -> list[LocalFile]:
-    if request.base_path is None or not any(step.base for step in plan.steps):
+def _base_inventory(
+    request: PushRequest, parent: Manifest | None, plan: PushPlan, options: TransferOptions
+) -> list[LocalFile]:
+    if request.base_path is None or parent is None:
+        return []
+    if not needs_recipes(plan) and not any(step.base for step in plan.steps):
         return []
     return take_inventory(request.base_path, threads=options.thread_count)
 

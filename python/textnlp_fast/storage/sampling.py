@@ -15,6 +15,7 @@ from typing import Final
 from textnlp_fast.contents.inventory import Held
 from textnlp_fast.contents.windows import BufferPool, OpenFiles, run_in_order
 from textnlp_fast.delta import codec
+from textnlp_fast.delta.recipe import Whole
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
@@ -45,8 +46,17 @@ class SampledSizes:
 
 
 def based_steps(plan: PushPlan) -> list[tuple[CodeStep, str]]:
-    """The steps that are coded against a content as it is, and that content."""
-    return [(step, step.base) for step in plan.steps if step.base is not None and step.part.size]
+    """The steps that are coded against a content as it is, and that content.
+
+    Not those whose chains end in a recipe: a window of these is not decoded in place.
+    """
+    return [
+        (step, step.base.digest)
+        for step in plan.steps
+        if isinstance(step.base, Whole)
+        and step.part.size
+        and chain_of(plan.reused, step.base.digest)[-1].base is None
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,7 @@ class _Sampling:
             target = buffer[: one.size]
             first = one.window * self._window_bytes + one.begin
             self.files.read(one.step.location, target, one.step.part.offset + first)
-            dtype = one.step.part.dtype
+            dtype = one.step.part.coded_as
             whole = codec.encode_into(target, out, None, dtype=dtype, threads=1)
             return whole, codec.encode_into(target, out, base, dtype=dtype, threads=1)
 

@@ -21,7 +21,7 @@ from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.chunked_transfer import digest_of_object
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.decoding import Decoder
-from textnlp_fast.storage.manifest import Manifest, chain_of
+from textnlp_fast.storage.manifest import Manifest, closure
 from textnlp_fast.storage.planning import PullStep, plan_pull
 from textnlp_fast.storage.version_manager import VersionManager
 
@@ -209,7 +209,7 @@ class _Deep:
         count = 0
         for manifest, steps in self._steps:
             names = content_names(manifest.files)
-            decoder = Decoder(self._store, manifest.window_bytes, self._options, names)
+            decoder = Decoder(self._store, manifest.contents, manifest.window_bytes, self._options, names)
             failures = decoder.run(steps, None, keep_going=True, done=self._advance)
             count += len(steps)
             for error in failures.values():
@@ -232,4 +232,6 @@ def _new_steps(manifests: list[Manifest], number: int) -> Iterable[PullStep]:
 
 
 def _way(manifest: Manifest, digest: str) -> tuple[object, ...]:
-    return tuple((link.digest, link.extents) for link in chain_of(manifest.contents, digest))
+    """How a manifest stores a content: everything that it is made of."""
+    needed = closure(manifest.contents, [digest])
+    return tuple((link.digest, link.extents, link.base) for link in needed.values())

@@ -29,7 +29,7 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.config import DEFAULT_WINDOW_BYTES
-from textnlp_fast.storage.manifest import FORMAT, Manifest, serialize_manifest
+from textnlp_fast.storage.manifest import FORMATS, Manifest, serialize_manifest
 from textnlp_fast.storage.manifest_reading import parse_manifest
 
 __all__ = [
@@ -155,7 +155,7 @@ class VersionManager:
         data = seal_document(
             {
                 "created_at": now_utc(),
-                "format": FORMAT,
+                "format": FORMATS[0],
                 "id": identity,
                 "window_bytes": self.new_window_bytes,
                 "write_id": identity,
