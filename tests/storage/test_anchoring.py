@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textnlp_fast.contents.entries import FileEntry, file_digest
+from textnlp_fast.delta.recipe import Whole
 from textnlp_fast.errors import CorruptDataError
 from textnlp_fast.storage.anchor_costs import Prices, Readers, VersionSizes
 from textnlp_fast.storage.anchoring import MAX_LINEAGE, decide, read_lineage, stored_versions
@@ -57,7 +58,7 @@ def manifests(steps: Sequence[Step]) -> list[Manifest]:
             ("w", step.stored_bytes - step.stored_bytes // 3),
         ):
             own = digest(f"{tensor}{number}")
-            base = None if step.base is None else digest(f"{tensor}{step.base}")
+            base = None if step.base is None else Whole(digest(f"{tensor}{step.base}"), TENSOR_BYTES)
             extents = (Extent(digest("o"), 0, share),)
             contents[own] = Content(own, "BF16", TENSOR_BYTES, "frames", base, extents)
         parts = (digest("h"), digest(f"v{number}"), digest(f"w{number}"))

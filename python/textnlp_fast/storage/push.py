@@ -138,25 +138,16 @@ def _push(
     parent = parent_of(versions, request, existing, passed_over)
     known = [_found_by(existing)] if existing is not None else list(_known_manifests(versions, request))
     missing = _missing_objects(store, [*known, parent, existing], options.thread_count)
-    plan = _plan(files, parent, known, missing, options)
+    around = _Surroundings(files, parent, known, missing, options)
+    plan = around.plan(parent)
     if existing is not None:
         _refuse_other_files(existing, plan.files)
         if not missing & existing.objects.keys():
             return _report(existing, plan, started, uploaded_bytes=0, already_there=True)
     base_files = _base_inventory(request, parent, plan, options)
     held = _held_of(base_files)
-    base, choice = parent, None
-    if parent is not None and existing is None and request.parent == "auto":
-        choice = choose_anchor(store, versions.find, parent, plan, held, options)
-    if parent is not None and choice is not None and choice.base is not parent:
-        base = choice.base
-        unasked = [one for one in (base,) if all(one is not other for other in known)]
-        missing |= _missing_objects(store, unasked, options.thread_count)
-        known = [parent, *known]
-        plan = _plan(files, base, known, missing, options)
-    if base is not None and options.delta and options.compression and needs_recipes(plan):
-        recipes = find_recipes(store, _intact(base, missing), plan, files, held, options)
-        plan = _plan(files, base, known, missing, options, recipes)
+    free = request.parent == "auto"
+    plan, choice = _settle(store, versions, around, plan, held, existing=existing, free=free)
     coded = Coder(store, plan, held, window_bytes, options).run(progress)
     check_unchanged([*files, *base_files])
     manifest = _assemble(
@@ -182,22 +173,61 @@ def _push(
 # --- what the repository has ------------------------------------------------------------------------------
 
 
-def _plan(
-    files: Sequence[LocalFile],
-    base: Manifest | None,
-    known: Sequence[Manifest],
-    missing: set[str],
-    options: TransferOptions,
-    recipes: Mapping[str, Recipe] | None = None,
-) -> PushPlan:
-    return plan_push(
-        files,
-        _without(base, missing),
-        [_intact(manifest, missing) for manifest in known],
-        delta=options.delta and options.compression,
-        max_chain_depth=options.max_chain_depth,
-        recipes=recipes,
-    )
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What plans are made from. Nothing new may be built on `missing` objects."""
+
+    files: Sequence[LocalFile]
+    parent: Manifest | None
+    known: Sequence[Manifest]
+    missing: set[str]
+    options: TransferOptions
+
+    @property
+    def delta(self) -> bool:
+        return self.options.delta and self.options.compression
+
+    def plan(self, base: Manifest | None, recipes: Mapping[str, Recipe] | None = None) -> PushPlan:
+        return plan_push(
+            self.files,
+            _without(base, self.missing),
+            [_intact(manifest, self.missing) for manifest in self.known],
+            delta=self.delta,
+            max_chain_depth=self.options.max_chain_depth,
+            recipes=recipes,
+        )
+
+
+def _settle(
+    store: ObjectStore,
+    versions: VersionManager,
+    around: _Surroundings,
+    plan: PushPlan,
+    held: Mapping[str, Held],
+    *,
+    existing: Manifest | None,
+    free: bool,
+) -> tuple[PushPlan, Choice | None]:
+    """The plan to carry out, and why it goes against what it does, if that was decided (where it is `free`).
+
+    A new layout goes against the parent whatever that costs: prices are asked about tensors that kept theirs.
+    """
+    parent, options = around.parent, around.options
+    if parent is None or not around.delta:
+        return plan, None
+    # A version that was decided by prices had no recipes: a repeated push must not find any either.
+    if needs_recipes(plan) and (existing is None or existing.anchor is None):
+        recipes = find_recipes(store, _intact(parent, around.missing), plan, around.files, held, options)
+        if recipes:
+            return around.plan(parent, recipes), None
+    if existing is not None or not free:
+        return plan, None
+    choice = choose_anchor(store, versions.find, parent, plan, held, options)
+    if choice is None or choice.base is parent:
+        return plan, choice
+    unasked = [one for one in (choice.base,) if all(one is not other for other in around.known)]
+    missing = around.missing | _missing_objects(store, unasked, options.thread_count)
+    return replace(around, known=[parent, *around.known], missing=missing).plan(choice.base), choice
 
 
 def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator[Manifest]:
