@@ -64,28 +64,27 @@ bool looks_random(const std::uint8_t* plane, std::size_t count, double worth) {
   return (entropy_bits(counts, 256) + unseen) / 8 > worth * static_cast<double>(sampled);
 }
 
-// Counts of a long plane come from a part of it; whatever else occurs counts once. The blocks are picked without a
-// period, for rows of matrices have one.
+// Counts of a long plane come from a part of it, of each few blocks one; whatever else occurs counts once. Which one
+// changes without a period, for rows of matrices have one.
 constexpr std::size_t kSampledFrom = std::size_t{1} << 16;
 constexpr std::size_t kSampleBlock = 512;
 constexpr unsigned kSampleLog = 2;
 
 void count_bytes(const CodecKernels& kernel, const std::uint8_t* plane, std::size_t count, std::uint32_t* counts) {
   if (count < kSampledFrom) return kernel.byte_histogram(plane, count, counts);
+  constexpr std::size_t kStride = kSampleBlock << kSampleLog;
   thread_local std::vector<std::uint8_t> sample;
   sample.resize(count);
   std::size_t sampled = 0;
-  for (std::size_t block = 0; block < count / kSampleBlock; ++block) {
-    if (static_cast<std::uint32_t>(block * 0x9e3779b1u) >> (32 - kSampleLog) != 0) continue;
-    std::memcpy(sample.data() + sampled, plane + block * kSampleBlock, kSampleBlock);
-    sampled += kSampleBlock;
+  for (std::size_t stride = 0; stride < count / kStride; ++stride, sampled += kSampleBlock) {
+    const std::size_t block = static_cast<std::uint32_t>(stride * 0x9e3779b1u) >> (32 - kSampleLog);
+    std::memcpy(sample.data() + sampled, plane + stride * kStride + block * kSampleBlock, kSampleBlock);
   }
   kernel.byte_histogram(sample.data(), sampled, counts);
   std::uint8_t seen[256];
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    seen[byte] = counts[byte] != 0 ? 1 : 0;
-    counts[byte] <<= kSampleLog;
-  }
+  for (unsigned byte = 0; byte < 256; ++byte) counts[byte] <<= kSampleLog;
+  for (std::size_t i = count / kStride * kStride; i < count; ++i) ++counts[plane[i]];
+  for (unsigned byte = 0; byte < 256; ++byte) seen[byte] = counts[byte] != 0 ? 1 : 0;
   kernel.byte_presence(plane, count, seen);
   for (unsigned byte = 0; byte < 256; ++byte) counts[byte] += counts[byte] == 0 ? seen[byte] : 0;
 }
