@@ -87,8 +87,8 @@ def run() -> Results:
         rows.append([name, 8 * raw / elements, bits[0], floor / elements, 8 * found[0] / floor, *bits[1:]])
     columns = ["layout", "raw", "ours", "H", "ours / H", *_ALONE]
     note = (
-        "H: entropy of the bytes by frequency, a table for each tensor and each byte of a word, the tables for nothing. "
-        "Small scale tensors pay for a header each."
+        "H: entropy of the bytes by frequency, a table for each tensor and each byte of a word, the tables for "
+        "nothing. Small scale tensors pay for a header each."
     )
     results.add_table("Alone, bits per weight, scales and zeros included", columns, rows, note=note)
     for step in _TARGETS:
