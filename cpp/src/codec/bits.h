@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "codec/host_device.h"
+
 namespace textnlp_fast {
 
 // Writes that do not fit are dropped and set full(): callers check once at the end.
@@ -86,44 +88,59 @@ class BitWriter {
 // Reads past the end give zeros and set overrun(): callers check once at the end.
 class BitReader {
  public:
-  BitReader(const std::uint8_t* data, std::size_t size) : data_(data), bits_(size * 8) {}
+  TEXTNLP_FAST_HD BitReader(const std::uint8_t* data, std::size_t size) : next_(data), left_(size) {}
 
-  std::uint32_t get(unsigned bits) {
-    std::uint32_t value = 0;
-    for (unsigned i = 0; i < bits; ++i) value |= bit() << i;
+  // Up to 32.
+  TEXTNLP_FAST_HD std::uint32_t get(unsigned bits) {
+    if (bits == 0 || !hold(bits)) return 0;
+    const auto value = static_cast<std::uint32_t>(window_ & ((std::uint64_t{1} << bits) - 1));
+    drop(bits);
     return value;
   }
 
-  std::uint32_t get_golomb(unsigned order) {
+  TEXTNLP_FAST_HD std::uint32_t get_golomb(unsigned order) {
+    hold(kMostExtra + 1, false);
     unsigned extra = 0;
-    while (bit() == 0) {
-      if (++extra > 16 || overrun_) {
-        overrun_ = true;
-        return 0;
-      }
+    while (extra < held_ && extra <= kMostExtra && (window_ >> extra & 1) == 0) ++extra;
+    if (extra >= held_ || extra > kMostExtra) {
+      overrun_ = true;
+      return 0;
     }
+    drop(extra + 1);
     const unsigned below = order + extra;
     return ((1u << below) | get(below)) - (1u << order);
   }
 
-  [[nodiscard]] bool overrun() const { return overrun_; }
+  [[nodiscard]] TEXTNLP_FAST_HD bool overrun() const { return overrun_; }
   // Bytes touched so far.
-  [[nodiscard]] std::size_t bytes() const { return (at_ + 7) / 8; }
+  [[nodiscard]] TEXTNLP_FAST_HD std::size_t bytes() const { return (taken_ + 7) / 8; }
 
  private:
-  std::uint32_t bit() {
-    if (at_ >= bits_) {
-      overrun_ = true;
-      return 0;
+  static constexpr unsigned kMostExtra = 16;
+
+  // False if there are no more than that.
+  TEXTNLP_FAST_HD bool hold(unsigned bits, bool must = true) {
+    while (held_ < bits && left_ != 0) {
+      window_ |= static_cast<std::uint64_t>(*next_++) << held_;
+      held_ += 8;
+      --left_;
     }
-    const std::uint32_t value = (data_[at_ >> 3] >> (at_ & 7)) & 1u;
-    ++at_;
-    return value;
+    if (held_ >= bits) return true;
+    overrun_ = overrun_ || must;
+    return false;
   }
 
-  const std::uint8_t* data_;
-  std::size_t bits_;
-  std::size_t at_ = 0;
+  TEXTNLP_FAST_HD void drop(unsigned bits) {
+    window_ >>= bits;
+    held_ -= bits;
+    taken_ += bits;
+  }
+
+  const std::uint8_t* next_;
+  std::size_t left_;  // bytes
+  std::uint64_t window_ = 0;
+  unsigned held_ = 0;  // bits in the window
+  std::size_t taken_ = 0;
   bool overrun_ = false;
 };
 

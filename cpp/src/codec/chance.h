@@ -18,13 +18,22 @@ struct ChanceRates {
 };
 inline constexpr ChanceRates kRates;
 
+// 1 / (seen + 2), of 2^16.
+TEXTNLP_FAST_HD inline std::uint32_t rate_after(unsigned seen) {
+#if defined(__CUDA_ARCH__)
+  return 65536u / (seen + 2);
+#else
+  return kRates.of[seen];
+#endif
+}
+
 struct Chance {
   std::uint16_t one = 32768;  // of 2^kBitLog
   std::uint16_t seen = 0;
 
   // Moves by 1 / (seen + 2) of what is missing, in the end by 1 / 256.
-  void learn(bool bit) {
-    const std::uint32_t rate = kRates.of[seen];
+  TEXTNLP_FAST_HD void learn(bool bit) {
+    const std::uint32_t rate = rate_after(seen);
     // No branch on the bit: it would be guessed wrong.
     const std::uint32_t ones = 0u - (bit ? 1u : 0u);
     const std::uint32_t missing = one ^ (ones & 0xffff);
@@ -34,7 +43,7 @@ struct Chance {
   }
 
   // The share of 1, which is never nothing and never all.
-  [[nodiscard]] std::uint32_t share() const {
+  [[nodiscard]] TEXTNLP_FAST_HD std::uint32_t share() const {
     constexpr std::uint32_t kLeast = 32;
     constexpr std::uint32_t kMost = (1u << kBitLog) - kLeast;
     return one < kLeast ? kLeast : one > kMost ? kMost : one;
@@ -47,7 +56,7 @@ inline void write_bit(PairWriter& out, Chance& chance, bool bit) {
   chance.learn(bit);
 }
 
-inline bool read_bit(PairReader& in, Chance& chance) {
+TEXTNLP_FAST_HD inline bool read_bit(PairReader& in, Chance& chance) {
   const std::uint32_t one = chance.share();
   const bool bit = in.slot(kBitLog) < one;
   in.advance(bit ? 0 : one, bit ? one : (1u << kBitLog) - one, kBitLog);

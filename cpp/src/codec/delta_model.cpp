@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cstring>
 
+#include "codec/table_reading.h"
 #include "codec/tables.h"
 
 namespace textnlp_fast {
 namespace {
-
-enum ContextCode : unsigned { kZeroOnly = 0, kAsBefore = 1, kOwnTable = 2, kEvenTable = 3 };
 
 unsigned used_symbols(const std::uint32_t* counts) {
   unsigned symbols = kMaxTokens;
@@ -16,39 +15,12 @@ unsigned used_symbols(const std::uint32_t* counts) {
   return symbols;
 }
 
-// Exp-Golomb order of what an even table tells of itself.
-constexpr unsigned kLastOrder = 1;
-constexpr unsigned kDominantOrder = 0;
-constexpr unsigned kLevelOrderBits = 2;
-
 constexpr unsigned bucket_of(unsigned token) { return (token + 1) >> 1; }
-
-// Shares in even tables are rounded to levels: exact below 8, then four to an octave.
-unsigned level_of(unsigned share) {
-  if (share < 8) return share;
-  const unsigned log = floor_log2(share);
-  return 8 + (log - 3) * 4 + ((share >> (log - 2)) & 3);
-}
-
-unsigned share_of(unsigned level) {
-  if (level < 8) return level;
-  return (4 + (level & 3)) << ((level >> 2) - 1);
-}
-
-// What the tables before told of even tables: the next is told by its difference.
-struct EvenHistory {
-  bool any = false;
-  unsigned order = 0;
-  unsigned last = 0;
-  unsigned levels[kMaxTokens] = {};
-};
 
 std::uint32_t zigzag(unsigned value, unsigned before) {
   const auto difference = static_cast<std::int32_t>(value - before);
   return (static_cast<std::uint32_t>(difference) << 1) ^ static_cast<std::uint32_t>(difference >> 31);
 }
-
-unsigned unzigzag(std::uint32_t code, unsigned before) { return before + ((code >> 1) ^ (0 - (code & 1))); }
 
 void own_table(const TokenCounts& counts, unsigned table_log, TokenTable& table) {
   std::memset(table.freq, 0, sizeof table.freq);
@@ -120,44 +92,7 @@ void write_even(BitWriter& bits, const TokenTable& table, unsigned order, EvenHi
   }
 }
 
-bool read_even(BitReader& bits, std::uint16_t* freq, unsigned limit, unsigned table_log, EvenHistory& history) {
-  if (!history.any) history.order = bits.get(kLevelOrderBits);
-  history.any = true;
-  const unsigned last = unzigzag(bits.get_golomb(kLastOrder), history.last);
-  const unsigned dominant = bits.get_golomb(kDominantOrder);
-  if (bits.overrun() || last == 0 || 2 * last + 1 > limit || dominant > last) return false;
-  history.last = last;
-  unsigned left = 1u << (table_log - 1);
-  const unsigned most = level_of(left);
-  std::memset(freq, 0, limit * sizeof *freq);
-  auto give = [&](unsigned bucket, unsigned share) {
-    if (bucket == 0) {
-      freq[0] = static_cast<std::uint16_t>(2 * share);
-    } else {
-      freq[2 * bucket - 1] = freq[2 * bucket] = static_cast<std::uint16_t>(share);
-    }
-  };
-  for (unsigned b = 0; b <= last; ++b) {
-    if (b == dominant) continue;
-    const unsigned level = unzigzag(bits.get_golomb(history.order), history.levels[b]);
-    if (bits.overrun() || level > most || (b == last && level == 0) || share_of(level) >= left) return false;
-    left -= share_of(level);
-    give(b, share_of(level));
-    history.levels[b] = level;
-  }
-  give(dominant, left);
-  history.levels[dominant] = level_of(left);
-  return true;
-}
-
 }  // namespace
-
-ElementRule element_rule(Dtype dtype) noexcept {
-  const unsigned exponent = exponent_bits(dtype);
-  const auto bits = static_cast<unsigned>(element_size(dtype) * 8);
-  if (exponent == 0) return {false, bits - 1, 0};
-  return {true, bits - 1 - exponent, (1u << exponent) - 1};
-}
 
 TokenScheme dense_scheme(std::size_t element_bytes) noexcept {
   switch (element_bytes) {
@@ -226,21 +161,6 @@ void write_rule(Sink& out, const DeltaRule& rule) {
   out.byte(static_cast<std::uint8_t>(rule.contexts));
 }
 
-bool read_rule(ByteReader& reader, Dtype dtype, DeltaRule& rule) {
-  rule.element = element_rule(dtype);
-  rule.table_log = reader.byte();
-  const unsigned scheme = reader.byte();
-  rule.scheme = {scheme >> 2, scheme & 3};
-  const std::uint64_t context_base = reader.varint();
-  rule.contexts = reader.byte();
-  if (reader.failed || rule.table_log < kMinTableLog || rule.table_log > kMaxTableLog || rule.contexts == 0 ||
-      rule.contexts > kMaxContexts || context_base > rule.element.context_mask) {
-    return false;
-  }
-  rule.context_base = static_cast<unsigned>(context_base);
-  return true;
-}
-
 void write_tables(Sink& out, const DeltaModel& model) {
   // The order that tells the levels in the fewest bits.
   unsigned order = 0;
@@ -271,25 +191,7 @@ void write_tables(Sink& out, const DeltaModel& model) {
 }
 
 bool read_tables(ByteReader& reader, Dtype dtype, DeltaDecoder& decoder) {
-  const DeltaRule& rule = decoder.rule;
-  const unsigned limit = token_limit(rule.scheme, static_cast<unsigned>(element_size(dtype) * 8));
-  EvenHistory history;
-  BitReader bits(reader.at, static_cast<std::size_t>(reader.end - reader.at));
-  std::memset(decoder.freq, 0, sizeof decoder.freq);
-  for (unsigned c = 0; c < rule.contexts; ++c) {
-    const unsigned code = bits.get(2);
-    if (code == kZeroOnly) {
-      decoder.freq[c][0] = static_cast<std::uint16_t>(1u << rule.table_log);
-    } else if (code == kAsBefore && c > 0) {
-      std::memcpy(decoder.freq[c], decoder.freq[c - 1], sizeof decoder.freq[c]);
-    } else if (code == kAsBefore) {
-      return false;
-    } else if (code == kOwnTable ? !read_table(bits, decoder.freq[c], limit, rule.table_log)
-                                 : !read_even(bits, decoder.freq[c], limit, rule.table_log, history)) {
-      return false;
-    }
-  }
-  return !bits.overrun() && reader.take(bits.bytes()) != nullptr;
+  return read_tables(reader, dtype, decoder.rule, decoder.freq);
 }
 
 void build_starts(DeltaDecoder& decoder) {

@@ -6,10 +6,10 @@
 #include "codec/bits.h"
 #include "codec/codec_kernels.h"
 #include "codec/frame.h"
+#include "codec/table_reading.h"
 
 namespace textnlp_fast {
 
-ElementRule element_rule(Dtype dtype) noexcept;
 // For one and two bytes no more than 64 tokens: vector kernels keep them in registers.
 TokenScheme dense_scheme(std::size_t element_bytes) noexcept;
 
@@ -42,7 +42,6 @@ void choose_tables(DeltaModel& model) noexcept;
 
 // What stands before the tables: table log, token scheme, first field and number of contexts.
 void write_rule(Sink& out, const DeltaRule& rule);
-bool read_rule(ByteReader& reader, Dtype dtype, DeltaRule& rule);
 
 // The context codes with their tables, padded to a byte.
 void write_tables(Sink& out, const DeltaModel& model);

@@ -4,35 +4,6 @@
 
 namespace textnlp_fast {
 
-std::uint8_t ByteReader::byte() {
-  if (at == end && !failed) failed = truncated = true;
-  return failed ? std::uint8_t{0} : *at++;
-}
-
-std::uint64_t ByteReader::varint() {
-  std::uint64_t value = 0;
-  for (unsigned shift = 0; shift < 35; shift += 7) {
-    const std::uint8_t next = byte();
-    if (failed) return 0;
-    value |= static_cast<std::uint64_t>(next & 0x7f) << shift;
-    if ((next & 0x80) == 0) {
-      // One number has one form: no trailing zero group.
-      if (next == 0 && shift != 0) failed = true;
-      return value;
-    }
-  }
-  failed = true;
-  return 0;
-}
-
-const std::uint8_t* ByteReader::take(std::uint64_t size) {
-  if (!failed && size > static_cast<std::uint64_t>(end - at)) failed = truncated = true;
-  if (failed) return nullptr;
-  const std::uint8_t* const from = at;
-  at += size;
-  return from;
-}
-
 namespace {
 
 constexpr std::size_t kBodySizeBytes = 3;
@@ -107,11 +78,6 @@ unsigned segments_within(std::size_t count, double most) noexcept {
   return wanted < 2 ? 1 : wanted < 4 ? 2 : 4;
 }
 
-std::size_t segment_length(std::size_t count, unsigned segments) noexcept {
-  const std::size_t even = (count + segments - 1) / segments;
-  return (even + kLanes - 1) / kLanes * kLanes;
-}
-
 SegmentOutput* SegmentWriter::prepare(std::size_t count, unsigned segments, std::size_t words_an_element) {
   const std::size_t length = segment_length(count, segments);
   count_ = 0;
@@ -135,36 +101,6 @@ void SegmentWriter::write(Sink& out) const {
     out.bytes(segment.states, sizeof segment.states);
     out.bytes(segment.words, words * 2);
   }
-}
-
-bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments, unsigned* segment_count) {
-  const unsigned announced = reader.byte();
-  if (reader.failed || announced == 0 || announced > kMaxSegments) {
-    reader.failed = true;
-    return false;
-  }
-  const std::size_t length = segment_length(count, announced);
-  unsigned read = 0;
-  for (std::size_t begin = 0; begin < count; begin += length) {
-    SegmentInput& segment = segments[read++];
-    const std::uint64_t words = reader.varint();
-    const std::uint8_t* const states = reader.take(sizeof segment.states);
-    const std::uint8_t* const data = reader.take(words * 2);
-    if (reader.failed) return false;
-    std::memcpy(segment.states, states, sizeof segment.states);
-    for (const std::uint32_t state : segment.states) {
-      if (state < kStateFloor) {
-        reader.failed = true;
-        return false;
-      }
-    }
-    segment.words = data;
-    segment.end = data + words * 2;
-    segment.begin = begin;
-    segment.count = count - begin < length ? count - begin : length;
-  }
-  *segment_count = read;
-  return read == announced;
 }
 
 }  // namespace textnlp_fast

@@ -5,24 +5,12 @@
 #include <vector>
 
 #include "codec/bits.h"
+#include "codec/byte_reader.h"
 #include "codec/codec_kernels.h"
+#include "codec/segments.h"
 #include "textnlp_fast/codec.h"
 
 namespace textnlp_fast {
-
-// A cursor over hostile bytes. A failed read keeps failing; `at` says where, `truncated` that the bytes ran out.
-struct ByteReader {
-  const std::uint8_t* begin;
-  const std::uint8_t* at;
-  const std::uint8_t* end;
-  bool failed = false;
-  bool truncated = false;
-
-  std::uint8_t byte();
-  std::uint64_t varint();
-  const std::uint8_t* take(std::uint64_t size);
-  [[nodiscard]] std::uint64_t position() const { return static_cast<std::uint64_t>(at - begin); }
-};
 
 // Bytes of the header of a frame with a body, and the header itself. `body_size` is below 2^24.
 std::size_t frame_header_size(FrameMode mode, std::size_t decoded_size) noexcept;
@@ -33,9 +21,6 @@ void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decode
 unsigned choose_segments(std::size_t count, double body_bytes) noexcept;
 // The same where `most` of them can be paid for.
 unsigned segments_within(std::size_t count, double most) noexcept;
-
-// Elements of every segment but the last: a multiple of kLanes.
-std::size_t segment_length(std::size_t count, unsigned segments) noexcept;
 
 // Room for the words of a frame's segments, each written from its end downwards; kept between calls of a thread.
 class SegmentWriter {
@@ -52,9 +37,6 @@ class SegmentWriter {
   const std::uint16_t* ends_[kMaxSegments];
   unsigned count_ = 0;
 };
-
-// Reads what put_segments wrote; false (and reader.failed) if it does not fit.
-bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments, unsigned* segment_count);
 
 // Tensors of up to so many elements are coded as sparse and as delta frames, for the shorter.
 constexpr std::size_t kSmallTensor = std::size_t{1} << 14;

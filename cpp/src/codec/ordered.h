@@ -3,11 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define TEXTNLP_FAST_HD __host__ __device__
-#else
-#define TEXTNLP_FAST_HD
-#endif
+#include "codec/host_device.h"
 
 namespace textnlp_fast {
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "codec/bits.h"
+#include "codec/byte_reader.h"
 
 namespace textnlp_fast {
 
@@ -47,30 +48,30 @@ struct PairReader {
   const std::uint8_t* end;
   bool overrun;
 
-  [[nodiscard]] std::uint32_t slot(unsigned log) const {
+  [[nodiscard]] TEXTNLP_FAST_HD std::uint32_t slot(unsigned log) const {
     return static_cast<std::uint32_t>(state) & ((std::uint32_t{1} << log) - 1);
   }
 
   // Takes a symbol of the slot that slot() gave: `offset` is the slot's place in the symbol's share.
-  void take(std::uint32_t offset, std::uint32_t freq, unsigned log) {
+  TEXTNLP_FAST_HD void take(std::uint32_t offset, std::uint32_t freq, unsigned log) {
     std::uint64_t next = freq * (state >> log) + offset;
     state = other;
     if (next < kPairFloor) next = next << 32 | word();
     other = next;
   }
 
-  void advance(std::uint32_t start, std::uint32_t freq, unsigned log) { take(slot(log) - start, freq, log); }
+  TEXTNLP_FAST_HD void advance(std::uint32_t start, std::uint32_t freq, unsigned log) { take(slot(log) - start, freq, log); }
 
-  std::uint32_t bits(unsigned count) {
+  TEXTNLP_FAST_HD std::uint32_t bits(unsigned count) {
     const std::uint32_t value = slot(count);
     advance(value, 1, count);
     return value;
   }
 
-  [[nodiscard]] bool finished() const { return !overrun && at == end && state == kPairFloor && other == kPairFloor; }
+  [[nodiscard]] TEXTNLP_FAST_HD bool finished() const { return !overrun && at == end && state == kPairFloor && other == kPairFloor; }
 
  private:
-  std::uint32_t word() {
+  TEXTNLP_FAST_HD std::uint32_t word() {
     std::uint32_t next = 0;
     if (end - at >= 4) {
       std::memcpy(&next, at, sizeof next);
@@ -81,5 +82,19 @@ struct PairReader {
     return next;
   }
 };
+
+// Reads what PairWriter wrote, up to the words, which are left to `pair`.
+TEXTNLP_FAST_HD inline bool open_pair(ByteReader& reader, PairReader& pair) {
+  const std::uint8_t* const states = reader.take(kPairStateBytes);
+  const std::uint64_t words = reader.varint();
+  const std::uint8_t* const data = reader.take(words * sizeof(std::uint32_t));
+  if (reader.failed) return false;
+  std::memcpy(&pair.state, states, sizeof pair.state);
+  std::memcpy(&pair.other, states + sizeof pair.state, sizeof pair.other);
+  pair.at = data;
+  pair.end = data + words * sizeof(std::uint32_t);
+  pair.overrun = false;
+  return pair.state >= kPairFloor && pair.other >= kPairFloor && (pair.state | pair.other) >> 63 == 0;
+}
 
 }  // namespace textnlp_fast

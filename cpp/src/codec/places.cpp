@@ -7,36 +7,6 @@
 namespace textnlp_fast {
 namespace {
 
-constexpr unsigned kPlaceLog = 24;
-constexpr std::uint32_t kPlaceScale = 1u << kPlaceLog;
-constexpr unsigned kInverseLog = 40;
-constexpr unsigned kMostPower = 12;
-
-constexpr std::uint16_t kHazards[kHazardCodes] = {0,  1,  1,  2,   3,   4,   6,   8,   11,  16,   23,   32,
-                                                  45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048};
-
-// The first of `left` events that are spread evenly over `rest` comes before `place` with the chance
-// 1 - (1 - place / rest)^left.
-struct Spread {
-  std::uint32_t rest;
-  unsigned left;
-  std::uint64_t inverse;  // 2^40 / rest, rounded up
-
-  Spread(std::uint32_t rest_, unsigned left_)
-      : rest(rest_),
-        left(left_ < kMostPower ? left_ : kMostPower),
-        inverse(((std::uint64_t{1} << kInverseLog) + rest_ - 1) / rest_) {}
-
-  // That chance, and a unit more for every unit of hazard, so that nothing is impossible. From 0 to the whole scale.
-  [[nodiscard]] std::uint32_t reach(std::uint32_t place) const {
-    std::uint64_t after = (rest - place) * inverse >> (kInverseLog - kPlaceLog);
-    if (after > kPlaceScale) after = kPlaceScale;
-    std::uint64_t none = after;
-    for (unsigned n = 1; n < left; ++n) none = none * after >> kPlaceLog;
-    return place + static_cast<std::uint32_t>((kPlaceScale - rest) * (kPlaceScale - none) >> kPlaceLog);
-  }
-};
-
 // About the inverse of reach(); where it errs, a step or two mend it.
 std::uint32_t guess_place(std::uint32_t slot, std::uint32_t rest, unsigned left) {
   float none = static_cast<float>(kPlaceScale - slot) * (1.0F / kPlaceScale);
@@ -88,16 +58,9 @@ struct Cursor {
 
 }  // namespace
 
-std::uint16_t hazard_of(unsigned code) noexcept { return kHazards[code]; }
-
 void write_alive(PairWriter& out, PlaceModel& model, bool alive) {
   write_bit(out, model.alive[model.was_alive ? 1 : 0], alive);
   model.was_alive = alive;
-}
-
-bool read_alive(PairReader& in, PlaceModel& model) {
-  model.was_alive = read_bit(in, model.alive[model.was_alive ? 1 : 0]);
-  return model.was_alive;
 }
 
 void write_events(PairWriter& out, PlaceModel& model, const SparseBlock& block, const std::uint16_t* events,

@@ -2,27 +2,20 @@
 #include <cstring>
 
 #include "codec/frame.h"
+#include "codec/plane_reading.h"
 #include "codec/tables.h"
 #include "cpu/kernels.h"
 
 namespace textnlp_fast {
 namespace {
 
-enum PlaneKind : unsigned { kRawPlane = 0, kConstantPlane = 1, kCodedPlane = 2 };
 constexpr unsigned kPlaneTableLog = 12;
-// Many rare symbols, which take a share each, are worth one bit more; slot_entry() holds shares up to 4096.
-constexpr unsigned kFinePlaneLog = 13;
-constexpr std::uint16_t kMostFineShare = 4096;
 // What a finer table must save of a plane, for its slots take twice the cache.
 constexpr double kWorthFine = 0.0005;
-constexpr unsigned kMaxPlanes = 8;
 // A plane must come down to this share of itself to be worth decoding: one of several, which is a piece of its
 // elements, and the only one.
 constexpr double kWorthCoding = 0.995;
 constexpr double kAloneWorthCoding = 0.997;
-
-// Rotating left by one brings the exponent of a bfloat16, float32 or float64 to the top byte.
-bool rotates(Dtype dtype) { return exponent_bits(dtype) != 0 && element_size(dtype) > 1; }
 
 struct PlaneScratch {
   std::vector<std::uint8_t> bytes;
@@ -201,35 +194,17 @@ void write_plane(const CodecKernels& kernel, const std::uint8_t* plane, std::siz
 }
 
 struct PlaneInput {
-  unsigned kind;
-  const std::uint8_t* raw;
-  std::uint8_t constant;
+  PlaneHead head;
   ByteDecodeTable table;
   SegmentInput segments[kMaxSegments];
   unsigned segment_count;
 };
 
 bool read_plane(ByteReader& reader, std::size_t count, PlaneInput& plane, std::uint32_t* slots) {
-  plane.kind = reader.byte();
-  if (plane.kind == kRawPlane) {
-    plane.raw = reader.take(count);
-    return !reader.failed;
-  }
-  if (plane.kind == kConstantPlane) {
-    plane.constant = reader.byte();
-    return !reader.failed;
-  }
   ByteDecodeTable& table = plane.table;
-  table.table_log = reader.byte();
-  if (plane.kind != kCodedPlane || reader.failed || table.table_log < kMinTableLog || table.table_log > kFinePlaneLog) {
-    return false;
-  }
-  BitReader bits(reader.at, static_cast<std::size_t>(reader.end - reader.at));
-  if (!read_table(bits, table.freq, 256, table.table_log) || reader.take(bits.bytes()) == nullptr) return false;
-  // Only a table of the finer log could hold such a share.
-  for (const std::uint16_t share : table.freq) {
-    if (share > kMostFineShare) return false;
-  }
+  if (!read_plane_head(reader, count, plane.head, table.freq)) return false;
+  if (plane.head.kind != kCodedPlane) return true;
+  table.table_log = plane.head.table_log;
   std::uint32_t start = 0;
   for (unsigned s = 0; s < 256; ++s) {
     table.start[s] = static_cast<std::uint16_t>(start);
@@ -274,9 +249,9 @@ bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size
   }
   if (reader.at != reader.end) return false;
   // The common case of two-byte floats: exponents coded, the rest raw.
-  if (planes == 2 && inputs[0].kind == kCodedPlane && inputs[1].kind == kRawPlane) {
+  if (planes == 2 && inputs[0].head.kind == kCodedPlane && inputs[1].head.kind == kRawPlane) {
     return kernel.bytes_decode_merge2(inputs[0].segments, inputs[0].segment_count, &inputs[0].table, rotates(dtype),
-                                      inputs[1].raw, out);
+                                      inputs[1].head.raw, out);
   }
   joined.prepare(planes, count);
   const std::uint8_t* sources[kMaxPlanes] = {};
@@ -284,10 +259,10 @@ bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size
     PlaneInput& plane = inputs[p];
     std::uint8_t* const bytes = planes == 1 ? out : joined.planes[p];
     sources[p] = bytes;
-    if (plane.kind == kRawPlane) {
-      sources[p] = plane.raw;
-    } else if (plane.kind == kConstantPlane) {
-      std::memset(bytes, plane.constant, count);
+    if (plane.head.kind == kRawPlane) {
+      sources[p] = plane.head.raw;
+    } else if (plane.head.kind == kConstantPlane) {
+      std::memset(bytes, plane.head.constant, count);
     } else if (!kernel.bytes_decode(plane.segments, plane.segment_count, &plane.table, bytes)) {
       return false;
     }

@@ -117,19 +117,6 @@ bool read_coding(ByteReader& reader, Dtype dtype, DeltaDecoder& decoder) {
          read_tables(reader, dtype, decoder);
 }
 
-bool open_pair(ByteReader& reader, PairReader& pair) {
-  const std::uint8_t* const states = reader.take(kPairStateBytes);
-  const std::uint64_t words = reader.varint();
-  const std::uint8_t* const data = reader.take(words * sizeof(std::uint32_t));
-  if (reader.failed) return false;
-  std::memcpy(&pair.state, states, sizeof pair.state);
-  std::memcpy(&pair.other, states + sizeof pair.state, sizeof pair.other);
-  pair.at = data;
-  pair.end = data + words * sizeof(std::uint32_t);
-  pair.overrun = false;
-  return pair.state >= kPairFloor && pair.other >= kPairFloor && (pair.state | pair.other) >> 63 == 0;
-}
-
 bool take_steps(ByteReader& reader, PairReader& pair, Dtype dtype, float step, DecodeScratch& scratch) {
   Listed& listed = scratch.listed;
   const std::size_t total = listed.total();

@@ -2,8 +2,11 @@
 #pragma once
 #include <cstdint>
 
+#include "codec/bits.h"
 #include "codec/codec_kernels.h"
 #include "codec/frame.h"
+#include "codec/places.h"
+#include "codec/table_reading.h"
 
 namespace textnlp_fast {
 
@@ -26,11 +29,35 @@ struct Split {
 // Chooses the contexts (first and number) and the split, by what it takes to tell and to read.
 void choose_split(const SparseSurvey& survey, DeltaRule& rule, Split& split);
 
-SparseRule sparse_rule(const DeltaRule& rule, const Split& split);
+TEXTNLP_FAST_HD inline SparseRule sparse_rule(const DeltaRule& rule, const Split& split) {
+  SparseRule places = {rule.element, rule.context_base, split.listed, rule.contexts, {}};
+  for (unsigned c = split.listed; c < rule.contexts; ++c) places.hazards[c] = hazard_of(split.codes[c]);
+  return places;
+}
+
 bool has_hazards(const SparseRule& rule);
 
 void write_split(Sink& out, Telling telling, const DeltaRule& rule, const Split& split);
 // Fills element, context_base and contexts of `rule`; false if what is read is not valid.
-bool read_split(ByteReader& reader, Dtype dtype, Telling& telling, DeltaRule& rule, Split& split);
+TEXTNLP_FAST_HD inline bool read_split(ByteReader& reader, Dtype dtype, Telling& telling, DeltaRule& rule, Split& split) {
+  const unsigned told = reader.byte();
+  rule.element = element_rule(dtype);
+  const std::uint64_t context_base = reader.varint();
+  rule.contexts = reader.byte();
+  const unsigned listed = reader.byte();
+  if (reader.failed || told > static_cast<unsigned>(Telling::as_steps) || context_base > rule.element.context_mask ||
+      rule.contexts == 0 || rule.contexts > kMaxContexts || listed > rule.contexts) {
+    return false;
+  }
+  rule.context_base = static_cast<unsigned>(context_base);
+  telling = static_cast<Telling>(told);
+  split = {listed, {}};
+  BitReader bits(reader.at, static_cast<std::size_t>(reader.end - reader.at));
+  for (unsigned c = listed; c < rule.contexts; ++c) {
+    split.codes[c] = static_cast<std::uint8_t>(bits.get(kHazardCodeBits));
+    if (split.codes[c] >= kHazardCodes) return false;
+  }
+  return !bits.overrun() && reader.take(bits.bytes()) != nullptr;
+}
 
 }  // namespace textnlp_fast

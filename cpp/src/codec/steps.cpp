@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "codec/chance.h"
+#include "codec/step_formats.h"
 #include "codec/steps_scalar.h"
 #include "cpu/float_environment.h"
 #include "cpu/kernels.h"
@@ -17,37 +18,6 @@ constexpr std::size_t kSamples = 160;
 constexpr std::size_t kLooked = 1200;
 constexpr double kExplained = 0.9;
 constexpr double kTight = 1.0 / 16;
-
-struct Float16 {
-  using Word = std::uint16_t;
-  static constexpr Word kExponent = 0x7c00;
-  static float wide(Word bits) {
-    // The exponent of the smallest single is 112 below that of the smallest half: scaled up, subnormals come out right.
-    const std::uint32_t magnitude = static_cast<std::uint32_t>(bits & 0x7fff) << 13;
-    const float scaled = float_of(magnitude) * 0x1p112F;
-    return float_of(bits_of(scaled) | static_cast<std::uint32_t>(bits & 0x8000) << 16);
-  }
-  static Word narrow(float value) {
-    const std::uint32_t bits = bits_of(value);
-    const std::uint32_t sign = (bits >> 16) & 0x8000;
-    const std::uint32_t magnitude = bits & 0x7fffffff;
-    if (magnitude >= 0x477ff000) return static_cast<Word>(sign | 0x7c00);
-    if (magnitude < 0x38800000) {
-      // Adding one half's worth of the last place's weight lets the addition round to the grid of the subnormals.
-      const float rounded = float_of(magnitude) + 0.5F;
-      return static_cast<Word>(sign | (bits_of(rounded) - bits_of(0.5F)));
-    }
-    const std::uint32_t rebased = magnitude - (112u << 23);
-    return static_cast<Word>(sign | ((rebased + 0xfff + ((rebased >> 13) & 1)) >> 13));
-  }
-};
-
-struct Float32 {
-  using Word = std::uint32_t;
-  static constexpr Word kExponent = 0x7f800000;
-  static float wide(Word bits) { return float_of(bits); }
-  static Word narrow(float value) { return bits_of(value); }
-};
 
 // Calls `action` with the format of a type that has steps.
 template <class Action>
@@ -156,8 +126,6 @@ Word take_whole(PairReader& in) {
 }
 
 }  // namespace
-
-bool has_steps(Dtype dtype) noexcept { return dtype == Dtype::bf16 || dtype == Dtype::f16 || dtype == Dtype::f32; }
 
 void Outcomes::work_out(Dtype dtype, const std::uint8_t* base, std::size_t count, float size) {
   const std::size_t bytes = count * element_size(dtype);

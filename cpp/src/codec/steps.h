@@ -33,7 +33,7 @@ struct Directions {
 };
 
 // Types whose steps can be worked out.
-bool has_steps(Dtype dtype) noexcept;
+TEXTNLP_FAST_HD inline bool has_steps(Dtype dtype) noexcept { return dtype == Dtype::bf16 || dtype == Dtype::f16 || dtype == Dtype::f32; }
 
 // The size of step that explains most of what changed, judged by a sample; 0 if none explains nearly all.
 float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t count);

@@ -4,35 +4,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "codec/step_formats.h"
+
 namespace textnlp_fast {
 namespace {
 
 // Elements are told in groups of so many.
 constexpr std::size_t kStepGroup = 32;
-
-inline float float_of(std::uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-inline std::uint32_t bits_of(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-// The formats, by their arithmetic: to single precision, which holds them all exactly, and back to the nearest, ties to
-// even. Only finite numbers are handed over.
-struct Bfloat16 {
-  using Word = std::uint16_t;
-  static constexpr Word kExponent = 0x7f80;
-  static float wide(Word bits) { return float_of(static_cast<std::uint32_t>(bits) << 16); }
-  static Word narrow(float value) {
-    const std::uint32_t bits = bits_of(value);
-    return static_cast<Word>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-  }
-};
 
 template <class Word>
 Word word_at(const std::uint8_t* data, std::size_t index) {

@@ -4,16 +4,12 @@
 #include <cstring>
 
 #include "codec/codec_kernels.h"
+#include "codec/table_reading.h"
 
 namespace textnlp_fast {
 namespace {
 
-constexpr unsigned kSymbolBits = 8;  // the highest symbol
-constexpr unsigned kOrderBits = 4;   // order of the Exp-Golomb code
 constexpr unsigned kMaxSymbols = 256;
-
-// How a share is predicted from those before it.
-enum Predictor : unsigned { kNone = 0, kPrevious = 1, kPair = 2, kPredictors = 3 };
 
 // log2 by a table and a line between its points: good to six digits, and the same on every machine, so that every
 // machine makes the same choices. (The C library's differs in the last bit from one processor to the next.)
@@ -47,18 +43,6 @@ constexpr auto kLogs = make_logs();
 
 std::uint32_t zigzag(std::int32_t value) {
   return (static_cast<std::uint32_t>(value) << 1) ^ static_cast<std::uint32_t>(value >> 31);
-}
-
-std::int32_t unzigzag(std::uint32_t value) {
-  return static_cast<std::int32_t>(value >> 1) ^ -static_cast<std::int32_t>(value & 1);
-}
-
-// The symbol that a share is predicted from, or -1.
-int predicted_from(unsigned symbol, Predictor predictor, unsigned implied) {
-  int from = -1;
-  if (predictor == kPrevious && symbol > 0) from = static_cast<int>(symbol) - 1;
-  if (predictor == kPair && symbol > 0 && symbol % 2 == 0) from = static_cast<int>(symbol) - 1;
-  return from == static_cast<int>(implied) ? -1 : from;
 }
 
 std::uint32_t code_of(const std::uint16_t* freq, unsigned symbol, Predictor predictor, unsigned implied) {
@@ -202,35 +186,6 @@ void write_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols) {
   for (unsigned s = 0; s < symbols; ++s) {
     if (s != plan.implied) bits.put_golomb(code_of(freq, s, plan.predictor, plan.implied), plan.order);
   }
-}
-
-bool read_table(BitReader& bits, std::uint16_t* freq, unsigned limit, unsigned table_log) noexcept {
-  const unsigned symbols = bits.get(kSymbolBits) + 1;
-  if (bits.overrun() || symbols > limit) return false;
-  std::memset(freq, 0, limit * sizeof *freq);
-  const std::int64_t scale = std::int64_t{1} << table_log;
-  if (symbols == 1) {
-    freq[0] = static_cast<std::uint16_t>(scale);
-    return true;
-  }
-  const unsigned implied = bits.get(1) != 0 ? bits.get(kSymbolBits) : 0;
-  const unsigned predictor = bits.get(2);
-  const unsigned order = bits.get(kOrderBits);
-  if (implied >= symbols || predictor >= kPredictors) return false;
-  std::int64_t sum = 0;
-  for (unsigned s = 0; s < symbols; ++s) {
-    if (s == implied) continue;
-    const std::uint32_t code = bits.get_golomb(order);
-    const int from = predicted_from(s, static_cast<Predictor>(predictor), implied);
-    const std::int64_t share = from < 0 ? static_cast<std::int64_t>(code) : std::int64_t{freq[from]} + unzigzag(code);
-    if (bits.overrun() || share < 0 || share > scale) return false;
-    freq[s] = static_cast<std::uint16_t>(share);
-    sum += share;
-  }
-  if (sum > scale) return false;
-  freq[implied] = static_cast<std::uint16_t>(scale - sum);
-  // The last symbol must occur: one table has one form.
-  return freq[symbols - 1] != 0;
 }
 
 void build_encode_symbols(const std::uint16_t* freq, unsigned symbols, EncodeSymbol* out) noexcept {

@@ -27,9 +27,6 @@ void write_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols);
 // About what write_table will take, in bits, at a fraction of the effort.
 unsigned estimated_table_bits(const std::uint16_t* freq, unsigned symbols) noexcept;
 
-// Fills freq[0, limit); false if the table is not valid.
-bool read_table(BitReader& bits, std::uint16_t* freq, unsigned limit, unsigned table_log) noexcept;
-
 // Shares with their starts, for the encoder.
 void build_encode_symbols(const std::uint16_t* freq, unsigned symbols, EncodeSymbol* out) noexcept;
 

@@ -1,0 +1,201 @@
+// What the kernels use of a GPU: who am I, warp and block collectives, atomics, launches. nvcc maps it to the hardware.
+// Any other compiler maps it to the emulator (emulator.h), where every lane is a fiber: the very kernels and launches
+// run on a CPU then, which is how they are tested where there is no device.
+//
+// A kernel is a struct: its members are the arguments, operator() what each thread does, kThreads the size of its
+// blocks. All threads of a warp must reach the same collectives; the emulator stops if they do not.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#include <cuda_runtime_api.h>
+#define TEXTNLP_FAST_DEVICE __device__ __forceinline__
+#else
+#include "cuda/emulator.h"
+#define TEXTNLP_FAST_DEVICE inline
+#endif
+
+#include "textnlp_fast/status.h"
+
+namespace textnlp_fast::simt {
+
+constexpr unsigned kWarp = 32;
+constexpr unsigned kAll = 0xffffffffu;
+
+#if defined(__CUDACC__)
+
+TEXTNLP_FAST_DEVICE unsigned thread() { return threadIdx.x; }
+TEXTNLP_FAST_DEVICE unsigned block() { return blockIdx.x; }
+TEXTNLP_FAST_DEVICE unsigned block_threads() { return blockDim.x; }
+TEXTNLP_FAST_DEVICE unsigned blocks() { return gridDim.x; }
+
+TEXTNLP_FAST_DEVICE unsigned ballot(bool vote) { return __ballot_sync(kAll, vote); }
+template <class T>
+TEXTNLP_FAST_DEVICE T shuffle(T value, unsigned from_lane) {
+  return __shfl_sync(kAll, value, static_cast<int>(from_lane));
+}
+TEXTNLP_FAST_DEVICE void sync_warp() { __syncwarp(kAll); }
+TEXTNLP_FAST_DEVICE void sync_block() { __syncthreads(); }
+// Bytes that a launch asked for, of the block; aligned to 16.
+TEXTNLP_FAST_DEVICE unsigned char* shared() {
+  extern __shared__ uint4 textnlp_fast_shared[];
+  return reinterpret_cast<unsigned char*>(textnlp_fast_shared);
+}
+template <class T>
+TEXTNLP_FAST_DEVICE T atomic_add(T* at, T value) {
+  return atomicAdd(at, value);
+}
+template <class T>
+TEXTNLP_FAST_DEVICE T atomic_min(T* at, T value) {
+  return atomicMin(at, value);
+}
+template <class T>
+TEXTNLP_FAST_DEVICE T atomic_max(T* at, T value) {
+  return atomicMax(at, value);
+}
+template <class T>
+TEXTNLP_FAST_DEVICE T atomic_or(T* at, T value) {
+  return atomicOr(at, value);
+}
+TEXTNLP_FAST_DEVICE unsigned count_bits(std::uint32_t bits) { return static_cast<unsigned>(__popc(bits)); }
+// The lowest bit that is set; `bits` is not 0.
+TEXTNLP_FAST_DEVICE unsigned lowest_bit(std::uint32_t bits) {
+  return static_cast<unsigned>(__ffs(static_cast<int>(bits))) - 1;
+}
+
+using Stream = cudaStream_t;
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads) run(const Kernel kernel) {
+  kernel();
+}
+
+inline Status status_of(cudaError_t error) noexcept {
+  if (error == cudaSuccess) return {};
+  return Status::failure(Code::device_error, cudaGetErrorString(error));
+}
+
+// Queues `blocks` blocks of Kernel::kThreads threads, each with `shared_bytes` of shared memory. Nothing to do for no
+// blocks.
+template <class Kernel>
+Status launch(const Kernel& kernel, std::size_t blocks, std::size_t shared_bytes, void* stream) noexcept {
+  if (blocks == 0) return {};
+  constexpr std::size_t kWithoutAsking = 48 << 10;
+  if (shared_bytes > kWithoutAsking) {
+    const Status allowed = status_of(cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                          static_cast<int>(shared_bytes)));
+    if (!allowed.ok()) return allowed;
+  }
+  run<Kernel><<<static_cast<unsigned>(blocks), Kernel::kThreads, shared_bytes, static_cast<Stream>(stream)>>>(kernel);
+  return status_of(cudaGetLastError());
+}
+
+inline Status fill(void* at_dev, int byte, std::size_t size, void* stream) noexcept {
+  return status_of(cudaMemsetAsync(at_dev, byte, size, static_cast<Stream>(stream)));
+}
+
+// How many blocks of this kernel the current device runs at once.
+template <class Kernel>
+Status resident_blocks(std::size_t shared_bytes, std::size_t* blocks) noexcept {
+  int device = 0;
+  int processors = 0;
+  int each = 0;
+  Status status = status_of(cudaGetDevice(&device));
+  if (status.ok()) status = status_of(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+  if (status.ok()) {
+    status = status_of(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, run<Kernel>, Kernel::kThreads, shared_bytes));
+  }
+  *blocks = static_cast<std::size_t>(processors) * static_cast<std::size_t>(each);
+  if (status.ok() && *blocks == 0) return Status::failure(Code::device_error, "the kernel does not fit the device");
+  return status;
+}
+
+#else
+
+inline unsigned thread() { return emulator::thread(); }
+inline unsigned block() { return emulator::block(); }
+inline unsigned block_threads() { return emulator::block_threads(); }
+inline unsigned blocks() { return emulator::blocks(); }
+
+inline unsigned ballot(bool vote) { return emulator::ballot(vote); }
+template <class T>
+inline T shuffle(T value, unsigned from_lane) {
+  static_assert(sizeof(T) <= sizeof(std::uint64_t));
+  std::uint64_t bits = 0;
+  __builtin_memcpy(&bits, &value, sizeof value);
+  bits = emulator::shuffle(bits, from_lane);
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+inline void sync_warp() { emulator::sync_warp(); }
+inline void sync_block() { emulator::sync_block(); }
+inline unsigned char* shared() { return emulator::shared(); }
+// Fibers give way only at collectives: plain code is atomic.
+template <class T>
+inline T atomic_add(T* at, T value) {
+  const T before = *at;
+  *at = static_cast<T>(before + value);
+  return before;
+}
+template <class T>
+inline T atomic_min(T* at, T value) {
+  const T before = *at;
+  if (value < before) *at = value;
+  return before;
+}
+template <class T>
+inline T atomic_max(T* at, T value) {
+  const T before = *at;
+  if (value > before) *at = value;
+  return before;
+}
+template <class T>
+inline T atomic_or(T* at, T value) {
+  const T before = *at;
+  *at = before | value;
+  return before;
+}
+inline unsigned count_bits(std::uint32_t bits) { return static_cast<unsigned>(__builtin_popcount(bits)); }
+inline unsigned lowest_bit(std::uint32_t bits) { return static_cast<unsigned>(__builtin_ctz(bits)); }
+
+template <class Kernel>
+Status launch(const Kernel& kernel, std::size_t blocks, std::size_t shared_bytes, void* /*stream*/) noexcept {
+  emulator::launch({blocks, Kernel::kThreads, shared_bytes},
+                   [](const void* self) { (*static_cast<const Kernel*>(self))(); }, &kernel);
+  return {};
+}
+
+inline Status fill(void* at_dev, int byte, std::size_t size, void* /*stream*/) noexcept {
+  if (size != 0) __builtin_memset(at_dev, byte, size);
+  return {};
+}
+
+// Few, so that blocks have to loop.
+template <class Kernel>
+Status resident_blocks(std::size_t /*shared_bytes*/, std::size_t* blocks) noexcept {
+  *blocks = 3;
+  return {};
+}
+
+#endif
+
+TEXTNLP_FAST_DEVICE unsigned lane() { return thread() % kWarp; }
+TEXTNLP_FAST_DEVICE unsigned warp() { return thread() / kWarp; }
+// Lanes below this one.
+TEXTNLP_FAST_DEVICE std::uint32_t lanes_below() { return (1u << lane()) - 1; }
+
+// The sum over the lanes below this one, and over all in `*total`.
+TEXTNLP_FAST_DEVICE std::uint32_t sum_below(std::uint32_t value, std::uint32_t* total) {
+  std::uint32_t sum = value;
+#pragma unroll
+  for (unsigned step = 1; step < kWarp; step *= 2) {
+    const std::uint32_t other = shuffle(sum, lane() >= step ? lane() - step : lane());
+    sum += lane() >= step ? other : 0;
+  }
+  *total = shuffle(sum, kWarp - 1);
+  return sum - value;
+}
+
+}  // namespace textnlp_fast::simt
