@@ -27,7 +27,8 @@ if(TEXTNLP_FAST_HAS_CUDA)
     CUDA_RUNTIME_LIBRARY Static
     CUDA_VISIBILITY_PRESET hidden
     POSITION_INDEPENDENT_CODE ON)
-  target_compile_options(textnlp_fast_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=size --threads=2>)
+  target_compile_options(textnlp_fast_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=size --threads=2
+    --expt-relaxed-constexpr>)
 else()
   add_library(textnlp_fast_cuda STATIC cuda/absent.cpp)
   if(TEXTNLP_FAST_CUDA STREQUAL "OFF")
@@ -36,5 +37,5 @@ else()
 endif()
 add_library(textnlp_fast::cuda ALIAS textnlp_fast_cuda)
 set_target_properties(textnlp_fast_cuda PROPERTIES EXPORT_NAME cuda)
-target_include_directories(textnlp_fast_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+target_include_directories(textnlp_fast_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} cpp/src)
 target_link_libraries(textnlp_fast_cuda PUBLIC textnlp_fast_core)

@@ -11,9 +11,11 @@
 #if defined(__CUDACC__)
 #include <cuda_runtime_api.h>
 #define TEXTNLP_FAST_DEVICE __device__ __forceinline__
+#define TEXTNLP_FAST_UNROLL _Pragma("unroll")
 #else
 #include "cuda/emulator.h"
 #define TEXTNLP_FAST_DEVICE inline
+#define TEXTNLP_FAST_UNROLL
 #endif
 
 #include "textnlp_fast/status.h"
@@ -189,7 +191,7 @@ TEXTNLP_FAST_DEVICE std::uint32_t lanes_below() { return (1u << lane()) - 1; }
 // The sum over the lanes below this one, and over all in `*total`.
 TEXTNLP_FAST_DEVICE std::uint32_t sum_below(std::uint32_t value, std::uint32_t* total) {
   std::uint32_t sum = value;
-#pragma unroll
+TEXTNLP_FAST_UNROLL
   for (unsigned step = 1; step < kWarp; step *= 2) {
     const std::uint32_t other = shuffle(sum, lane() >= step ? lane() - step : lane());
     sum += lane() >= step ? other : 0;

@@ -3,8 +3,8 @@
 #include <cstring>
 #include <string>
 
-#include "../../cuda/ordered.cuh"
 #include "bindings.h"
+#include "codec/ordered.h"
 
 namespace textnlp_fast::bindings {
 namespace {
@@ -58,9 +58,9 @@ void twin_lanes(const std::string& operation, const py::object& left_object, con
     raise_if_failed(Status::failure(Code::invalid_argument, "left, right and out differ in size"));
   }
   if (operation == "ulp_difference") {
-    run_width(left, right, out, width, [](auto a, auto b) { return twin::ulp_difference(a, b); });
+    run_width(left, right, out, width, [](auto a, auto b) { return static_cast<decltype(a)>(to_ordered(a) - to_ordered(b)); });
   } else if (operation == "ulp_apply") {
-    run_width(left, right, out, width, [](auto a, auto b) { return twin::ulp_apply(a, b); });
+    run_width(left, right, out, width, [](auto a, auto b) { return from_ordered(static_cast<decltype(a)>(to_ordered(a) + b)); });
   } else {
     raise_if_failed(Status::failure(Code::invalid_argument, "operation: 'ulp_difference' or 'ulp_apply'"));
   }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "textnlp_fast/codec.h"
 #include "textnlp_fast/dtype.h"
 #include "textnlp_fast/status.h"
 
@@ -30,7 +31,7 @@ Status cuda_xor(const void* target_dev, const void* base_dev, void* out_dev, std
                 void* stream) noexcept;
 
 // out[i] = place of target[i] - place of base[i] in the order of the dtype's values, wrapped to the element's width
-// (see cuda/ordered.cuh). Opaque data, booleans and integers: the plain wrapped difference. `count` elements, aligned
+// (see codec/ordered.h). Opaque data, booleans and integers: the plain wrapped difference. `count` elements, aligned
 // to their size.
 Status cuda_ulp_difference(const void* target_dev, const void* base_dev, void* out_dev, std::size_t count, Dtype dtype,
                            void* stream) noexcept;
@@ -38,5 +39,35 @@ Status cuda_ulp_difference(const void* target_dev, const void* base_dev, void* o
 // The inverse: out[i] = the bits `difference[i]` places above base[i].
 Status cuda_ulp_apply(const void* base_dev, const void* difference_dev, void* out_dev, std::size_t count, Dtype dtype,
                       void* stream) noexcept;
+
+// A frame to decode: what its header says and where its parts lie. `body_dev` has `body_size` bytes, `base_dev` (null if
+// there is none) and `out_dev` have `decoded_size`; they may lie anywhere. `out_dev` may be `base_dev`, but not overlap
+// it otherwise.
+struct DeviceFrame {
+  const std::uint8_t* body_dev;
+  const std::uint8_t* base_dev;
+  std::uint8_t* out_dev;
+  std::uint32_t body_size;
+  std::uint32_t decoded_size;
+  FrameMode mode;
+  Dtype dtype;
+};
+
+// Lists the frames of a payload of which there are copies on the host and on the device, which together make exactly
+// `size` bytes. Needs no device. Fails as decode() does, or with invalid_argument if `capacity` frames are too few.
+Status list_frames(const std::uint8_t* payload, std::size_t payload_size, const std::uint8_t* payload_dev,
+                   const std::uint8_t* base_dev, std::uint8_t* out_dev, std::size_t size, DeviceFrame* frames,
+                   std::size_t capacity, std::size_t* count) noexcept;
+
+// Bytes of device memory that cuda_decode() works in: the least it takes, and with which it is fastest.
+// `largest` is the most elements that a frame has.
+Status cuda_decode_workspace(std::size_t frames, std::size_t largest, std::size_t* least, std::size_t* best) noexcept;
+
+// Decodes `count` frames, of any number of tensors, in one go. `frames_dev` lies in device memory; `largest` as above.
+// `workspace_dev` is aligned to 16 bytes. `*first_bad_dev` receives the number of the first frame that is not valid, or
+// kNoFrame; what the others decode to is right all the same.
+inline constexpr std::uint32_t kNoFrame = 0xffffffffu;
+Status cuda_decode(const DeviceFrame* frames_dev, std::size_t count, std::size_t largest, void* workspace_dev,
+                   std::size_t workspace_size, std::uint32_t* first_bad_dev, void* stream) noexcept;
 
 }  // namespace textnlp_fast

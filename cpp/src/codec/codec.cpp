@@ -158,33 +158,6 @@ struct FramePlace {
   FrameInfo info;
 };
 
-Status locate_frames(const std::uint8_t* payload, std::size_t payload_size, std::size_t size,
-                     std::vector<FramePlace>& places) {
-  std::size_t from = 0;
-  std::size_t to = 0;
-  while (from < payload_size) {
-    FrameInfo info;
-    Status status = read_frame_header(payload + from, payload_size - from, &info);
-    if (status.ok() && info.encoded_size > payload_size - from) {
-      status = Status::failure(Code::truncated, "the payload ends inside a frame", payload_size - from);
-    }
-    if (status.ok() && info.decoded_size > size - to) {
-      status = Status::failure(Code::corrupt, "the frames decode to more bytes than the tensor has");
-    }
-    if (!status.ok()) {
-      status.position += from;
-      return status;
-    }
-    places.push_back({from, to, info});
-    from += info.encoded_size;
-    to += info.decoded_size;
-  }
-  if (to != size) {
-    return Status::failure(Code::truncated, "the frames decode to fewer bytes than the tensor has", payload_size);
-  }
-  return {};
-}
-
 }  // namespace
 
 std::size_t encode_bound(std::size_t size, std::size_t frame_size) noexcept {
@@ -256,7 +229,10 @@ Status decode(const std::uint8_t* payload, std::size_t payload_size, const std::
   }
   try {
     std::vector<FramePlace> places;
-    Status status = locate_frames(payload, payload_size, size, places);
+    Status status = walk_frames(payload, payload_size, size, [&](std::size_t from, std::size_t to, const FrameInfo& info) {
+      places.push_back({from, to, info});
+      return Status{};
+    });
     if (!status.ok()) return status;
     std::vector<Status> results(places.size());
     parallel_for(places.size(), threads, [&](std::size_t index) {

@@ -16,6 +16,37 @@ namespace textnlp_fast {
 std::size_t frame_header_size(FrameMode mode, std::size_t decoded_size) noexcept;
 void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decoded_size, std::size_t body_size);
 
+// Calls visit(from, to, info) for each frame of a payload that decodes to `size` bytes: where it begins in the payload
+// and in the tensor. Stops at the first failure.
+template <class Visit>
+Status walk_frames(const std::uint8_t* payload, std::size_t payload_size, std::size_t size, const Visit& visit) {
+  std::size_t from = 0;
+  std::size_t to = 0;
+  while (from < payload_size) {
+    FrameInfo info;
+    Status status = read_frame_header(payload + from, payload_size - from, &info);
+    if (status.ok() && info.encoded_size > payload_size - from) {
+      status = Status::failure(Code::truncated, "the payload ends inside a frame", payload_size - from);
+    }
+    if (status.ok() && info.decoded_size > size - to) {
+      status = Status::failure(Code::corrupt, "the frames decode to more bytes than the tensor has");
+    }
+    if (status.ok()) status = visit(from, to, info);
+    if (!status.ok()) {
+      status.position += from;
+      return status;
+    }
+    from += info.encoded_size;
+    to += info.decoded_size;
+  }
+  if (to != size) {
+    return Status::failure(Code::truncated, "the frames decode to fewer bytes than the tensor has", payload_size);
+  }
+  return {};
+}
+
+inline bool needs_base(FrameMode mode) { return mode != FrameMode::raw && mode != FrameMode::planes; }
+
 // Segments for `count` elements that code to about `body_bytes`: up to four, so that independent streams hide each
 // other's latency, but one where the states of a second would show in the size.
 unsigned choose_segments(std::size_t count, double body_bytes) noexcept;

@@ -15,9 +15,18 @@ TEXTNLP_FAST_HD inline std::size_t segment_length(std::size_t count, unsigned se
   return (even + kLanes - 1) / kLanes * kLanes;
 }
 
-// Reads what SegmentWriter wrote; false (and reader.failed) if it does not fit.
-TEXTNLP_FAST_HD inline bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments,
-                                          unsigned* segment_count) {
+// Where the parts of a segment lie.
+struct SegmentParts {
+  const std::uint8_t* states;  // kLanes of 4 bytes
+  const std::uint8_t* words;
+  const std::uint8_t* end;
+  std::size_t begin;  // elements
+  std::size_t count;
+};
+
+// Reads what SegmentWriter wrote, up to the states; false (and reader.failed) if it does not fit.
+TEXTNLP_FAST_HD inline bool read_segment_parts(ByteReader& reader, std::size_t count, SegmentParts* segments,
+                                               unsigned* segment_count) {
   const unsigned announced = reader.byte();
   if (reader.failed || announced == 0 || announced > kMaxSegments) {
     reader.failed = true;
@@ -26,25 +35,38 @@ TEXTNLP_FAST_HD inline bool read_segments(ByteReader& reader, std::size_t count,
   const std::size_t length = segment_length(count, announced);
   unsigned read = 0;
   for (std::size_t begin = 0; begin < count; begin += length) {
-    SegmentInput& segment = segments[read++];
+    SegmentParts& segment = segments[read++];
     const std::uint64_t words = reader.varint();
-    const std::uint8_t* const states = reader.take(sizeof segment.states);
-    const std::uint8_t* const data = reader.take(words * 2);
+    segment.states = reader.take(sizeof(std::uint32_t) * kLanes);
+    segment.words = reader.take(words * 2);
     if (reader.failed) return false;
-    std::memcpy(segment.states, states, sizeof segment.states);
+    segment.end = segment.words + words * 2;
+    segment.begin = begin;
+    segment.count = count - begin < length ? count - begin : length;
+  }
+  *segment_count = read;
+  return read == announced;
+}
+
+// The states too.
+inline bool read_segments(ByteReader& reader, std::size_t count, SegmentInput* segments, unsigned* segment_count) {
+  SegmentParts parts[kMaxSegments];
+  if (!read_segment_parts(reader, count, parts, segment_count)) return false;
+  for (unsigned s = 0; s < *segment_count; ++s) {
+    SegmentInput& segment = segments[s];
+    std::memcpy(segment.states, parts[s].states, sizeof segment.states);
     for (const std::uint32_t state : segment.states) {
       if (state < kStateFloor) {
         reader.failed = true;
         return false;
       }
     }
-    segment.words = data;
-    segment.end = data + words * 2;
-    segment.begin = begin;
-    segment.count = count - begin < length ? count - begin : length;
+    segment.words = parts[s].words;
+    segment.end = parts[s].end;
+    segment.begin = parts[s].begin;
+    segment.count = parts[s].count;
   }
-  *segment_count = read;
-  return read == announced;
+  return true;
 }
 
 }  // namespace textnlp_fast

@@ -101,22 +101,6 @@ void tell_values(unsigned element_bytes, const Split& split, double bits, Encode
   scratch.segments.write(out);
 }
 
-bool read_step(ByteReader& reader, Dtype dtype, float& step) {
-  const std::uint8_t* const bytes = reader.take(sizeof step);
-  if (bytes == nullptr || !has_steps(dtype)) return false;
-  std::memcpy(&step, bytes, sizeof step);
-  return std::isnormal(step) && step > 0;
-}
-
-bool read_coding(ByteReader& reader, Dtype dtype, DeltaDecoder& decoder) {
-  DeltaRule& rule = decoder.rule;
-  rule.table_log = reader.byte();
-  const unsigned scheme = reader.byte();
-  rule.scheme = {scheme >> 2, scheme & 3};
-  return !reader.failed && rule.table_log >= kMinTableLog && rule.table_log <= kMaxTableLog &&
-         read_tables(reader, dtype, decoder);
-}
-
 bool take_steps(ByteReader& reader, PairReader& pair, Dtype dtype, float step, DecodeScratch& scratch) {
   Listed& listed = scratch.listed;
   const std::size_t total = listed.total();
@@ -200,7 +184,7 @@ bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, st
   float step = 0;
   PairReader pair;
   if (!read_split(reader, dtype, telling, decoder.rule, split)) return false;
-  if (telling == Telling::as_steps ? !read_step(reader, dtype, step) : !read_coding(reader, dtype, decoder)) {
+  if (telling == Telling::as_steps ? !read_step(reader, dtype, step) : !read_coding(reader, dtype, decoder.rule, decoder.freq)) {
     return false;
   }
   if (!open_pair(reader, pair)) return false;

@@ -4,8 +4,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
+#include "codec/byte_reader.h"
 #include "codec/pair_rans.h"
 #include "textnlp_fast/codec.h"
 
@@ -34,6 +36,17 @@ struct Directions {
 
 // Types whose steps can be worked out.
 TEXTNLP_FAST_HD inline bool has_steps(Dtype dtype) noexcept { return dtype == Dtype::bf16 || dtype == Dtype::f16 || dtype == Dtype::f32; }
+
+// The size of a step; false if it is none.
+TEXTNLP_FAST_HD inline bool read_step(ByteReader& reader, Dtype dtype, float& step) {
+  const std::uint8_t* const bytes = reader.take(sizeof step);
+  if (bytes == nullptr || !has_steps(dtype)) return false;
+  std::uint32_t bits = 0;
+  std::memcpy(&bits, bytes, sizeof bits);
+  std::memcpy(&step, &bits, sizeof step);
+  // Positive, finite and not subnormal.
+  return bits >= 0x00800000 && bits < 0x7f800000;
+}
 
 // The size of step that explains most of what changed, judged by a sample; 0 if none explains nearly all.
 float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t count);

@@ -164,4 +164,14 @@ TEXTNLP_FAST_HD inline bool read_tables(ByteReader& reader, Dtype dtype, const D
   return !bits.overrun() && reader.take(bits.bytes()) != nullptr;
 }
 
+// The same where context_base and contexts stand already: table log, token scheme and tables.
+TEXTNLP_FAST_HD inline bool read_coding(ByteReader& reader, Dtype dtype, DeltaRule& rule,
+                                        std::uint16_t (*freq)[kMaxTokens]) {
+  rule.table_log = reader.byte();
+  const unsigned scheme = reader.byte();
+  rule.scheme = {scheme >> 2, scheme & 3};
+  return !reader.failed && rule.table_log >= kMinTableLog && rule.table_log <= kMaxTableLog &&
+         read_tables(reader, dtype, rule, freq);
+}
+
 }  // namespace textnlp_fast

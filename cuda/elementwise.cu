@@ -1,78 +1,79 @@
-#include <cuda_runtime_api.h>
-
-#include "cuda/ordered.cuh"
+// XOR and the difference in ULPs, element by element.
+#include "codec/ordered.h"
+#include "cuda/simt.h"
 #include "textnlp_fast/cuda.h"
 
 namespace textnlp_fast {
 namespace {
 
-constexpr unsigned kThreads = 256;
 constexpr std::size_t kVectorBytes = 16;
 
 // What is computed from an element of each input. `left` is the target, or for `Apply` the base.
 struct Xor {
   template <class Bits>
-  __device__ static Bits of(Bits left, Bits right) {
+  TEXTNLP_FAST_DEVICE static Bits of(Bits left, Bits right) {
     return static_cast<Bits>(left ^ right);
   }
 };
 struct UlpDifference {
   template <class Bits>
-  __device__ static Bits of(Bits left, Bits right) {
-    return twin::ulp_difference(left, right);
+  TEXTNLP_FAST_DEVICE static Bits of(Bits left, Bits right) {
+    return static_cast<Bits>(to_ordered(left) - to_ordered(right));
   }
 };
 struct UlpApply {
   template <class Bits>
-  __device__ static Bits of(Bits left, Bits right) {
-    return twin::ulp_apply(left, right);
+  TEXTNLP_FAST_DEVICE static Bits of(Bits left, Bits right) {
+    return from_ordered(static_cast<Bits>(to_ordered(left) + right));
   }
 };
 struct Subtract {
   template <class Bits>
-  __device__ static Bits of(Bits left, Bits right) {
+  TEXTNLP_FAST_DEVICE static Bits of(Bits left, Bits right) {
     return static_cast<Bits>(left - right);
   }
 };
 struct Add {
   template <class Bits>
-  __device__ static Bits of(Bits left, Bits right) {
+  TEXTNLP_FAST_DEVICE static Bits of(Bits left, Bits right) {
     return static_cast<Bits>(left + right);
   }
 };
 
-template <class Operation, class Bits>
-__device__ uint4 of_vector(uint4 left, uint4 right) {
-  constexpr unsigned kElements = kVectorBytes / sizeof(Bits);
-  union Vector {
-    uint4 whole;
-    Bits elements[kElements];
-  };
-  Vector a{left};
-  Vector b{right};
-  Vector out{};
-#pragma unroll
-  for (unsigned i = 0; i < kElements; ++i) out.elements[i] = Operation::template of<Bits>(a.elements[i], b.elements[i]);
-  return out.whole;
-}
+template <class Bits>
+struct alignas(kVectorBytes) Vector {
+  Bits elements[kVectorBytes / sizeof(Bits)];
+};
 
 // Elements [0, vectors * kVectorBytes / sizeof(Bits)) sixteen bytes a thread, the rest one by one. Inputs are not
 // __restrict__: the output may be one of them, and each thread reads its elements before it writes them.
 template <class Operation, class Bits>
-__global__ void elementwise(const Bits* left, const Bits* right, Bits* out, std::size_t count, std::size_t vectors) {
-  const std::size_t step = std::size_t{gridDim.x} * blockDim.x;
-  const std::size_t first = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  const auto* left_vectors = reinterpret_cast<const uint4*>(left);
-  const auto* right_vectors = reinterpret_cast<const uint4*>(right);
-  auto* out_vectors = reinterpret_cast<uint4*>(out);
-  for (std::size_t i = first; i < vectors; i += step) {
-    out_vectors[i] = of_vector<Operation, Bits>(left_vectors[i], right_vectors[i]);
+struct Elementwise {
+  static constexpr unsigned kThreads = 256;
+  const Bits* left;
+  const Bits* right;
+  Bits* out;
+  std::size_t count;
+  std::size_t vectors;
+
+  TEXTNLP_FAST_DEVICE void operator()() const {
+    constexpr auto kElements = static_cast<unsigned>(kVectorBytes / sizeof(Bits));
+    const std::size_t step = std::size_t{simt::blocks()} * simt::block_threads();
+    const std::size_t first = std::size_t{simt::block()} * simt::block_threads() + simt::thread();
+    for (std::size_t i = first; i < vectors; i += step) {
+      const Vector<Bits> a = reinterpret_cast<const Vector<Bits>*>(left)[i];
+      const Vector<Bits> b = reinterpret_cast<const Vector<Bits>*>(right)[i];
+      Vector<Bits> result;
+      for (unsigned k = 0; k < kElements; ++k) {
+        result.elements[k] = Operation::template of<Bits>(a.elements[k], b.elements[k]);
+      }
+      reinterpret_cast<Vector<Bits>*>(out)[i] = result;
+    }
+    for (std::size_t i = vectors * kElements + first; i < count; i += step) {
+      out[i] = Operation::template of<Bits>(left[i], right[i]);
+    }
   }
-  constexpr std::size_t kElements = kVectorBytes / sizeof(Bits);
-  for (std::size_t i = vectors * kElements + first; i < count; i += step) {
-    out[i] = Operation::template of<Bits>(left[i], right[i]);
-  }
-}
+};
 
 bool aligned(const void* pointer, std::size_t bytes) noexcept {
   return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
@@ -92,13 +93,11 @@ Status launch(const void* left, const void* right, void* out, std::size_t count,
   const std::size_t work = vectors != 0 ? vectors : count;
   // Enough blocks to fill any device several times over; each thread then strides.
   constexpr std::size_t kMaxBlocks = 1 << 15;
-  const std::size_t blocks = (work + kThreads - 1) / kThreads;
-  const auto grid = static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks);
-  elementwise<Operation, Bits><<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      static_cast<const Bits*>(left), static_cast<const Bits*>(right), static_cast<Bits*>(out), count, vectors);
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) return Status::failure(Code::device_error, cudaGetErrorString(error));
-  return {};
+  using Kernel = Elementwise<Operation, Bits>;
+  const std::size_t blocks = (work + Kernel::kThreads - 1) / Kernel::kThreads;
+  const Kernel kernel{static_cast<const Bits*>(left), static_cast<const Bits*>(right), static_cast<Bits*>(out), count,
+                      vectors};
+  return simt::launch(kernel, blocks < kMaxBlocks ? blocks : kMaxBlocks, 0, stream);
 }
 
 template <class Operation>
@@ -114,23 +113,6 @@ Status launch_for_width(const void* left, const void* right, void* out, std::siz
 }
 
 }  // namespace
-
-CudaInfo cuda_info() noexcept {
-  CudaInfo info;
-  info.compiled = true;
-  info.runtime_version = CUDART_VERSION;
-  if (cudaDriverGetVersion(&info.driver_version) != cudaSuccess) info.driver_version = 0;
-  const cudaError_t error = cudaGetDeviceCount(&info.device_count);
-  if (error != cudaSuccess) {
-    // Read it off, so that a later launch does not report it.
-    (void)cudaGetLastError();
-    info.device_count = 0;
-    info.reason = info.driver_version == 0 ? "no CUDA driver is installed" : cudaGetErrorString(error);
-  } else if (info.device_count == 0) {
-    info.reason = "the CUDA driver sees no device";
-  }
-  return info;
-}
 
 Status cuda_xor(const void* target_dev, const void* base_dev, void* out_dev, std::size_t size_bytes,
                 void* stream) noexcept {
@@ -154,7 +136,5 @@ Status cuda_ulp_apply(const void* base_dev, const void* difference_dev, void* ou
   }
   return launch_for_width<UlpApply>(base_dev, difference_dev, out_dev, count, width, stream);
 }
-
-int cuda_device_count() noexcept { return cuda_info().device_count; }
 
 }  // namespace textnlp_fast

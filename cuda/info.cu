@@ -1,0 +1,26 @@
+#include <cuda_runtime_api.h>
+
+#include "textnlp_fast/cuda.h"
+
+namespace textnlp_fast {
+
+CudaInfo cuda_info() noexcept {
+  CudaInfo info;
+  info.compiled = true;
+  info.runtime_version = CUDART_VERSION;
+  if (cudaDriverGetVersion(&info.driver_version) != cudaSuccess) info.driver_version = 0;
+  const cudaError_t error = cudaGetDeviceCount(&info.device_count);
+  if (error != cudaSuccess) {
+    // Read it off, so that a later launch does not report it.
+    (void)cudaGetLastError();
+    info.device_count = 0;
+    info.reason = info.driver_version == 0 ? "no CUDA driver is installed" : cudaGetErrorString(error);
+  } else if (info.device_count == 0) {
+    info.reason = "the CUDA driver sees no device";
+  }
+  return info;
+}
+
+int cuda_device_count() noexcept { return cuda_info().device_count; }
+
+}  // namespace textnlp_fast
