@@ -14,19 +14,9 @@ foreach(source IN LISTS native_tests)
   set_tests_properties(${name} PROPERTIES TIMEOUT 300)
 endforeach()
 
-# The CUDA twins once more, for the emulator: kernels and launches as they are, compiled as C++.
-file(GLOB twins CONFIGURE_DEPENDS cuda/*.cu)
-list(FILTER twins EXCLUDE REGEX "/info\\.cu$")
-set(emulated cuda/emulator.cpp cuda/emulated_info.cpp)
-foreach(source IN LISTS twins)
-  get_filename_component(name ${source} NAME_WE)
-  set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/emulated/${name}.cpp)
-  file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${source}\"\n")
-  list(APPEND emulated ${wrapper})
-endforeach()
-add_library(textnlp_fast_emulated STATIC ${emulated})
+# The kernels and launches of the CUDA twins, on the emulator.
+textnlp_fast_add_emulated(textnlp_fast_emulated)
 target_include_directories(textnlp_fast_emulated PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} cpp/src)
-target_compile_options(textnlp_fast_emulated PRIVATE -Wall -Wextra -Wshadow -ffp-contract=off)
 target_link_libraries(textnlp_fast_emulated PUBLIC textnlp_fast_core)
 
 file(GLOB twin_tests CONFIGURE_DEPENDS tests/native/cuda/test_*.cpp)
