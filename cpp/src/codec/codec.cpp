@@ -9,7 +9,7 @@
 
 #include "codec/frame.h"
 #include "cpu/kernels.h"
-#include "thread/parallel.h"
+#include "thread/in_order.h"
 
 namespace textnlp_fast {
 namespace {
@@ -196,22 +196,31 @@ Status encode(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base,
       *written = at;
       return {};
     }
-    // Each frame where it would lie at its largest, then moved up.
+    // What is coded stays in the cache of the core that coded it until it is known where it goes.
+    constexpr std::size_t kMostScratch = std::size_t{64} << 20;
     const std::size_t stride = frame_size + kMaxHeader;
-    std::vector<std::size_t> sizes(frames);
+    const std::size_t workers = options.threads == 0 ? default_threads() : options.threads;
+    const std::size_t slots = std::min({frames, 2 * workers, std::max<std::size_t>(2, kMostScratch / stride)});
+    thread_local std::vector<std::uint8_t> scratch;
+    if (scratch.size() < slots * stride) scratch.resize(slots * stride);
+    std::uint8_t* const coded = scratch.data();
+    std::vector<std::size_t> sizes(slots);
     std::atomic<bool> out_of_memory{false};
-    parallel_for(frames, options.threads, [&](std::size_t index) {
-      try {
-        sizes[index] = encode_at(index, out + index * stride);
-      } catch (const std::bad_alloc&) {
-        out_of_memory = true;
-      }
-    });
+    parallel_in_order(
+        frames, options.threads, slots,
+        [&](std::size_t index, std::size_t slot) {
+          try {
+            sizes[slot] = encode_at(index, coded + slot * stride);
+          } catch (const std::bad_alloc&) {
+            out_of_memory = true;
+            sizes[slot] = 0;
+          }
+        },
+        [&](std::size_t, std::size_t slot) {
+          std::memcpy(out + at, coded + slot * stride, sizes[slot]);
+          at += sizes[slot];
+        });
     if (out_of_memory) return Status::failure(Code::out_of_memory, "no memory to encode a frame");
-    for (std::size_t index = 0; index < frames; ++index) {
-      if (at != index * stride) std::memmove(out + at, out + index * stride, sizes[index]);
-      at += sizes[index];
-    }
     *written = at;
   } catch (const std::bad_alloc&) {
     return Status::failure(Code::out_of_memory, "no memory to encode");

@@ -18,9 +18,12 @@ constexpr double kMostChanged = 0.25;
 constexpr double kManyStay = 0.1;
 constexpr double kSurelyMany = 0.4;
 constexpr std::size_t kBlockStride = 8;
-// What it takes to list an element, and to place and code a rare change, in the same unit.
+// What it takes to list an element, and to place and code a rare change, in the same unit. Where more changes, time is
+// worth more: listed elements are quicker to read than events.
 constexpr double kListCost = 1;
-constexpr double kEventCost = 32;
+constexpr double kEventCost = 16;
+constexpr double kFrequentEventCost = 32;
+constexpr double kFrequent = 0.03;  // of the elements
 
 // What a sample of blocks shows.
 struct Glance {
@@ -95,15 +98,19 @@ void choose_split(const SparseSurvey& survey, DeltaRule& rule, Split& split) {
     changed[context] += survey.changed_by_field[field];
     all[context] += survey.sampled[field];
   }
+  double elements = 0;
+  for (unsigned field = 0; field <= rule.element.context_mask; ++field) elements += survey.sampled[field];
+  const bool frequent = static_cast<double>(survey.changed) > kFrequent * elements;
+  const double event_cost = frequent ? kFrequentEventCost : kEventCost;
   double cost = 0;
   for (unsigned c = 0; c < rule.contexts; ++c) {
     all[c] = std::max(all[c], changed[c]);
-    cost += changed[c] * kEventCost;
+    cost += changed[c] * event_cost;
   }
   double least = cost;
   split.listed = 0;
   for (unsigned c = 0; c < rule.contexts; ++c) {
-    cost += all[c] * kListCost - changed[c] * kEventCost;
+    cost += all[c] * kListCost - changed[c] * event_cost;
     if (cost < least) {
       least = cost;
       split.listed = c + 1;
