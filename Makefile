@@ -21,7 +21,7 @@ CLANGXX := $(firstword $(shell command -v clang++-14 clang++-16 clang++-19 clang
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz fuzz-python neon cuda wheel wheel-test bench clean
+.PHONY: help install demo test test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz fuzz-python neon cuda emulated wheel wheel-test bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -167,6 +167,17 @@ neon: $(VENV)/.build-tools  ## Cross-compile for 64-bit Arm and run the C++ test
 	cmake -S . -B build/neon -G Ninja -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_TESTS=ON
 	cmake --build build/neon
 	ctest --test-dir build/neon --output-on-failure
+
+EMULATED := $(CURDIR)/build/emulated/site
+emulated: $(VENV)/.installed  ## The CUDA twins, kernels and launches, on a device that this processor plays
+	cmake -S . -B build/emulated -G Ninja -DTEXTNLP_FAST_CUDA=EMULATED -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_INSTALL_CPP=OFF \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
+	cmake --build build/emulated
+	rm -rf $(EMULATED) && mkdir -p $(EMULATED) && cp -r python/textnlp_fast $(EMULATED)/
+	cmake --install build/emulated --component python --prefix $(EMULATED) >/dev/null
+	PYTHONPATH=$(EMULATED) $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
+	  import textnlp_fast; assert textnlp_fast.__file__.startswith("$(EMULATED)"), textnlp_fast.__file__; \
+	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m gpu tests $(PYTEST_ARGS)
 
 cuda: $(VENV)/.build-tools  ## Compile and link the CUDA twins; needs nvcc, no GPU
 	cmake -S . -B build/cuda -G Ninja -DTEXTNLP_FAST_CUDA=ON

@@ -22,6 +22,12 @@ CudaInfo cuda_info() noexcept {
 
 int cuda_device_count() noexcept { return 0; }
 
+int cuda_device_of(const void* /*at_dev*/) noexcept { return 0; }
+
+Status cuda_use_device(int /*device*/, int* /*before*/) noexcept { return absent(); }
+
+Status cuda_wait(void* /*stream*/) noexcept { return absent(); }
+
 Status cuda_xor(const void* /*target_dev*/, const void* /*base_dev*/, void* /*out_dev*/, std::size_t /*size_bytes*/,
                 void* /*stream*/) noexcept {
   return absent();
@@ -34,6 +40,23 @@ Status cuda_ulp_difference(const void* /*target_dev*/, const void* /*base_dev*/,
 
 Status cuda_ulp_apply(const void* /*base_dev*/, const void* /*difference_dev*/, void* /*out_dev*/,
                       std::size_t /*count*/, Dtype /*dtype*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_decode_workspace(std::size_t /*frames*/, std::size_t /*largest*/, std::size_t* /*least*/,
+                             std::size_t* /*best*/) noexcept {
+  return absent();
+}
+
+Status cuda_decode(const DeviceFrame* /*frames_dev*/, std::size_t /*count*/, std::size_t /*largest*/,
+                   void* /*workspace_dev*/, std::size_t /*workspace_size*/, std::uint32_t* /*first_bad_dev*/,
+                   void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_decode_payloads(const DecodeJob* /*jobs*/, std::size_t count, void* /*stream*/,
+                            std::size_t* failed) noexcept {
+  *failed = count;
   return absent();
 }
 

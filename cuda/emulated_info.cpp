@@ -6,11 +6,21 @@ namespace textnlp_fast {
 CudaInfo cuda_info() noexcept {
   CudaInfo info;
   info.compiled = true;
+  info.emulated = true;
   info.device_count = 1;
   info.reason = "";
   return info;
 }
 
 int cuda_device_count() noexcept { return 1; }
+
+int cuda_device_of(const void* /*at_dev*/) noexcept { return 0; }
+
+Status cuda_use_device(int device, int* before) noexcept {
+  *before = 0;
+  return device == 0 ? Status{} : Status::failure(Code::device_error, "there is one device, number 0");
+}
+
+Status cuda_wait(void* /*stream*/) noexcept { return {}; }
 
 }  // namespace textnlp_fast

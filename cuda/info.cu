@@ -1,5 +1,4 @@
-#include <cuda_runtime_api.h>
-
+#include "cuda/memory.h"
 #include "textnlp_fast/cuda.h"
 
 namespace textnlp_fast {
@@ -22,5 +21,20 @@ CudaInfo cuda_info() noexcept {
 }
 
 int cuda_device_count() noexcept { return cuda_info().device_count; }
+
+int cuda_device_of(const void* at_dev) noexcept {
+  cudaPointerAttributes attributes;
+  if (cudaPointerGetAttributes(&attributes, at_dev) == cudaSuccess) return attributes.device;
+  (void)cudaGetLastError();
+  return 0;
+}
+
+Status cuda_use_device(int device, int* before) noexcept {
+  cudaError_t error = cudaGetDevice(before);
+  if (error == cudaSuccess && *before != device) error = cudaSetDevice(device);
+  return simt::status_of(error);
+}
+
+Status cuda_wait(void* stream) noexcept { return simt::wait(stream); }
 
 }  // namespace textnlp_fast

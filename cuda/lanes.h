@@ -58,8 +58,7 @@ TEXTNLP_FAST_DEVICE DeltaSymbol take_token(std::uint32_t state, unsigned context
   const unsigned log = tables.rule.table_log;
   const std::uint32_t slot = state & ((1u << log) - 1);
   const std::uint16_t* const starts = tables.starts[context];
-  const unsigned token =
-      symbol_from(starts, kMaxTokens, tables.first[context][slot >> (log - kDeltaPartsLog)], slot);
+  const unsigned token = symbol_from(starts, kMaxTokens, tables.first[context][slot >> (log - kDeltaPartsLog)], slot);
   const std::uint32_t share = share_at(starts, kMaxTokens, log, token);
   return {share * (state >> log) + slot - starts[token], token};
 }
@@ -150,8 +149,7 @@ template <class U>
 TEXTNLP_FAST_DEVICE void put_plane_byte(const DeviceFrame& frame, unsigned plane, std::size_t i, std::uint8_t byte) {
   constexpr auto kPlanes = static_cast<unsigned>(sizeof(U));
   if (kPlanes == 1) {
-    frame.out_dev[i] =
-        static_cast<std::uint8_t>(frame.mode == FrameMode::difference ? byte + frame.base_dev[i] : byte);
+    frame.out_dev[i] = static_cast<std::uint8_t>(frame.mode == FrameMode::difference ? byte + frame.base_dev[i] : byte);
   } else if (plane != 0) {
     frame.out_dev[i * kPlanes + (kPlanes - 1 - plane)] = byte;
   } else {
@@ -239,7 +237,8 @@ struct DecodeLanes {
     const bool delta = frame.mode == FrameMode::delta;
     switch (element_size(frame.dtype)) {
       case 1:
-        return delta ? decode_delta_frame<std::uint8_t>(frame, shared) : decode_planes_frame<std::uint8_t>(frame, shared);
+        return delta ? decode_delta_frame<std::uint8_t>(frame, shared)
+                     : decode_planes_frame<std::uint8_t>(frame, shared);
       case 2:
         return delta ? decode_delta_frame<std::uint16_t>(frame, shared)
                      : decode_planes_frame<std::uint16_t>(frame, shared);

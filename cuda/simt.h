@@ -85,8 +85,8 @@ Status launch(const Kernel& kernel, std::size_t blocks, std::size_t shared_bytes
   if (blocks == 0) return {};
   constexpr std::size_t kWithoutAsking = 48 << 10;
   if (shared_bytes > kWithoutAsking) {
-    const Status allowed = status_of(cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                          static_cast<int>(shared_bytes)));
+    const Status allowed = status_of(
+        cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
     if (!allowed.ok()) return allowed;
   }
   run<Kernel><<<static_cast<unsigned>(blocks), Kernel::kThreads, shared_bytes, static_cast<Stream>(stream)>>>(kernel);
@@ -106,8 +106,8 @@ Status resident_blocks(std::size_t shared_bytes, std::size_t* blocks) noexcept {
   Status status = status_of(cudaGetDevice(&device));
   if (status.ok()) status = status_of(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
   if (status.ok()) {
-    status = status_of(
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, run<Kernel>, Kernel::kThreads, shared_bytes));
+    status =
+        status_of(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, run<Kernel>, Kernel::kThreads, shared_bytes));
   }
   *blocks = static_cast<std::size_t>(processors) * static_cast<std::size_t>(each);
   if (status.ok() && *blocks == 0) return Status::failure(Code::device_error, "the kernel does not fit the device");
@@ -164,8 +164,9 @@ inline unsigned lowest_bit(std::uint32_t bits) { return static_cast<unsigned>(__
 
 template <class Kernel>
 Status launch(const Kernel& kernel, std::size_t blocks, std::size_t shared_bytes, void* /*stream*/) noexcept {
-  emulator::launch({blocks, Kernel::kThreads, shared_bytes},
-                   [](const void* self) { (*static_cast<const Kernel*>(self))(); }, &kernel);
+  emulator::launch(
+      {blocks, Kernel::kThreads, shared_bytes}, [](const void* self) { (*static_cast<const Kernel*>(self))(); },
+      &kernel);
   return {};
 }
 
@@ -191,7 +192,7 @@ TEXTNLP_FAST_DEVICE std::uint32_t lanes_below() { return (1u << lane()) - 1; }
 // The sum over the lanes below this one, and over all in `*total`.
 TEXTNLP_FAST_DEVICE std::uint32_t sum_below(std::uint32_t value, std::uint32_t* total) {
   std::uint32_t sum = value;
-TEXTNLP_FAST_UNROLL
+  TEXTNLP_FAST_UNROLL
   for (unsigned step = 1; step < kWarp; step *= 2) {
     const std::uint32_t other = shuffle(sum, lane() >= step ? lane() - step : lane());
     sum += lane() >= step ? other : 0;

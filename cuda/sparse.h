@@ -116,7 +116,7 @@ template <class U>
 TEXTNLP_FAST_DEVICE Column scan_column(const std::uint8_t* base, std::size_t at, std::size_t count,
                                        SparseShared& shared) {
   Column column{0, 0};
-TEXTNLP_FAST_UNROLL
+  TEXTNLP_FAST_UNROLL
   for (unsigned row = 0; row < kBlockRows; ++row) {
     const std::size_t i = at + row * kLanes + simt::lane();
     shared.before[row][simt::lane()] = static_cast<std::uint16_t>(column.hazards);
@@ -248,7 +248,8 @@ class Row {
         const std::size_t i = at + row * kLanes + simt::lane();
         const bool listed = i < count_ && kind_of(load<U>(base_, i), shared_.kinds).listed;
         const std::uint32_t lanes = simt::ballot(listed);
-        if (listed) shared_.queue[waiting_ + simt::count_bits(lanes & simt::lanes_below())] = static_cast<std::uint32_t>(i);
+        if (listed)
+          shared_.queue[waiting_ + simt::count_bits(lanes & simt::lanes_below())] = static_cast<std::uint32_t>(i);
         waiting_ += simt::count_bits(lanes);
       }
     }

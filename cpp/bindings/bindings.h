@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "textnlp_fast/status.h"
 
@@ -46,5 +47,25 @@ class Buffer {
   bool has_view_ = false;
   py::object capsule_;
 };
+
+// The same on a CUDA device, through DLPack or __cuda_array_interface__: what its producer has queued is done before
+// what `stream` is given next.
+class DeviceBuffer {
+ public:
+  DeviceBuffer(const py::handle& object, Buffer::Access access, const char* argument, std::uintptr_t stream);
+
+  [[nodiscard]] std::uint8_t* data() const noexcept { return data_; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] int device() const noexcept { return device_; }
+
+ private:
+  std::uint8_t* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::int32_t device_ = 0;
+  py::object capsule_;
+};
+
+// Raises InvalidInputError about an argument.
+[[noreturn]] void refuse(const char* argument, const std::string& reason);
 
 }  // namespace textnlp_fast::bindings

@@ -1,7 +1,9 @@
 #include "textnlp_fast/cuda.h"
 
 #include <cstring>
+#include <deque>
 #include <string>
+#include <vector>
 
 #include "bindings.h"
 #include "codec/ordered.h"
@@ -17,6 +19,7 @@ py::dict info_dict() {
   }
   py::dict dict;
   dict["compiled"] = info.compiled;
+  dict["emulated"] = info.emulated;
   dict["runtime_version"] = info.runtime_version;
   dict["driver_version"] = info.driver_version;
   dict["device_count"] = info.device_count;
@@ -58,9 +61,11 @@ void twin_lanes(const std::string& operation, const py::object& left_object, con
     raise_if_failed(Status::failure(Code::invalid_argument, "left, right and out differ in size"));
   }
   if (operation == "ulp_difference") {
-    run_width(left, right, out, width, [](auto a, auto b) { return static_cast<decltype(a)>(to_ordered(a) - to_ordered(b)); });
+    run_width(left, right, out, width,
+              [](auto a, auto b) { return static_cast<decltype(a)>(to_ordered(a) - to_ordered(b)); });
   } else if (operation == "ulp_apply") {
-    run_width(left, right, out, width, [](auto a, auto b) { return from_ordered(static_cast<decltype(a)>(to_ordered(a) + b)); });
+    run_width(left, right, out, width,
+              [](auto a, auto b) { return from_ordered(static_cast<decltype(a)>(to_ordered(a) + b)); });
   } else {
     raise_if_failed(Status::failure(Code::invalid_argument, "operation: 'ulp_difference' or 'ulp_apply'"));
   }
@@ -79,9 +84,63 @@ void launch(Launch call, std::uintptr_t left, std::uintptr_t right, std::uintptr
   raise_if_failed(status);
 }
 
+// The device of a call is the current one while this lives.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) { raise_if_failed(cuda_use_device(device, &before_)); }
+  ~OnDevice() {
+    int ignored = 0;
+    (void)cuda_use_device(before_, &ignored);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+// Decodes host payloads into arrays on one device. A failure names the job by its number, as `job`.
+void decode_payloads(const py::list& payloads, const py::list& bases, const py::list& outs, std::uintptr_t stream) {
+  const std::size_t count = payloads.size();
+  if (bases.size() != count || outs.size() != count) refuse("payloads", "there are not as many bases and outputs");
+  std::deque<Buffer> from;
+  std::deque<DeviceBuffer> on_device;
+  std::vector<DecodeJob> jobs(count);
+  int device = 0;
+  for (std::size_t n = 0; n < count; ++n) {
+    const Buffer& payload = from.emplace_back(payloads[n], Buffer::Access::read, "payload");
+    const DeviceBuffer& out = on_device.emplace_back(outs[n], Buffer::Access::write, "out", stream);
+    if (n == 0) device = out.device();
+    if (out.device() != device) refuse("out", "lies on another device than the first");
+    jobs[n] = {payload.data(), payload.size(), nullptr, out.data(), out.size()};
+    if (bases[n].is_none()) continue;
+    const DeviceBuffer& base = on_device.emplace_back(bases[n], Buffer::Access::read, "base", stream);
+    if (base.device() != device) refuse("base", "lies on another device than the output");
+    if (base.size() != out.size()) refuse("base", "differs from the output in size");
+    jobs[n].base_dev = base.data();
+  }
+  if (count == 0) return;
+  const OnDevice current(device);
+  std::size_t failed = count;
+  Status status;
+  {
+    const py::gil_scoped_release release;
+    status = cuda_decode_payloads(jobs.data(), count, reinterpret_cast<void*>(stream), &failed);
+  }
+  if (status.ok()) return;
+  try {
+    raise_if_failed(status);
+  } catch (py::error_already_set& error) {
+    if (failed < count) error.value().attr("job") = failed;
+    throw;
+  }
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& module) {
+  module.def("cuda_decode_payloads", &decode_payloads, py::arg("payloads"), py::arg("bases"), py::arg("outs"),
+             py::arg("stream"));
   module.def("cuda_info", &info_dict);
   module.def("twin_lanes", &twin_lanes, py::arg("operation"), py::arg("left"), py::arg("right"), py::arg("out"),
              py::arg("width"));

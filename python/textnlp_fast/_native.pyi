@@ -107,7 +107,12 @@ def low_rank_into(
 # --- cuda: device addresses and a stream are integers, as torch and cupy give them ---
 
 def cuda_info() -> dict[str, object]:
-    """``compiled``, ``runtime_version``, ``driver_version``, ``device_count`` and, where there is none, ``reason``."""
+    """What there is: ``device_count`` and, where it is 0, the ``reason``; ``compiled``, ``emulated``, versions."""
+
+def cuda_decode_payloads(
+    payloads: list[object], bases: list[object | None], outs: list[object], stream: int
+) -> None:
+    """Decodes host payloads into arrays on one device; waits. An error about one of them has its number as ``job``."""
 
 def cuda_xor(target: int, base: int, out: int, size_bytes: int, stream: int, /) -> None: ...
 def cuda_ulp_difference(target: int, base: int, out: int, count: int, dtype: int, stream: int, /) -> None: ...

@@ -36,6 +36,8 @@ class TextnlpFastError(Exception):
 
     exit_code = 1
     default_hint = ""
+    #: Which of many things in one call the error is about, counted from 0, where the call says so.
+    job: int | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

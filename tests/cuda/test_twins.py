@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from codec.devices import INFO, NO_DEVICE, address, to_device, to_host
 from textnlp_fast import _native
 from textnlp_fast.errors import DeviceError, InvalidInputError
 
 WIDTHS = [1, 2, 4, 8]
 F8_E4M3, F16, BF16, F32, U8 = 4, 8, 9, 12, 2
-INFO = _native.cuda_info()
 
 
 def ordered(bits: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
@@ -78,8 +78,15 @@ def test_lanes_refuse_a_wrong_call() -> None:
 
 
 def test_info_says_what_there_is() -> None:
-    assert set(INFO) == {"compiled", "runtime_version", "driver_version", "device_count", "reason"}
-    assert (INFO["runtime_version"] > 0) == INFO["compiled"]
+    assert set(INFO) == {
+        "compiled",
+        "emulated",
+        "runtime_version",
+        "driver_version",
+        "device_count",
+        "reason",
+    }
+    assert (INFO["runtime_version"] > 0) == (INFO["compiled"] and not INFO["emulated"])
     assert bool(INFO["reason"]) == (INFO["device_count"] == 0)
 
 
@@ -102,26 +109,21 @@ def test_without_a_device_the_calls_say_so() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(INFO["device_count"] == 0, reason=f"no CUDA device: {INFO['reason']}")
+@NO_DEVICE
 @pytest.mark.parametrize(
     ("dtype", "width", "is_float"),
     [(F8_E4M3, 1, True), (F16, 2, True), (BF16, 2, True), (F32, 4, True), (U8, 1, False)],
 )
 @pytest.mark.parametrize("offset", [0, 1])
 def test_kernels_equal_the_definition(dtype: int, width: int, is_float: bool, offset: int) -> None:
-    torch = pytest.importorskip("torch")
     target, base = patterns(width, 1)[offset:], np.roll(patterns(width, 2), 5)[offset:]
-    on_device = [
-        torch.from_numpy(np.concatenate([np.zeros(offset, array.dtype), array]).view(np.uint8)).cuda()
-        for array in (target, base)
-    ]
-    left, right = (tensor[offset * width :] for tensor in on_device)
-    out, back, mixed = (torch.zeros_like(on_device[0])[offset * width :] for _ in range(3))
-    stream = torch.cuda.current_stream().cuda_stream
-    _native.cuda_ulp_difference(left.data_ptr(), right.data_ptr(), out.data_ptr(), len(target), dtype, stream)
-    _native.cuda_ulp_apply(right.data_ptr(), out.data_ptr(), back.data_ptr(), len(target), dtype, stream)
-    _native.cuda_xor(left.data_ptr(), right.data_ptr(), mixed.data_ptr(), target.nbytes, stream)
+    left, right = (to_device(array.view(np.uint8), offset=offset * width) for array in (target, base))
+    out, back, mixed = (to_device(np.zeros(target.nbytes, np.uint8), offset=offset * width) for _ in range(3))
+    stream = 0
+    _native.cuda_ulp_difference(address(left), address(right), address(out), len(target), dtype, stream)
+    _native.cuda_ulp_apply(address(right), address(out), address(back), len(target), dtype, stream)
+    _native.cuda_xor(address(left), address(right), address(mixed), target.nbytes, stream)
     expected = ordered(target) - ordered(base) if is_float else target - base
-    assert np.array_equal(out.cpu().numpy().view(target.dtype), expected)
-    assert np.array_equal(back.cpu().numpy().view(target.dtype), target)
-    assert np.array_equal(mixed.cpu().numpy().view(target.dtype), target ^ base)
+    assert np.array_equal(to_host(out).view(target.dtype), expected)
+    assert np.array_equal(to_host(back).view(target.dtype), target)
+    assert np.array_equal(to_host(mixed).view(target.dtype), target ^ base)

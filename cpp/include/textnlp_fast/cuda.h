@@ -11,6 +11,7 @@ namespace textnlp_fast {
 
 struct CudaInfo {
   bool compiled = false;    // this build has the twins
+  bool emulated = false;    // its device is this processor (cuda/emulator.h), for tests
   int runtime_version = 0;  // as CUDART_VERSION: 13000 for 13.0; 0 if not compiled
   int driver_version = 0;   // newest runtime the driver serves; 0 without a driver
   int device_count = 0;
@@ -21,6 +22,15 @@ struct CudaInfo {
 // What there is. Needs no driver and starts no context.
 CudaInfo cuda_info() noexcept;
 int cuda_device_count() noexcept;
+
+// The device that memory lies on; 0 where that is not known.
+int cuda_device_of(const void* at_dev) noexcept;
+
+// Makes `device` the current one of this thread, and tells the one before.
+Status cuda_use_device(int device, int* before) noexcept;
+
+// Waits until all that was given to a cudaStream_t is done.
+Status cuda_wait(void* stream) noexcept;
 
 // In all that follows `_dev` pointers are to memory of the current device, `stream` is a cudaStream_t (null: the
 // default stream), and the work is queued, not waited for. An output may be the same buffer as an input, but not
@@ -40,9 +50,9 @@ Status cuda_ulp_difference(const void* target_dev, const void* base_dev, void* o
 Status cuda_ulp_apply(const void* base_dev, const void* difference_dev, void* out_dev, std::size_t count, Dtype dtype,
                       void* stream) noexcept;
 
-// A frame to decode: what its header says and where its parts lie. `body_dev` has `body_size` bytes, `base_dev` (null if
-// there is none) and `out_dev` have `decoded_size`; they may lie anywhere. `out_dev` may be `base_dev`, but not overlap
-// it otherwise.
+// A frame to decode: what its header says and where its parts lie. `body_dev` has `body_size` bytes, `base_dev` (null
+// if there is none) and `out_dev` have `decoded_size`; they may lie anywhere. `out_dev` may be `base_dev`, but not
+// overlap it otherwise.
 struct DeviceFrame {
   const std::uint8_t* body_dev;
   const std::uint8_t* base_dev;
@@ -69,5 +79,20 @@ Status cuda_decode_workspace(std::size_t frames, std::size_t largest, std::size_
 inline constexpr std::uint32_t kNoFrame = 0xffffffffu;
 Status cuda_decode(const DeviceFrame* frames_dev, std::size_t count, std::size_t largest, void* workspace_dev,
                    std::size_t workspace_size, std::uint32_t* first_bad_dev, void* stream) noexcept;
+
+// A payload in host memory, and the tensor on the device that it decodes to.
+struct DecodeJob {
+  const std::uint8_t* payload;
+  std::size_t payload_size;
+  const std::uint8_t* base_dev;  // null if there is none
+  std::uint8_t* out_dev;         // may be base_dev
+  std::size_t size;              // bytes of the tensor
+};
+
+// All of the above for the payloads of many tensors: copies them to the device, decodes them there, and waits for the
+// stream. Takes as much device memory as the payloads have bytes, and a workspace, from the stream's pool. On failure
+// `*failed` is the number of the first job that is at fault, the position is that in its payload, and the outputs hold
+// nothing of use; it is `count` where no job is.
+Status cuda_decode_payloads(const DecodeJob* jobs, std::size_t count, void* stream, std::size_t* failed) noexcept;
 
 }  // namespace textnlp_fast

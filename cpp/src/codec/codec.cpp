@@ -134,8 +134,8 @@ Status decode_frame(const std::uint8_t* frame, const FrameInfo& info, const std:
     std::memcpy(out, body, size);
     return {};
   }
-  if (info.mode != FrameMode::planes && base == nullptr) {
-    return Status::failure(Code::invalid_argument, "the payload is a delta: pass the base tensor it was made against");
+  if (needs_base(info.mode) && base == nullptr) {
+    return Status::failure(Code::invalid_argument, kNoBase);
   }
   if (info.mode == FrameMode::same) {
     if (out != base) std::memcpy(out, base, size);
@@ -238,10 +238,11 @@ Status decode(const std::uint8_t* payload, std::size_t payload_size, const std::
   }
   try {
     std::vector<FramePlace> places;
-    Status status = walk_frames(payload, payload_size, size, [&](std::size_t from, std::size_t to, const FrameInfo& info) {
-      places.push_back({from, to, info});
-      return Status{};
-    });
+    Status status =
+        walk_frames(payload, payload_size, size, [&](std::size_t from, std::size_t to, const FrameInfo& info) {
+          places.push_back({from, to, info});
+          return Status{};
+        });
     if (!status.ok()) return status;
     std::vector<Status> results(places.size());
     parallel_for(places.size(), threads, [&](std::size_t index) {

@@ -109,20 +109,25 @@ Status list_frames(const std::uint8_t* payload, std::size_t payload_size, const 
                    const std::uint8_t* base_dev, std::uint8_t* out_dev, std::size_t size, DeviceFrame* frames,
                    std::size_t capacity, std::size_t* count) noexcept {
   *count = 0;
-  return walk_frames(payload, payload_size, size, [&](std::size_t from, std::size_t to, const FrameInfo& info) {
-    if (needs_base(info.mode) && base_dev == nullptr) {
-      return Status::failure(Code::invalid_argument, "the frame needs the base, and none was given");
-    }
-    if (*count == capacity) return Status::failure(Code::invalid_argument, "there are more frames than room for them");
-    frames[(*count)++] = {payload_dev + from + info.header_size,
-                          needs_base(info.mode) ? base_dev + to : nullptr,
-                          out_dev + to,
-                          static_cast<std::uint32_t>(info.encoded_size - info.header_size),
-                          static_cast<std::uint32_t>(info.decoded_size),
-                          info.mode,
-                          info.dtype};
-    return Status{};
-  });
+  bool lacks_base = false;
+  const Status status =
+      walk_frames(payload, payload_size, size, [&](std::size_t from, std::size_t to, const FrameInfo& info) {
+        const bool needs = needs_base(info.mode);
+        lacks_base = lacks_base || (needs && base_dev == nullptr);
+        if (*count == capacity) {
+          return Status::failure(Code::invalid_argument, "there are more frames than room for them");
+        }
+        frames[(*count)++] = {payload_dev + from + info.header_size,
+                              needs && base_dev != nullptr ? base_dev + to : nullptr,
+                              out_dev + to,
+                              static_cast<std::uint32_t>(info.encoded_size - info.header_size),
+                              static_cast<std::uint32_t>(info.decoded_size),
+                              info.mode,
+                              info.dtype};
+        return Status{};
+      });
+  // Damaged headers come first, as in decode().
+  return status.ok() && lacks_base ? Status::failure(Code::invalid_argument, kNoBase) : status;
 }
 
 }  // namespace textnlp_fast

@@ -45,6 +45,8 @@ Status walk_frames(const std::uint8_t* payload, std::size_t payload_size, std::s
   return {};
 }
 
+constexpr const char* kNoBase = "the payload is a delta: pass the base tensor it was made against";
+
 inline bool needs_base(FrameMode mode) { return mode != FrameMode::raw && mode != FrameMode::planes; }
 
 // Segments for `count` elements that code to about `body_bytes`: up to four, so that independent streams hide each

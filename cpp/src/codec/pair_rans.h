@@ -60,7 +60,9 @@ struct PairReader {
     other = next;
   }
 
-  TEXTNLP_FAST_HD void advance(std::uint32_t start, std::uint32_t freq, unsigned log) { take(slot(log) - start, freq, log); }
+  TEXTNLP_FAST_HD void advance(std::uint32_t start, std::uint32_t freq, unsigned log) {
+    take(slot(log) - start, freq, log);
+  }
 
   TEXTNLP_FAST_HD std::uint32_t bits(unsigned count) {
     const std::uint32_t value = slot(count);
@@ -68,7 +70,9 @@ struct PairReader {
     return value;
   }
 
-  [[nodiscard]] TEXTNLP_FAST_HD bool finished() const { return !overrun && at == end && state == kPairFloor && other == kPairFloor; }
+  [[nodiscard]] TEXTNLP_FAST_HD bool finished() const {
+    return !overrun && at == end && state == kPairFloor && other == kPairFloor;
+  }
 
  private:
   TEXTNLP_FAST_HD std::uint32_t word() {

@@ -184,7 +184,8 @@ bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, st
   float step = 0;
   PairReader pair;
   if (!read_split(reader, dtype, telling, decoder.rule, split)) return false;
-  if (telling == Telling::as_steps ? !read_step(reader, dtype, step) : !read_coding(reader, dtype, decoder.rule, decoder.freq)) {
+  if (telling == Telling::as_steps ? !read_step(reader, dtype, step)
+                                   : !read_coding(reader, dtype, decoder.rule, decoder.freq)) {
     return false;
   }
   if (!open_pair(reader, pair)) return false;

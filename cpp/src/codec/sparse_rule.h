@@ -39,7 +39,8 @@ bool has_hazards(const SparseRule& rule);
 
 void write_split(Sink& out, Telling telling, const DeltaRule& rule, const Split& split);
 // Fills element, context_base and contexts of `rule`; false if what is read is not valid.
-TEXTNLP_FAST_HD inline bool read_split(ByteReader& reader, Dtype dtype, Telling& telling, DeltaRule& rule, Split& split) {
+TEXTNLP_FAST_HD inline bool read_split(ByteReader& reader, Dtype dtype, Telling& telling, DeltaRule& rule,
+                                       Split& split) {
   const unsigned told = reader.byte();
   rule.element = element_rule(dtype);
   const std::uint64_t context_base = reader.varint();

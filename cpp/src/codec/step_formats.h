@@ -1,6 +1,6 @@
-// The element types whose steps of an optimiser can be worked out, by their arithmetic: to single precision, which holds
-// them all exactly, and back to the nearest, ties to even. Only finite numbers are handed over. Internal linkage: each
-// file gets a copy compiled for its instruction set.
+// The element types whose steps of an optimiser can be worked out, by their arithmetic: to single precision, which
+// holds them all exactly, and back to the nearest, ties to even. Only finite numbers are handed over. Internal linkage:
+// each file gets a copy compiled for its instruction set.
 #pragma once
 #include <cstdint>
 #include <cstring>

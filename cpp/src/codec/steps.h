@@ -35,7 +35,9 @@ struct Directions {
 };
 
 // Types whose steps can be worked out.
-TEXTNLP_FAST_HD inline bool has_steps(Dtype dtype) noexcept { return dtype == Dtype::bf16 || dtype == Dtype::f16 || dtype == Dtype::f32; }
+TEXTNLP_FAST_HD inline bool has_steps(Dtype dtype) noexcept {
+  return dtype == Dtype::bf16 || dtype == Dtype::f16 || dtype == Dtype::f32;
+}
 
 // The size of a step; false if it is none.
 TEXTNLP_FAST_HD inline bool read_step(ByteReader& reader, Dtype dtype, float& step) {

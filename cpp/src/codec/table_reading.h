@@ -29,7 +29,8 @@ TEXTNLP_FAST_HD inline std::int32_t unzigzag(std::uint32_t value) {
 }
 
 // Fills freq[0, limit); false if the table is not valid.
-TEXTNLP_FAST_HD inline bool read_table(BitReader& bits, std::uint16_t* freq, unsigned limit, unsigned table_log) noexcept {
+TEXTNLP_FAST_HD inline bool read_table(BitReader& bits, std::uint16_t* freq, unsigned limit,
+                                       unsigned table_log) noexcept {
   const unsigned symbols = bits.get(kSymbolBits) + 1;
   if (bits.overrun() || symbols > limit) return false;
   std::memset(freq, 0, limit * sizeof *freq);
@@ -89,7 +90,8 @@ struct EvenHistory {
   unsigned levels[kMaxTokens] = {};
 };
 
-TEXTNLP_FAST_HD inline bool read_even(BitReader& bits, std::uint16_t* freq, unsigned limit, unsigned table_log, EvenHistory& history) {
+TEXTNLP_FAST_HD inline bool read_even(BitReader& bits, std::uint16_t* freq, unsigned limit, unsigned table_log,
+                                      EvenHistory& history) {
   if (!history.any) history.order = bits.get(kLevelOrderBits);
   history.any = true;
   const unsigned last = from_before(bits.get_golomb(kLastOrder), history.last);

@@ -67,5 +67,7 @@ def _cuda(native: Any) -> dict[str, Any]:
 def _describe(cuda: dict[str, Any]) -> str:
     if not cuda["device_count"]:
         return f"none: {cuda['reason']}"
+    if cuda["emulated"]:
+        return "emulated on this processor, for tests"
     runtime = cuda["runtime_version"]
     return f"{cuda['device_count']} devices, runtime {runtime // 1000}.{runtime % 1000 // 10}"

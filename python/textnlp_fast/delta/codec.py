@@ -10,11 +10,12 @@ copied on the way in, and the GIL is released while the core works.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from textnlp_fast import _native
-from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.errors import InvalidInputError, TextnlpFastError
 from textnlp_fast.tensors.element_types import DTYPES
 
 __all__ = [
@@ -25,16 +26,20 @@ __all__ = [
     "Frame",
     "FrameScan",
     "decode_into",
+    "decode_many",
     "diff",
     "encode",
     "encode_bound",
     "encode_into",
     "frames",
+    "on_device",
     "scan",
 ]
 
 DEFAULT_FRAME_SIZE_BYTES: Final = 1 << 20
 
+#: DLPack's number for CUDA.
+_CUDA: Final = 2
 _NAMES: Final = {number: name for name, number in DTYPES.items()}
 #: What a frame can be, by its number in the format.
 MODES: Final = ("same", "raw", "planes", "delta", "sparse", "difference")
@@ -136,13 +141,54 @@ def _nbytes(target: Any) -> int:
     return int(nbytes) if nbytes is not None else memoryview(target).nbytes
 
 
-def decode_into(payload: Any, out: Any, base: Any = None, *, threads: int = 0) -> None:
+def decode_into(
+    payload: Any, out: Any, base: Any = None, *, threads: int = 0, stream: int | None = None
+) -> None:
     """Decode whole frames that together make exactly the bytes of ``out``.
 
-    ``base`` is what the tensor was encoded against; it may be ``out`` itself, which is then updated in place. Raises
-    :class:`CorruptDataError` with the position; ``out`` then holds nothing of use.
+    ``base`` is what the tensor was encoded against; it may be ``out`` itself, which is then updated in place. Both may
+    be arrays on a CUDA device: then the device decodes, in the order of ``stream`` (a ``cudaStream_t`` as an integer,
+    by default the default stream), and the call returns when it has. Raises :class:`CorruptDataError` with the
+    position; ``out`` then holds nothing of use. Raises :class:`DeviceError` where there is no device.
     """
-    _native.decode_into(payload, out, base, threads)
+    if on_device(out):
+        _native.cuda_decode_payloads([payload], [base], [out], stream or 0)
+    else:
+        _native.decode_into(payload, out, base, threads)
+
+
+def decode_many(
+    payloads: Sequence[Any],
+    outs: Sequence[Any],
+    bases: Sequence[Any] | None = None,
+    *,
+    threads: int = 0,
+    stream: int | None = None,
+) -> None:
+    """:func:`decode_into` for many tensors: on a device in one launch for all, however small they are.
+
+    An error about one of them has its place in the sequences as ``job``; what the others hold is of no use either.
+    """
+    priors = [None] * len(outs) if bases is None else list(bases)
+    if not len(payloads) == len(outs) == len(priors):
+        raise InvalidInputError("there are not as many payloads, outputs and bases")
+    if any(on_device(out) for out in outs):
+        _native.cuda_decode_payloads(list(payloads), priors, list(outs), stream or 0)
+        return
+    for job, (payload, out, base) in enumerate(zip(payloads, outs, priors, strict=True)):
+        try:
+            _native.decode_into(payload, out, base, threads)
+        except TextnlpFastError as error:
+            error.job = job
+            raise
+
+
+def on_device(array: Any) -> bool:
+    """Whether an array lives on a CUDA device, by what it says of itself (DLPack, ``__cuda_array_interface__``)."""
+    ask = getattr(array, "__dlpack_device__", None)
+    if ask is not None:
+        return int(ask()[0]) == _CUDA
+    return hasattr(array, "__cuda_array_interface__")
 
 
 def frames(payload: Any) -> list[Frame]:

@@ -26,8 +26,8 @@ struct Random {
   std::uint32_t below(std::uint32_t bound) { return next() % bound; }
 };
 
-constexpr Dtype kDtypes[] = {Dtype::u8, Dtype::f8_e4m3, Dtype::f8_e5m2, Dtype::i16, Dtype::f16, Dtype::bf16,
-                             Dtype::i32, Dtype::f32, Dtype::i64, Dtype::f64};
+constexpr Dtype kDtypes[] = {Dtype::u8,   Dtype::f8_e4m3, Dtype::f8_e5m2, Dtype::i16, Dtype::f16,
+                             Dtype::bf16, Dtype::i32,     Dtype::f32,     Dtype::i64, Dtype::f64};
 
 // Floats of sizes as weights have, integers of all.
 Bytes weights(Dtype dtype, std::size_t elements, std::uint64_t seed) {
@@ -105,7 +105,8 @@ void note_modes(const std::vector<DeviceFrame>& frames) {
   for (const DeviceFrame& frame : frames) {
     std::string name = names[static_cast<unsigned>(frame.mode)];
     if (frame.mode == FrameMode::sparse) name += "/" + std::to_string(frame.body_dev[0]);
-    if (modes_seen.find(name + " ") == std::string::npos) modes_seen += name + " ";
+    name += ' ';
+    if (modes_seen.find(name) == std::string::npos) modes_seen += name;
   }
 }
 
@@ -248,9 +249,8 @@ void batch_and_damage() {
     CHECK(bad == kNoFrame || owner[bad] == victim);
     CHECK(round != 0 || bad == kNoFrame);
     Bytes by_core(tensors[victim].target.size());
-    const bool core_takes_it = decode(damaged.data(), damaged.size(), tensors[victim].base.data(), by_core.data(),
-                                      by_core.size(), 1)
-                                   .ok();
+    const bool core_takes_it =
+        decode(damaged.data(), damaged.size(), tensors[victim].base.data(), by_core.data(), by_core.size(), 1).ok();
     CHECK(core_takes_it == (bad == kNoFrame));
     for (unsigned n = 0; n < tensors.size(); ++n) {
       if (n != victim) CHECK(tensors[n].out == tensors[n].target);
@@ -285,7 +285,8 @@ int main() {
   batch_and_damage();
   refuses_wrong_calls();
   std::printf("modes: %s\n", modes_seen.c_str());
-  for (const char* mode : {"same ", "raw ", "planes ", "delta ", "sparse/0 ", "sparse/1 ", "sparse/2 ", "difference "}) {
+  for (const char* mode :
+       {"same ", "raw ", "planes ", "delta ", "sparse/0 ", "sparse/1 ", "sparse/2 ", "difference "}) {
     CHECK(modes_seen.find(mode) != std::string::npos);
   }
   return finish();

@@ -1,0 +1,69 @@
+// Device memory that lives as long as a call, copies, and waiting: what host code uses of the CUDA runtime besides
+// launches. For the emulator the device's memory is the host's.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "cuda/simt.h"
+
+namespace textnlp_fast::simt {
+
+#if defined(__CUDACC__)
+
+inline Status allocate(void** at_dev, std::size_t size, void* stream) noexcept {
+  const cudaError_t error = cudaMallocAsync(at_dev, size, static_cast<Stream>(stream));
+  if (error == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();  // read it off, so that a later launch does not report it
+    return Status::failure(Code::out_of_memory, "the device has no memory left for this call");
+  }
+  return status_of(error);
+}
+inline void release(void* at_dev, void* stream) noexcept { (void)cudaFreeAsync(at_dev, static_cast<Stream>(stream)); }
+inline Status to_device(void* to_dev, const void* from, std::size_t size, void* stream) noexcept {
+  return status_of(cudaMemcpyAsync(to_dev, from, size, cudaMemcpyHostToDevice, static_cast<Stream>(stream)));
+}
+inline Status to_host(void* to, const void* from_dev, std::size_t size, void* stream) noexcept {
+  return status_of(cudaMemcpyAsync(to, from_dev, size, cudaMemcpyDeviceToHost, static_cast<Stream>(stream)));
+}
+inline Status wait(void* stream) noexcept { return status_of(cudaStreamSynchronize(static_cast<Stream>(stream))); }
+
+#else
+
+inline Status allocate(void** at_dev, std::size_t size, void* /*stream*/) noexcept {
+  *at_dev = std::aligned_alloc(256, (size + 255) / 256 * 256);
+  return *at_dev != nullptr ? Status{} : Status::failure(Code::out_of_memory, "no memory left for this call");
+}
+inline void release(void* at_dev, void* /*stream*/) noexcept { std::free(at_dev); }
+inline Status to_device(void* to_dev, const void* from, std::size_t size, void* /*stream*/) noexcept {
+  std::memcpy(to_dev, from, size);
+  return {};
+}
+inline Status to_host(void* to, const void* from_dev, std::size_t size, void* /*stream*/) noexcept {
+  std::memcpy(to, from_dev, size);
+  return {};
+}
+inline Status wait(void* /*stream*/) noexcept { return {}; }
+
+#endif
+
+// Bytes of device memory, given back in the order of the stream.
+class DeviceMemory {
+ public:
+  explicit DeviceMemory(void* stream) : stream_(stream) {}
+  ~DeviceMemory() {
+    if (at_ != nullptr) release(at_, stream_);
+  }
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+
+  Status allocate(std::size_t size) noexcept { return simt::allocate(&at_, size == 0 ? 1 : size, stream_); }
+  [[nodiscard]] std::uint8_t* data() const { return static_cast<std::uint8_t*>(at_); }
+
+ private:
+  void* at_ = nullptr;
+  void* stream_;
+};
+
+}  // namespace textnlp_fast::simt
