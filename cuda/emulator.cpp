@@ -129,9 +129,9 @@ void prepare(Fiber& fiber) {
   auto top = reinterpret_cast<std::uintptr_t>(fiber.stack.get() + kStackBytes) & ~std::uintptr_t{15};
   top -= 8 * sizeof(void*);
   auto* slots = reinterpret_cast<void**>(top);
-  std::memset(slots, 0, 8 * sizeof(void*));
+  for (unsigned i = 0; i < 8; ++i) slots[i] = nullptr;
   slots[6] = reinterpret_cast<void*>(&fiber_main);
-  fiber.sp = slots;
+  fiber.sp = static_cast<void*>(slots);
 #else
   getcontext(&fiber.context);
   fiber.context.uc_stack.ss_sp = fiber.stack.get();
