@@ -214,6 +214,19 @@ class DeviceError(TextnlpFastError):
     default_hint = "Use device='cpu'; `textnlp-fast info` says what was found."
 
 
+class SwapCancelledError(TextnlpFastError):
+    """A swap was told to stop; the old weights are in place."""
+
+    exit_code = 130
+
+
+class NotRestoredError(TextnlpFastError):
+    """A swap failed, and so did putting back the old weights: ``tensors`` names those that are not whole."""
+
+    default_hint = "Do not use these weights: load the model anew."
+    tensors: tuple[str, ...] = ()
+
+
 class MissingPackageError(TextnlpFastError, ImportError):
     """An optional package is not installed; ``hint`` is the command that installs it."""
 

@@ -30,7 +30,7 @@ from textnlp_fast.delta.patch import Patch
 from textnlp_fast.delta.patch_file import PatchFile
 from textnlp_fast.delta.recipe import LowRank, Whole
 
-__all__ = ["Work", "make_first"]
+__all__ = ["Work", "make_first", "room_bytes"]
 
 # A window in flight: itself, its payload, and what a recipe makes its base from.
 _BUFFERS: Final = 4
@@ -65,7 +65,7 @@ class Work:
         self._first = make_first(self.patch, (digest for entry in self._entries for digest in entry.parts))
         window = self.patch.window_bytes
         self._budget_bytes = memory_budget_bytes
-        self._unit_bytes = _BUFFERS * window + _room_bytes(self.patch)
+        self._unit_bytes = _BUFFERS * window + room_bytes(self.patch)
         self._workers = workers_for(self._unit_bytes, memory_budget_bytes, threads)
         self._threads_each = -(-threads // self._workers)
         self._buffers = BufferPool(window)
@@ -176,7 +176,7 @@ class Work:
             write_exactly(descriptor, out, offset + piece.offset)
 
 
-def _room_bytes(patch: Patch) -> int:
+def room_bytes(patch: Patch) -> int:
     """What the recipes of a patch take besides windows."""
     found = any(isinstance(stored.base, LowRank) for stored in patch.contents.values())
     return LOW_RANK_ROOM_BYTES if found else 0
