@@ -43,6 +43,13 @@ Status cuda_ulp_apply(const void* /*base_dev*/, const void* /*difference_dev*/, 
   return absent();
 }
 
+std::size_t cuda_diff_workspace(std::size_t /*count*/) noexcept { return 0; }
+
+Status cuda_diff(const DevicePair* /*pairs_dev*/, std::size_t /*count*/, void* /*workspace_dev*/,
+                 std::size_t /*workspace_size*/, DeviceDiff* /*out_dev*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
 Status cuda_decode_workspace(std::size_t /*frames*/, std::size_t /*largest*/, std::size_t* /*least*/,
                              std::size_t* /*best*/) noexcept {
   return absent();

@@ -50,6 +50,26 @@ Status cuda_ulp_difference(const void* target_dev, const void* base_dev, void* o
 Status cuda_ulp_apply(const void* base_dev, const void* difference_dev, void* out_dev, std::size_t count, Dtype dtype,
                       void* stream) noexcept;
 
+// Two tensors of one dtype and size, and how they differ: as diff() has it, the sum as sum_high * 2^64 + sum_low.
+struct DevicePair {
+  const std::uint8_t* a_dev;
+  const std::uint8_t* b_dev;
+  std::uint64_t size;  // bytes; a multiple of the element size, below 2^48
+  Dtype dtype;
+};
+struct DeviceDiff {
+  unsigned long long changed;
+  unsigned long long max_ulp;
+  unsigned long long sum_low;
+  unsigned long long sum_high;
+};
+
+// Compares `count` pairs; `pairs_dev` and `out_dev` lie in device memory, and so does the workspace, aligned to 16
+// bytes.
+std::size_t cuda_diff_workspace(std::size_t count) noexcept;
+Status cuda_diff(const DevicePair* pairs_dev, std::size_t count, void* workspace_dev, std::size_t workspace_size,
+                 DeviceDiff* out_dev, void* stream) noexcept;
+
 // A frame to decode: what its header says and where its parts lie. `body_dev` has `body_size` bytes, `base_dev` (null
 // if there is none) and `out_dev` have `decoded_size`; they may lie anywhere. `out_dev` may be `base_dev`, but not
 // overlap it otherwise.

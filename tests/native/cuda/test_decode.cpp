@@ -104,7 +104,7 @@ void note_modes(const std::vector<DeviceFrame>& frames) {
   static const char* const names[] = {"same", "raw", "planes", "delta", "sparse", "difference"};
   for (const DeviceFrame& frame : frames) {
     std::string name = names[static_cast<unsigned>(frame.mode)];
-    if (frame.mode == FrameMode::sparse) name += "/" + std::to_string(frame.body_dev[0]);
+    if (frame.mode == FrameMode::sparse) name.append(1, '/').append(1, static_cast<char>('0' + frame.body_dev[0]));
     name += ' ';
     if (modes_seen.find(name) == std::string::npos) modes_seen += name;
   }
