@@ -58,6 +58,7 @@ void all_in_one_call() {
   pairs.push_back(make(Dtype::bf16, 70000, 9, ++seed));
   pairs.push_back(make(Dtype::u64, 20000, 1, ++seed));
   std::vector<DevicePair> given;
+  given.reserve(pairs.size());
   for (const Pair& pair : pairs) {
     given.push_back({pair.a.data() + pair.shift, pair.b.data() + pair.shift, pair.size, pair.dtype});
   }
