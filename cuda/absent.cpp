@@ -43,10 +43,28 @@ Status cuda_ulp_apply(const void* /*base_dev*/, const void* /*difference_dev*/, 
   return absent();
 }
 
+std::size_t cuda_blake3_workspace(std::size_t /*count*/, std::uint64_t /*total_bytes*/) noexcept { return 0; }
+
+Status cuda_blake3(const DeviceSpan* /*spans_dev*/, std::size_t /*count*/, std::uint64_t /*total_bytes*/,
+                   void* /*workspace_dev*/, std::size_t /*workspace_size*/, std::uint8_t* /*digests_dev*/,
+                   void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_blake3_now(const DeviceSpan* /*spans*/, std::size_t /*count*/, std::uint8_t* /*digests*/,
+                       void* /*stream*/) noexcept {
+  return absent();
+}
+
 std::size_t cuda_diff_workspace(std::size_t /*count*/) noexcept { return 0; }
 
 Status cuda_diff(const DevicePair* /*pairs_dev*/, std::size_t /*count*/, void* /*workspace_dev*/,
                  std::size_t /*workspace_size*/, DeviceDiff* /*out_dev*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_diff_now(const DevicePair* /*pairs*/, std::size_t /*count*/, DeviceDiff* /*out*/,
+                     void* /*stream*/) noexcept {
   return absent();
 }
 

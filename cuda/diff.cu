@@ -1,6 +1,7 @@
 // Statistics of changes: many pairs of tensors in one go.
 #include "codec/value_order.h"
 #include "cuda/frames.h"
+#include "cuda/memory.h"
 #include "cuda/pieces.h"
 #include "cuda/simt.h"
 #include "textnlp_fast/cuda.h"
@@ -129,6 +130,23 @@ Status cuda_diff(const DevicePair* pairs_dev, std::size_t count, void* workspace
   if (status.ok()) status = simt::resident_blocks<Diff>(sizeof(std::uint64_t), &blocks);
   if (!status.ok()) return status;
   return simt::launch(Diff{pairs_dev, count, before, next, out_dev}, blocks, sizeof(std::uint64_t), stream);
+}
+
+Status cuda_diff_now(const DevicePair* pairs, std::size_t count, DeviceDiff* out, void* stream) noexcept {
+  if (count == 0) return {};
+  const std::size_t list = (count * sizeof(DevicePair) + 15) / 16 * 16;
+  const std::size_t made = (count * sizeof(DeviceDiff) + 15) / 16 * 16;
+  const std::size_t workspace = cuda_diff_workspace(count);
+  simt::DeviceMemory memory(stream);
+  Status status = memory.allocate(list + made + workspace);
+  if (!status.ok()) return status;
+  auto* const pairs_dev = reinterpret_cast<DevicePair*>(memory.data());
+  auto* const out_dev = reinterpret_cast<DeviceDiff*>(memory.data() + list);
+  status = simt::to_device(pairs_dev, pairs, count * sizeof(DevicePair), stream);
+  if (status.ok()) status = cuda_diff(pairs_dev, count, memory.data() + list + made, workspace, out_dev, stream);
+  if (status.ok()) status = simt::to_host(out, out_dev, count * sizeof(DeviceDiff), stream);
+  const Status waited = simt::wait(stream);
+  return status.ok() ? waited : status;
 }
 
 }  // namespace textnlp_fast

@@ -136,9 +136,58 @@ void decode_payloads(const py::list& payloads, const py::list& bases, const py::
   }
 }
 
+// Digests of arrays on one device, 32 bytes each.
+py::list blake3_of(const py::list& arrays, std::uintptr_t stream) {
+  std::deque<DeviceBuffer> buffers;
+  std::vector<DeviceSpan> spans;
+  spans.reserve(arrays.size());
+  for (const py::handle array : arrays) {
+    const DeviceBuffer& buffer = buffers.emplace_back(array, Buffer::Access::read, "data", stream);
+    if (buffer.device() != buffers.front().device()) refuse("data", "lies on another device than the first");
+    spans.push_back({buffer.data(), buffer.size()});
+  }
+  py::list digests;
+  if (spans.empty()) return digests;
+  const OnDevice current(buffers.front().device());
+  std::vector<std::uint8_t> found(spans.size() * 32);
+  Status status;
+  {
+    const py::gil_scoped_release release;
+    status = cuda_blake3_now(spans.data(), spans.size(), found.data(), reinterpret_cast<void*>(stream));
+  }
+  raise_if_failed(status);
+  for (std::size_t n = 0; n < spans.size(); ++n) {
+    digests.append(py::bytes(reinterpret_cast<const char*>(found.data() + n * 32), 32));
+  }
+  return digests;
+}
+
+py::tuple diff_of(const py::object& a, const py::object& b, unsigned dtype, std::uintptr_t stream) {
+  const DeviceBuffer first(a, Buffer::Access::read, "a", stream);
+  const DeviceBuffer second(b, Buffer::Access::read, "b", stream);
+  if (first.size() != second.size()) refuse("b", "differs from a in size");
+  if (first.device() != second.device()) refuse("b", "lies on another device than a");
+  if (dtype >= kDtypeCount) refuse("dtype", "is unknown");
+  const std::size_t element = element_size(static_cast<Dtype>(dtype));
+  if (first.size() % element != 0) refuse("a", "has a size that is not a multiple of the element size");
+  const OnDevice current(first.device());
+  const DevicePair pair{first.data(), second.data(), first.size(), static_cast<Dtype>(dtype)};
+  DeviceDiff found{};
+  Status status;
+  {
+    const py::gil_scoped_release release;
+    status = cuda_diff_now(&pair, 1, &found, reinterpret_cast<void*>(stream));
+  }
+  raise_if_failed(status);
+  const auto sum = static_cast<unsigned __int128>(found.sum_high) << 64 | found.sum_low;
+  return py::make_tuple(first.size() / element, found.changed, found.max_ulp, static_cast<double>(sum));
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& module) {
+  module.def("cuda_blake3", &blake3_of, py::arg("arrays"), py::arg("stream"));
+  module.def("cuda_diff", &diff_of, py::arg("a"), py::arg("b"), py::arg("dtype"), py::arg("stream"));
   module.def("cuda_decode_payloads", &decode_payloads, py::arg("payloads"), py::arg("bases"), py::arg("outs"),
              py::arg("stream"));
   module.def("cuda_info", &info_dict);

@@ -114,6 +114,12 @@ def cuda_decode_payloads(
 ) -> None:
     """Decodes host payloads into arrays on one device; waits. An error about one of them has its number as ``job``."""
 
+def cuda_blake3(arrays: list[object], stream: int) -> list[bytes]:
+    """BLAKE3 of each of many arrays on one device; waits."""
+
+def cuda_diff(a: object, b: object, dtype: int, stream: int) -> tuple[int, int, int, float]:
+    """``diff`` of two arrays on one device; waits."""
+
 def cuda_xor(target: int, base: int, out: int, size_bytes: int, stream: int, /) -> None: ...
 def cuda_ulp_difference(target: int, base: int, out: int, count: int, dtype: int, stream: int, /) -> None: ...
 def cuda_ulp_apply(base: int, difference: int, out: int, count: int, dtype: int, stream: int, /) -> None: ...

@@ -1,9 +1,9 @@
-"""BLAKE3, on every core, and the file hash of the Xet protocol.
+"""BLAKE3, on every core or on a GPU, and the file hash of the Xet protocol.
 
-Data is anything in host memory with the buffer protocol or DLPack (``bytes``, ``memoryview``, numpy, torch)
-that is C-contiguous; its bytes are hashed where they lie, without a copy and without the GIL. ``threads=0``
-means all processors this process may use; small inputs take fewer. A wrong argument raises
-``InvalidInputError``.
+``blake3``, ``blake3_hex`` and ``blake3_many`` hash arrays on a CUDA device there. All other data is anything in
+host memory with the buffer protocol or DLPack (``bytes``, ``memoryview``, numpy, torch) that is C-contiguous; its
+bytes are hashed where they lie, without a copy and without the GIL. ``threads=0`` means all processors this
+process may use; small inputs take fewer. A wrong argument raises ``InvalidInputError``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,27 @@ from __future__ import annotations
 import importlib
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.tensors.devices import on_device
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Blake3", "blake3", "blake3_hex", "blake3_spans", "derive_key", "xet_file_hash", "xet_hash"]
+__all__ = [
+    "Blake3",
+    "blake3",
+    "blake3_hex",
+    "blake3_many",
+    "blake3_spans",
+    "derive_key",
+    "xet_file_hash",
+    "xet_hash",
+]
 
 # Read at a time by xet_hash for each thread, which is the memory it takes: some sixty chunks, and still in the
 # cache when they are hashed.
@@ -45,6 +56,7 @@ class _Native(Protocol):
     def blake3_spans(
         self, data: object, ends: object, key: object, threads: int
     ) -> npt.NDArray[np.uint8]: ...
+    def cuda_blake3(self, arrays: list[object], stream: int) -> list[bytes]: ...
     def Blake3Hasher(self, key: object, context: str | None) -> _Hasher: ...
     def XetHasher(self) -> _XetHasher: ...
     def default_threads(self) -> int: ...
@@ -56,14 +68,33 @@ _native = cast(_Native, importlib.import_module("textnlp_fast._native"))
 def blake3(data: object, *, key: bytes | None = None, threads: int = 0) -> bytes:
     """The 32-byte BLAKE3 digest of ``data``; the keyed hash (a MAC) with a ``key`` of 32 bytes.
 
+    An array on a device is hashed there, unkeyed only, after what its producer has queued.
+
     Source: O'Connor, Aumasson, Neves, Wilcox-O'Hearn, "BLAKE3: one function, fast everywhere" (2020).
     """
+    if on_device(data):
+        return _on_device([data], key)[0]
     return _native.blake3(data, key, _checked(threads))
 
 
 def blake3_hex(data: object, *, key: bytes | None = None, threads: int = 0) -> str:
     """The digest of ``blake3`` as 64 hexadecimal digits."""
-    return _native.blake3(data, key, _checked(threads)).hex()
+    return blake3(data, key=key, threads=threads).hex()
+
+
+def blake3_many(arrays: Sequence[object], *, threads: int = 0) -> list[bytes]:
+    """The digest of each of many buffers: for arrays on a device in one launch, however small they are."""
+    if any(on_device(array) for array in arrays):
+        return _on_device(list(arrays), None)
+    return [_native.blake3(array, None, _checked(threads)) for array in arrays]
+
+
+def _on_device(arrays: list[object], key: bytes | None) -> list[bytes]:
+    if key is not None:
+        raise InvalidInputError(
+            "keyed hashes are made in host memory only", hint="Copy the array to the host."
+        )
+    return _native.cuda_blake3(arrays, 0)
 
 
 def blake3_spans(

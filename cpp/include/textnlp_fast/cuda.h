@@ -50,6 +50,19 @@ Status cuda_ulp_difference(const void* target_dev, const void* base_dev, void* o
 Status cuda_ulp_apply(const void* base_dev, const void* difference_dev, void* out_dev, std::size_t count, Dtype dtype,
                       void* stream) noexcept;
 
+// The BLAKE3 digests (hash.h) of `count` spans of device memory, 32 bytes each, at `digests_dev`. Spans may lie
+// anywhere and have from 0 to 2^48 - 1 bytes, `total_bytes` in all. `spans_dev`, the digests and the workspace, aligned
+// to 16 bytes, lie in device memory.
+struct DeviceSpan {
+  const std::uint8_t* data_dev;
+  std::uint64_t size;
+};
+std::size_t cuda_blake3_workspace(std::size_t count, std::uint64_t total_bytes) noexcept;
+Status cuda_blake3(const DeviceSpan* spans_dev, std::size_t count, std::uint64_t total_bytes, void* workspace_dev,
+                   std::size_t workspace_size, std::uint8_t* digests_dev, void* stream) noexcept;
+// The same with the list and the digests in host memory, a workspace from the stream's pool, and a wait at the end.
+Status cuda_blake3_now(const DeviceSpan* spans, std::size_t count, std::uint8_t* digests, void* stream) noexcept;
+
 // Two tensors of one dtype and size, and how they differ: as diff() has it, the sum as sum_high * 2^64 + sum_low.
 struct DevicePair {
   const std::uint8_t* a_dev;
@@ -69,6 +82,8 @@ struct DeviceDiff {
 std::size_t cuda_diff_workspace(std::size_t count) noexcept;
 Status cuda_diff(const DevicePair* pairs_dev, std::size_t count, void* workspace_dev, std::size_t workspace_size,
                  DeviceDiff* out_dev, void* stream) noexcept;
+// The same with both lists in host memory, a workspace from the stream's pool, and a wait at the end.
+Status cuda_diff_now(const DevicePair* pairs, std::size_t count, DeviceDiff* out, void* stream) noexcept;
 
 // A frame to decode: what its header says and where its parts lie. `body_dev` has `body_size` bytes, `base_dev` (null
 // if there is none) and `out_dev` have `decoded_size`; they may lie anywhere. `out_dev` may be `base_dev`, but not

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from textnlp_fast import _native
 from textnlp_fast.errors import InvalidInputError, TextnlpFastError
+from textnlp_fast.tensors.devices import on_device
 from textnlp_fast.tensors.element_types import DTYPES
 
 __all__ = [
@@ -32,14 +33,11 @@ __all__ = [
     "encode_bound",
     "encode_into",
     "frames",
-    "on_device",
     "scan",
 ]
 
 DEFAULT_FRAME_SIZE_BYTES: Final = 1 << 20
 
-#: DLPack's number for CUDA.
-_CUDA: Final = 2
 _NAMES: Final = {number: name for name, number in DTYPES.items()}
 #: What a frame can be, by its number in the format.
 MODES: Final = ("same", "raw", "planes", "delta", "sparse", "difference")
@@ -183,14 +181,6 @@ def decode_many(
             raise
 
 
-def on_device(array: Any) -> bool:
-    """Whether an array lives on a CUDA device, by what it says of itself (DLPack, ``__cuda_array_interface__``)."""
-    ask = getattr(array, "__dlpack_device__", None)
-    if ask is not None:
-        return int(ask()[0]) == _CUDA
-    return hasattr(array, "__cuda_array_interface__")
-
-
 def frames(payload: Any) -> list[Frame]:
     """Headers of the whole frames that ``payload`` starts with; a frame cut short at the end is left out."""
     return [
@@ -210,7 +200,10 @@ def scan(payload: Any) -> FrameScan:
     )
 
 
-def diff(a: Any, b: Any, *, dtype: str, threads: int = 0) -> DiffStats:
-    """Compare two tensors of one dtype and size element by element."""
-    elements, changed, max_ulp, sum_ulp = _native.diff(a, b, _number(dtype), threads)
+def diff(a: Any, b: Any, *, dtype: str, threads: int = 0, stream: int | None = None) -> DiffStats:
+    """Compare two tensors of one dtype and size element by element, on the device if they are there."""
+    if on_device(a):
+        elements, changed, max_ulp, sum_ulp = _native.cuda_diff(a, b, _number(dtype), stream or 0)
+    else:
+        elements, changed, max_ulp, sum_ulp = _native.diff(a, b, _number(dtype), threads)
     return DiffStats(elements, changed, max_ulp, sum_ulp / elements if elements else 0.0)
