@@ -68,6 +68,11 @@ Status cuda_diff_now(const DevicePair* /*pairs*/, std::size_t /*count*/, DeviceD
   return absent();
 }
 
+Status cuda_apply_low_rank(const LowRank& /*recipe*/, const std::uint8_t* /*base_dev*/, std::size_t /*begin*/,
+                           std::size_t /*count*/, std::uint8_t* /*out_dev*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
 Status cuda_decode_workspace(std::size_t /*frames*/, std::size_t /*largest*/, std::size_t* /*least*/,
                              std::size_t* /*best*/) noexcept {
   return absent();

@@ -5,6 +5,7 @@
 
 #include "textnlp_fast/codec.h"
 #include "textnlp_fast/dtype.h"
+#include "textnlp_fast/low_rank.h"
 #include "textnlp_fast/status.h"
 
 namespace textnlp_fast {
@@ -84,6 +85,11 @@ Status cuda_diff(const DevicePair* pairs_dev, std::size_t count, void* workspace
                  DeviceDiff* out_dev, void* stream) noexcept;
 // The same with both lists in host memory, a workspace from the stream's pool, and a wait at the end.
 Status cuda_diff_now(const DevicePair* pairs, std::size_t count, DeviceDiff* out, void* stream) noexcept;
+
+// apply_low_rank() (low_rank.h) where the factors, the base and the result lie in device memory, at any alignment;
+// `out_dev` may be `base_dev`. The same bits.
+Status cuda_apply_low_rank(const LowRank& recipe, const std::uint8_t* base_dev, std::size_t begin, std::size_t count,
+                           std::uint8_t* out_dev, void* stream) noexcept;
 
 // A frame to decode: what its header says and where its parts lie. `body_dev` has `body_size` bytes, `base_dev` (null
 // if there is none) and `out_dev` have `decoded_size`; they may lie anywhere. `out_dev` may be `base_dev`, but not

@@ -37,6 +37,9 @@ struct LowRank {
   MergeRounding rounding;
 };
 
+// What apply_low_rank() and its CUDA twin refuse; looks at no factor.
+Status check_low_rank(const LowRank& recipe, std::size_t begin, std::size_t count) noexcept;
+
 // Writes `count` elements of the result, from element `begin` on, to `out`. `base` holds these elements of the base;
 // `out` may be `base`, else they must not overlap. Needs rank * (columns + the rows touched) * 4 bytes of memory and up
 // to `threads` threads (0: all). Fails with invalid_argument and writes nothing if sizes or types do not fit.

@@ -32,34 +32,6 @@ bool is_factor(Dtype dtype) noexcept {
          dtype == Dtype::i8;
 }
 
-Status check(const LowRank& recipe, std::size_t begin, std::size_t count) noexcept {
-  const auto wrong = [](const char* message) { return Status::failure(Code::invalid_argument, message); };
-  if (recipe.dtype != Dtype::bf16 && recipe.dtype != Dtype::f16 && recipe.dtype != Dtype::f32) {
-    return wrong("a low-rank recipe makes BF16, F16 or F32 only");
-  }
-  if (!is_factor(recipe.a_dtype) || !is_factor(recipe.b_dtype)) {
-    return wrong("factors of a low-rank recipe are F32, F16, BF16, I16 or I8");
-  }
-  if (recipe.rank == 0 || recipe.rank > kMaxRank) return wrong("the rank of a low-rank recipe is 1 to 65536");
-  if (recipe.rows == 0 || recipe.columns == 0) return wrong("a low-rank recipe has at least one row and one column");
-  if (!fits(recipe.rank, recipe.columns, recipe.a_dtype, recipe.a_size)) {
-    return wrong("factor A does not have rank x columns elements");
-  }
-  if (!fits(recipe.rows, recipe.rank, recipe.b_dtype, recipe.b_size)) {
-    return wrong("factor B does not have rows x rank elements");
-  }
-  if (std::max(recipe.rows, recipe.columns) > kMaxFactorElements / recipe.rank) {
-    return wrong("a factor of a low-rank recipe has more than 2^28 elements");
-  }
-  if (!std::isfinite(recipe.scale)) return wrong("the scale of a low-rank recipe is not finite");
-  if (static_cast<unsigned>(recipe.rounding) > 2) return wrong("unknown rounding of a low-rank recipe");
-  std::size_t elements = 0;
-  if (__builtin_mul_overflow(recipe.rows, recipe.columns, &elements) || begin > elements || count > elements - begin) {
-    return wrong("the elements asked for lie outside the matrix");
-  }
-  return {};
-}
-
 float half_to_float(std::uint16_t half) noexcept {
   const unsigned exponent = half >> 10 & 31;
   const unsigned mantissa = half & 1023;
@@ -152,9 +124,37 @@ struct Job {
 
 }  // namespace
 
+Status check_low_rank(const LowRank& recipe, std::size_t begin, std::size_t count) noexcept {
+  const auto wrong = [](const char* message) { return Status::failure(Code::invalid_argument, message); };
+  if (recipe.dtype != Dtype::bf16 && recipe.dtype != Dtype::f16 && recipe.dtype != Dtype::f32) {
+    return wrong("a low-rank recipe makes BF16, F16 or F32 only");
+  }
+  if (!is_factor(recipe.a_dtype) || !is_factor(recipe.b_dtype)) {
+    return wrong("factors of a low-rank recipe are F32, F16, BF16, I16 or I8");
+  }
+  if (recipe.rank == 0 || recipe.rank > kMaxRank) return wrong("the rank of a low-rank recipe is 1 to 65536");
+  if (recipe.rows == 0 || recipe.columns == 0) return wrong("a low-rank recipe has at least one row and one column");
+  if (!fits(recipe.rank, recipe.columns, recipe.a_dtype, recipe.a_size)) {
+    return wrong("factor A does not have rank x columns elements");
+  }
+  if (!fits(recipe.rows, recipe.rank, recipe.b_dtype, recipe.b_size)) {
+    return wrong("factor B does not have rows x rank elements");
+  }
+  if (std::max(recipe.rows, recipe.columns) > kMaxFactorElements / recipe.rank) {
+    return wrong("a factor of a low-rank recipe has more than 2^28 elements");
+  }
+  if (!std::isfinite(recipe.scale)) return wrong("the scale of a low-rank recipe is not finite");
+  if (static_cast<unsigned>(recipe.rounding) > 2) return wrong("unknown rounding of a low-rank recipe");
+  std::size_t elements = 0;
+  if (__builtin_mul_overflow(recipe.rows, recipe.columns, &elements) || begin > elements || count > elements - begin) {
+    return wrong("the elements asked for lie outside the matrix");
+  }
+  return {};
+}
+
 Status apply_low_rank(const LowRank& recipe, const std::uint8_t* base, std::size_t begin, std::size_t count,
                       std::uint8_t* out, unsigned threads) noexcept {
-  const Status status = check(recipe, begin, count);
+  const Status status = check_low_rank(recipe, begin, count);
   if (!status.ok() || count == 0) return status;
   const std::size_t first_row = begin / recipe.columns;
   const std::size_t rows = (begin + count - 1) / recipe.columns - first_row + 1;

@@ -6,7 +6,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
+#include "codec/host_device.h"
 #include "low_rank/low_rank_kernels.h"
 
 namespace textnlp_fast {
@@ -25,38 +28,38 @@ struct F32 {
 constexpr std::uint32_t kQuietNan = 0x7fc00000;
 constexpr std::uint32_t kInfinity = 0x7f800000;
 
-inline std::uint32_t bits_of(float value) {
+TEXTNLP_FAST_HD inline std::uint32_t bits_of(float value) {
   std::uint32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof bits);
+  std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 
-inline float float_of(std::uint32_t bits) {
+TEXTNLP_FAST_HD inline float float_of(std::uint32_t bits) {
   float value;
-  __builtin_memcpy(&value, &bits, sizeof value);
+  std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
-inline std::uint32_t load16(const std::uint8_t* from) {
+TEXTNLP_FAST_HD inline std::uint32_t load16(const std::uint8_t* from) {
   std::uint16_t bits;
-  __builtin_memcpy(&bits, from, sizeof bits);
+  std::memcpy(&bits, from, sizeof bits);
   return bits;
 }
 
-inline void store16(std::uint8_t* to, std::uint32_t bits) {
+TEXTNLP_FAST_HD inline void store16(std::uint8_t* to, std::uint32_t bits) {
   const auto low = static_cast<std::uint16_t>(bits);
-  __builtin_memcpy(to, &low, sizeof low);
+  std::memcpy(to, &low, sizeof low);
 }
 
-inline bool is_nan(std::uint32_t bits) { return (bits & 0x7fffffff) > kInfinity; }
+TEXTNLP_FAST_HD inline bool is_nan(std::uint32_t bits) { return (bits & 0x7fffffff) > kInfinity; }
 
-inline std::uint32_t to_bf16(float value) {
+TEXTNLP_FAST_HD inline std::uint32_t to_bf16(float value) {
   const std::uint32_t bits = bits_of(value);
   return is_nan(bits) ? kQuietNan >> 16 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
 // A half's magnitude shifted into a float's place is 2^112 too small, subnormals included.
-inline float from_f16(std::uint32_t half) {
+TEXTNLP_FAST_HD inline float from_f16(std::uint32_t half) {
   const std::uint32_t magnitude = half & 0x7fff;
   const std::uint32_t sign = (half & 0x8000) << 16;
   if (magnitude >= 0x7c00) return float_of(sign | kInfinity | (magnitude & 0x3ff) << 13);
@@ -64,7 +67,7 @@ inline float from_f16(std::uint32_t half) {
 }
 
 // Below the least normal half, adding 0.5 lets the float adder round at the half's last place.
-inline std::uint32_t to_f16(float value) {
+TEXTNLP_FAST_HD inline std::uint32_t to_f16(float value) {
   const std::uint32_t bits = bits_of(value);
   const std::uint32_t sign = bits >> 16 & 0x8000;
   const std::uint32_t magnitude = bits & 0x7fffffff;
@@ -78,19 +81,19 @@ struct Scalar {
   using Floats = float;
   static constexpr std::size_t kWidth = 1;
   static float zero() { return 0; }
-  static float set(float value) { return value; }
+  TEXTNLP_FAST_HD static float set(float value) { return value; }
   static float load(const float* from) { return *from; }
   static float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-  static float mul(float a, float b) { return a * b; }
-  static float add(float a, float b) { return a + b; }
+  TEXTNLP_FAST_HD static float mul(float a, float b) { return a * b; }
+  TEXTNLP_FAST_HD static float add(float a, float b) { return a + b; }
 
   template <class T>
-  static float widen(const std::uint8_t* from) {
-    if constexpr (__is_same(T, F32)) {
+  TEXTNLP_FAST_HD static float widen(const std::uint8_t* from) {
+    if constexpr (std::is_same_v<T, F32>) {
       float value;
-      __builtin_memcpy(&value, from, sizeof value);
+      std::memcpy(&value, from, sizeof value);
       return value;
-    } else if constexpr (__is_same(T, Bf16)) {
+    } else if constexpr (std::is_same_v<T, Bf16>) {
       return float_of(load16(from) << 16);
     } else {
       return from_f16(load16(from));
@@ -98,11 +101,11 @@ struct Scalar {
   }
 
   template <class T>
-  static void narrow(std::uint8_t* to, float value) {
-    if constexpr (__is_same(T, F32)) {
+  TEXTNLP_FAST_HD static void narrow(std::uint8_t* to, float value) {
+    if constexpr (std::is_same_v<T, F32>) {
       const float kept = is_nan(bits_of(value)) ? float_of(kQuietNan) : value;
-      __builtin_memcpy(to, &kept, sizeof kept);
-    } else if constexpr (__is_same(T, Bf16)) {
+      std::memcpy(to, &kept, sizeof kept);
+    } else if constexpr (std::is_same_v<T, Bf16>) {
       store16(to, to_bf16(value));
     } else {
       store16(to, to_f16(value));
@@ -110,10 +113,10 @@ struct Scalar {
   }
 
   template <class T>
-  static float round(float value) {
-    if constexpr (__is_same(T, F32)) {
+  TEXTNLP_FAST_HD static float round(float value) {
+    if constexpr (std::is_same_v<T, F32>) {
       return value;
-    } else if constexpr (__is_same(T, Bf16)) {
+    } else if constexpr (std::is_same_v<T, Bf16>) {
       return float_of(to_bf16(value) << 16);
     } else {
       return from_f16(to_f16(value));
@@ -123,7 +126,7 @@ struct Scalar {
 
 // The merge itself: what a step rounds is docs/format.md's order, on every set.
 template <class V, class T>
-inline void merge(const LowRankRow& row, typename V::Floats product, std::size_t at) {
+TEXTNLP_FAST_HD inline void merge(const LowRankRow& row, typename V::Floats product, std::size_t at) {
   if (row.rounding == 2) product = V::template round<T>(product);
   product = V::mul(V::set(row.scale), product);
   if (row.rounding != 0) product = V::template round<T>(product);
