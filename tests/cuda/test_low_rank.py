@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.devices import NO_DEVICE, to_device, to_host
-from low_rank.test_predict import made
+from reference.low_rank_inputs import made
 from textnlp_fast.delta import low_rank
 from textnlp_fast.delta.low_rank import FACTOR_DTYPES, RESULT_DTYPES, ROUNDINGS
 from textnlp_fast.errors import InvalidInputError
