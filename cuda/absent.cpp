@@ -28,6 +28,17 @@ Status cuda_use_device(int /*device*/, int* /*before*/) noexcept { return absent
 
 Status cuda_wait(void* /*stream*/) noexcept { return absent(); }
 
+Status cuda_allocate(void** at_dev, std::size_t /*size*/, void* /*stream*/) noexcept {
+  *at_dev = nullptr;
+  return absent();
+}
+
+void cuda_free(void* /*at_dev*/, void* /*stream*/) noexcept {}
+
+Status cuda_copy(void* /*to*/, const void* /*from*/, std::size_t /*size*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
 Status cuda_xor(const void* /*target_dev*/, const void* /*base_dev*/, void* /*out_dev*/, std::size_t /*size_bytes*/,
                 void* /*stream*/) noexcept {
   return absent();

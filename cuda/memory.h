@@ -27,6 +27,10 @@ inline Status to_device(void* to_dev, const void* from, std::size_t size, void* 
 inline Status to_host(void* to, const void* from_dev, std::size_t size, void* stream) noexcept {
   return status_of(cudaMemcpyAsync(to, from_dev, size, cudaMemcpyDeviceToHost, static_cast<Stream>(stream)));
 }
+// Each side in host memory or on the device.
+inline Status copy(void* to, const void* from, std::size_t size, void* stream) noexcept {
+  return status_of(cudaMemcpyAsync(to, from, size, cudaMemcpyDefault, static_cast<Stream>(stream)));
+}
 inline Status wait(void* stream) noexcept { return status_of(cudaStreamSynchronize(static_cast<Stream>(stream))); }
 
 #else
@@ -42,6 +46,10 @@ inline Status to_device(void* to_dev, const void* from, std::size_t size, void* 
 }
 inline Status to_host(void* to, const void* from_dev, std::size_t size, void* /*stream*/) noexcept {
   std::memcpy(to, from_dev, size);
+  return {};
+}
+inline Status copy(void* to, const void* from, std::size_t size, void* /*stream*/) noexcept {
+  std::memcpy(to, from, size);
   return {};
 }
 inline Status wait(void* /*stream*/) noexcept { return {}; }

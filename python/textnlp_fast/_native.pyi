@@ -120,6 +120,29 @@ def cuda_blake3(arrays: list[object], stream: int) -> list[bytes]:
 def cuda_diff(a: object, b: object, dtype: int, stream: int) -> tuple[int, int, int, float]:
     """``diff`` of two arrays on one device; waits."""
 
+class DeviceMemory:
+    """Bytes of device memory that live as long as this."""
+
+    def __init__(self, size_bytes: int, device: int, stream: int) -> None: ...
+    @property
+    def address(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def device(self) -> int: ...
+
+def cuda_place(array: object, stream: int) -> tuple[int, int, int]:
+    """Address, size and device of a writable array."""
+
+def cuda_read(address: int, out: object, device: int, stream: int) -> None:
+    """Fills host memory from a device's; waits."""
+
+def cuda_write(address: int, data: object, device: int, stream: int) -> None:
+    """Fills device memory from the host's; waits."""
+
+def cuda_move(to: int, source: int, size: int, device: int, stream: int) -> None:
+    """Copies within a device; waits."""
+
 def cuda_xor(target: int, base: int, out: int, size_bytes: int, stream: int, /) -> None: ...
 def cuda_ulp_difference(target: int, base: int, out: int, count: int, dtype: int, stream: int, /) -> None: ...
 def cuda_ulp_apply(base: int, difference: int, out: int, count: int, dtype: int, stream: int, /) -> None: ...

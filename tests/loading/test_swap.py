@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import textnlp_fast
 from delta.models import Model, Tensor, make, nudged, weights, write
-from textnlp_fast.contents.windows import OpenFiles, Progress
-from textnlp_fast.delta import codec, create_patch
+from loading.swaps import ERRORS, Trap, data_of, resident, tensors_of
+from textnlp_fast.contents.windows import Progress
+from textnlp_fast.delta import create_patch
 from textnlp_fast.errors import (
-    CorruptDataError,
     DeviceError,
     DigestMismatchError,
     InvalidInputError,
@@ -29,26 +28,9 @@ from textnlp_fast.errors import (
     SwapCancelledError,
     WrongBaseError,
 )
-from textnlp_fast.loading import swapping
-
-Weights = dict[str, npt.NDArray[np.uint8]]
+from textnlp_fast.loading import swapping, undo
 
 BUDGET = 64 << 20
-
-
-def tensors_of(model: Model) -> dict[str, Tensor]:
-    return {
-        name: tensor for file in model.values() if isinstance(file, dict) for name, tensor in file.items()
-    }
-
-
-def resident(model: Model) -> Weights:
-    """The model's tensors, as a process has them."""
-    return {name: np.frombuffer(tensor.data, np.uint8).copy() for name, tensor in tensors_of(model).items()}
-
-
-def data_of(weights_: Weights) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in weights_.items()}
 
 
 def swap(loaded: Any, patch: Path, **options: Any) -> swapping.SwapReport:
@@ -175,16 +157,16 @@ def test_memory_that_cannot_be_swapped(patch: Path, old: Model) -> None:
     with pytest.raises(InvalidInputError, match="no tensor in memory"):
         swap({"other": loaded["q"]}, patch, partial=True)
 
-    class OnDevice:
+    class Elsewhere:
         class device:
-            type = "cuda"
+            type = "xpu"
 
             def __str__(self) -> str:
-                return "cuda:0"
+                return "xpu:0"
 
         detach = is_contiguous = numel = None
 
-    refused({"q": OnDevice()}, "host memory", DeviceError)
+    refused({"q": Elsewhere()}, "on CUDA devices", DeviceError)
 
 
 def test_structure_that_memory_cannot_follow(tmp_path: Path, old: Model) -> None:
@@ -263,46 +245,6 @@ def test_any_two_versions(tmp_path_factory: pytest.TempPathFactory, seed: int) -
 
 
 # --- failures ----------------------------------------------------------------------------------------------------
-
-
-class Trap:
-    """Counts calls of everything that a swap uses and raises at the n-th, once."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> None:
-        self.calls = 0
-        self.at = at
-        self.error = error
-        self.sprung = False
-        self._lock = threading.Lock()
-        for owner, name in (
-            (codec, "encode_into"),
-            (codec, "decode_into"),
-            (swapping, "blake3_hex"),
-            (OpenFiles, "read"),
-            (swapping._Swap, "_make_way"),
-            (swapping.Journal, "_keep"),
-        ):
-            monkeypatch.setattr(owner, name, self._wrapped(getattr(owner, name)))
-
-    def _wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*arguments: Any, **options: Any) -> Any:
-            with self._lock:
-                self.calls += 1
-                springs = self.calls == self.at and not self.sprung
-                self.sprung = self.sprung or springs
-            if springs:
-                raise self.error
-            return function(*arguments, **options)
-
-        return wrapper
-
-
-ERRORS: list[Callable[[], BaseException]] = [
-    lambda: CorruptDataError("a bad frame"),
-    lambda: MemoryError("none left"),
-    lambda: OSError(5, "the disk went away"),
-    KeyboardInterrupt,
-]
 
 
 @pytest.mark.parametrize("make_error", ERRORS, ids=["corrupt", "memory", "disk", "interrupt"])
@@ -392,7 +334,7 @@ def test_weights_that_cannot_be_put_back_are_named(
         raise OSError(5, "the journal is gone")
         yield
 
-    monkeypatch.setattr(swapping.Journal, "restore", lost)
+    monkeypatch.setattr(undo.Journal, "restore", lost)
 
     def refuse() -> None:
         raise RuntimeError("no")
