@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "textnlp_fast/cuda.h"
 #include "textnlp_fast/status.h"
 
 namespace textnlp_fast::bindings {
@@ -18,6 +19,7 @@ void bind_chunk(py::module_& module);
 void bind_codec(py::module_& module);
 void bind_low_rank(py::module_& module);
 void bind_cuda(py::module_& module);
+void bind_cuda_memory(py::module_& module);
 
 // Raises the Python exception of a failed status; returns if it is ok. Needs the GIL.
 void raise_if_failed(const Status& status);
@@ -63,6 +65,21 @@ class DeviceBuffer {
   std::size_t size_ = 0;
   std::int32_t device_ = 0;
   py::object capsule_;
+};
+
+// A device is the current one of this thread while this lives.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) { raise_if_failed(cuda_use_device(device, &before_)); }
+  ~OnDevice() {
+    int ignored = 0;
+    (void)cuda_use_device(before_, &ignored);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
 };
 
 // Raises InvalidInputError about an argument.
