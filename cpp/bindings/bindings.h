@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "textnlp_fast/cuda.h"
 #include "textnlp_fast/status.h"
 
 namespace textnlp_fast::bindings {
@@ -18,6 +19,7 @@ void bind_chunk(py::module_& module);
 void bind_codec(py::module_& module);
 void bind_low_rank(py::module_& module);
 void bind_cuda(py::module_& module);
+void bind_cuda_memory(py::module_& module);
 void bind_cuda_place(py::module_& module);
 
 // Raises the Python exception of a failed status; returns if it is ok. Needs the GIL.
@@ -66,11 +68,14 @@ class DeviceBuffer {
   py::object capsule_;
 };
 
-// The device of a call is the current one while this lives.
+// A device is the current one of this thread while this lives.
 class OnDevice {
  public:
-  explicit OnDevice(int device);
-  ~OnDevice();
+  explicit OnDevice(int device) { raise_if_failed(cuda_use_device(device, &before_)); }
+  ~OnDevice() {
+    int ignored = 0;
+    (void)cuda_use_device(before_, &ignored);
+  }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 

@@ -15,7 +15,7 @@ from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta import codec
 from textnlp_fast.errors import CorruptDataError
 from textnlp_fast.loading import exchange, overwrite, undo
-from textnlp_fast.tensors import devices
+from textnlp_fast.tensors import device_memory
 
 Weights = dict[str, npt.NDArray[np.uint8]]
 
@@ -50,10 +50,10 @@ class Trap:
             (codec, "encode_into"),
             (codec, "decode_into"),
             (codec, "decode_many"),
-            (devices, "allocate"),
-            (devices, "copy_to_host"),
-            (devices, "copy_to_device"),
-            (devices, "copy_on_device"),
+            (device_memory.DeviceArray, "empty"),
+            (device_memory, "read_device"),
+            (device_memory, "write_device"),
+            (device_memory, "move_on_device"),
             (exchange, "_hash"),
             (OpenFiles, "read"),
             (overwrite.Overwrite, "_make_way"),

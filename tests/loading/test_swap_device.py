@@ -13,6 +13,7 @@ import textnlp_fast
 from codec.devices import INFO, NO_DEVICE, to_device, to_host
 from delta.models import Model, Tensor, make, nudged, weights, write
 from loading.swaps import ERRORS, Trap, data_of, resident
+from textnlp_fast import _native
 from textnlp_fast.errors import (
     CorruptDataError,
     DeviceError,
@@ -21,7 +22,6 @@ from textnlp_fast.errors import (
     WrongBaseError,
 )
 from textnlp_fast.storage import Repository, TransferOptions
-from textnlp_fast.tensors import devices
 
 pytestmark = [pytest.mark.gpu, NO_DEVICE]
 
@@ -180,11 +180,11 @@ def test_a_device_without_memory_left(tmp_path: Path, monkeypatch: pytest.Monkey
     patch = make(write(old, tmp_path / "old"), write(new, tmp_path / "new"), tmp_path / "p.tnpatch")
     loaded = on_device(old)
 
-    def full(size_bytes: int, *, device: int) -> Any:
+    def full(size_bytes: int, device: int, stream: int) -> Any:
         raise MemoryError("the device has no memory left for this call")
 
-    monkeypatch.setattr(devices, "allocate", full)
-    with pytest.raises(MemoryError, match="no memory left"):
+    monkeypatch.setattr(_native, "DeviceMemory", full)
+    with pytest.raises(DeviceError, match="no 135168 bytes left"):
         swap(loaded, patch)
     assert bytes_of(loaded) == data_of(resident(old))
 

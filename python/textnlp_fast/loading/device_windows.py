@@ -15,7 +15,7 @@ from textnlp_fast.loading.memory import DeviceBytes
 from textnlp_fast.loading.targets import Target
 from textnlp_fast.loading.undo import Journal
 from textnlp_fast.loading.updates import Update
-from textnlp_fast.tensors import devices
+from textnlp_fast.tensors.device_memory import DeviceArray
 
 __all__ = ["Chain", "DeviceWindow", "DeviceWindows"]
 
@@ -43,6 +43,12 @@ class DeviceWindow:
     begin: int
     size: int
 
+    @property
+    def start(self) -> DeviceBytes | None:
+        """The window of what the chain starts from."""
+        whole = self.chain.start
+        return None if whole is None else whole.window(self.begin, self.begin + self.size)
+
 
 class DeviceWindows:
     """Overwrites windows on devices. Thread-safe; each thread at work takes room for a window on the device."""
@@ -54,7 +60,7 @@ class DeviceWindows:
         self._files = files
         self._journal = journal
         self._step = step
-        self._rooms: dict[int, list[devices.DeviceMemory]] = {}
+        self._rooms: dict[int, list[DeviceArray]] = {}
         self._lock = threading.Lock()
 
     def overwrite(self, device: int, windows: Sequence[DeviceWindow]) -> None:
@@ -80,24 +86,25 @@ class DeviceWindows:
         with self._lock:
             self._rooms.clear()
 
-    def _take(self, device: int) -> devices.DeviceMemory:
+    def _take(self, device: int) -> DeviceArray:
         """Room for a window, or for as many small ones as a unit has, each on a round address."""
         with self._lock:
             free = self._rooms.get(device)
             if free:
                 return free.pop()
-        return devices.allocate(self._update.window_bytes + MAX_PIECES * _ALIGNMENT, device=device)
+        size = self._update.window_bytes + MAX_PIECES * _ALIGNMENT
+        return DeviceArray.empty((size,), "U8", size, device=device)
 
-    def _decode(self, room: devices.DeviceMemory, windows: Sequence[DeviceWindow]) -> list[DeviceBytes]:
+    def _decode(self, room: DeviceArray, windows: Sequence[DeviceWindow]) -> list[DeviceBytes]:
         made: list[DeviceBytes] = []
-        at = room.address
+        at = room.span().address
         for window in windows:
             made.append(DeviceBytes(room, at, window.size, room.device))
             at += -(-window.size // _ALIGNMENT) * _ALIGNMENT
         for window, out in zip(windows, made, strict=True):
             if not window.chain.links:
-                assert window.chain.start is not None
-                out.copy_from(window.chain.start.window(window.begin, window.begin + window.size))
+                assert window.start is not None
+                out.copy_from(window.start)
         for level in range(max(len(window.chain.links) for window in windows)):
             self._decode_level(level, windows, made)
         return made
@@ -116,16 +123,10 @@ class DeviceWindows:
                     continue
             except DATA_ERRORS as error:
                 raise with_context(error, f"tensor {window.target.resident.name!r}") from error
-            start = window.chain.start
+            base = out if level else window.start
             payloads.append(payload)
-            outs.append(out)
-            bases.append(
-                out
-                if level
-                else None
-                if start is None
-                else start.window(window.begin, window.begin + window.size)
-            )
+            outs.append(out.array)
+            bases.append(None if base is None else base.array)
             chosen.append((window, digest))
         if not payloads:
             return

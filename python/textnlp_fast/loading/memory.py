@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from textnlp_fast.tensors import devices
+from textnlp_fast.tensors import device_memory
+from textnlp_fast.tensors.device_memory import DeviceSpan
 
 __all__ = ["Bytes", "DeviceBytes", "HostBytes", "Memory"]
 
@@ -88,22 +89,18 @@ class DeviceBytes:
     device: int
 
     @property
-    def array(self) -> DeviceBytes:
-        return self
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {"shape": (self.size,), "typestr": "|u1", "data": (self.address, False), "version": 3}
+    def array(self) -> DeviceSpan:
+        return DeviceSpan(self.address, self.size, self.owner)
 
     def window(self, begin: int, end: int) -> DeviceBytes:
         return DeviceBytes(self.owner, self.address + begin, end - begin, self.device)
 
     def read(self, out: memoryview) -> None:
-        devices.copy_to_host(self.address, out, device=self.device)
+        device_memory.read_device(self.address, out, device=self.device)
 
     def write(self, data: memoryview) -> None:
-        devices.copy_to_device(self.address, data, device=self.device)
+        device_memory.write_device(self.address, data, device=self.device)
 
     def copy_from(self, other: DeviceBytes) -> None:
         """Overwrites all of it from memory of the same device."""
-        devices.copy_on_device(self.address, other.address, self.size, device=self.device)
+        device_memory.move_on_device(self.address, other.address, self.size, device=self.device)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from textnlp_fast.errors import DeviceError, InvalidInputError
 from textnlp_fast.loading.memory import Bytes, DeviceBytes, HostBytes, Memory
-from textnlp_fast.tensors.devices import on_device, place_of
+from textnlp_fast.tensors.device_memory import place_of
+from textnlp_fast.tensors.devices import on_device
 
 __all__ = ["Module", "Resident", "find_residents"]
 
