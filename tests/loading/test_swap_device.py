@@ -161,10 +161,10 @@ def test_a_bad_frame_in_the_middle_names_its_tensor(tmp_path: Path) -> None:
     loaded = on_device(old)
     decode = textnlp_fast.delta.codec.decode_many
 
-    def damage(payloads: Any, outs: Any, bases: Any) -> None:
+    def damage(payloads: Any, outs: Any, bases: Any, **options: Any) -> None:
         if bases[0] is None:
             payloads = [bytes(payloads[0][:-3]) + b"\xff\xff\xff", *payloads[1:]]
-        decode(payloads, outs, bases)
+        decode(payloads, outs, bases, **options)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(textnlp_fast.delta.codec, "decode_many", damage)

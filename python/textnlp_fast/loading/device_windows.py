@@ -15,7 +15,7 @@ from textnlp_fast.loading.memory import DeviceBytes
 from textnlp_fast.loading.targets import Target
 from textnlp_fast.loading.undo import Journal
 from textnlp_fast.loading.updates import Update
-from textnlp_fast.tensors.device_memory import DeviceArray
+from textnlp_fast.tensors.device_memory import CudaStream, DeviceArray, pinned_memory
 
 __all__ = ["Chain", "DeviceWindow", "DeviceWindows"]
 
@@ -50,8 +50,29 @@ class DeviceWindow:
         return None if whole is None else whole.window(self.begin, self.begin + self.size)
 
 
+class _Lane:
+    """What one thread works with: a stream of its own, room for a window of new bytes there, page-locked memory for
+    coded ones here. So reading, copying and decoding of different threads overlap."""
+
+    def __init__(self, device: int, window_bytes: int) -> None:
+        size = window_bytes + MAX_PIECES * _ALIGNMENT
+        self.stream = CudaStream(device)
+        self.room = DeviceArray.empty((size,), "U8", size, device=device, stream=self.stream.address)
+        self.payloads = pinned_memory(
+            codec.encode_bound(window_bytes) + MAX_PIECES * _ALIGNMENT, device=device
+        )
+
+    def places(self, windows: Sequence[DeviceWindow]) -> list[DeviceBytes]:
+        """Room for each window, on a round address."""
+        places, at = [], self.room.span().address
+        for window in windows:
+            places.append(DeviceBytes(self.room, at, window.size, self.room.device, self.stream.address))
+            at += -(-window.size // _ALIGNMENT) * _ALIGNMENT
+        return places
+
+
 class DeviceWindows:
-    """Overwrites windows on devices. Thread-safe; each thread at work takes room for a window on the device."""
+    """Overwrites windows on devices. Thread-safe; each thread at work takes a window on the device and one here."""
 
     def __init__(
         self, update: Update, files: OpenFiles, journal: Journal, *, step: Callable[[int], None]
@@ -60,17 +81,19 @@ class DeviceWindows:
         self._files = files
         self._journal = journal
         self._step = step
-        self._rooms: dict[int, list[DeviceArray]] = {}
+        self._lanes: dict[int, list[_Lane]] = {}
         self._lock = threading.Lock()
 
     def overwrite(self, device: int, windows: Sequence[DeviceWindow]) -> None:
-        """Makes windows that together are no larger than one and writes them over the old ones."""
+        """Makes windows that together are no larger than one and writes them over the old ones.
+
+        Raises DeviceError and CorruptDataError with the tensor's name.
+        """
         self._step(0)
         self._update.prefetch((link, window.window) for window in windows for link in window.chain.links)
-        room = self._take(device)
+        lane = self._take(device)
         try:
-            new = self._decode(room, windows)
-            for window, made in zip(windows, new, strict=True):
+            for window, made in zip(windows, self._decode(lane, windows), strict=True):
                 memory = window.target.resident.memory.window(window.begin, window.begin + window.size)
                 try:
                     self._journal.write(memory, made, window.target.dtype)
@@ -79,50 +102,54 @@ class DeviceWindows:
                 self._step(window.size)
         finally:
             with self._lock:
-                self._rooms.setdefault(device, []).append(room)
+                self._lanes.setdefault(device, []).append(lane)
 
     def close(self) -> None:
-        """Gives the room back to the devices."""
+        """Gives the memory back."""
         with self._lock:
-            self._rooms.clear()
+            self._lanes.clear()
 
-    def _take(self, device: int) -> DeviceArray:
-        """Room for a window, or for as many small ones as a unit has, each on a round address."""
+    def _take(self, device: int) -> _Lane:
         with self._lock:
-            free = self._rooms.get(device)
+            free = self._lanes.get(device)
             if free:
                 return free.pop()
-        size = self._update.window_bytes + MAX_PIECES * _ALIGNMENT
-        return DeviceArray.empty((size,), "U8", size, device=device)
+        return _Lane(device, self._update.window_bytes)
 
-    def _decode(self, room: DeviceArray, windows: Sequence[DeviceWindow]) -> list[DeviceBytes]:
-        made: list[DeviceBytes] = []
-        at = room.span().address
-        for window in windows:
-            made.append(DeviceBytes(room, at, window.size, room.device))
-            at += -(-window.size // _ALIGNMENT) * _ALIGNMENT
+    def _decode(self, lane: _Lane, windows: Sequence[DeviceWindow]) -> list[DeviceBytes]:
+        made = lane.places(windows)
         for window, out in zip(windows, made, strict=True):
             if not window.chain.links:
                 assert window.start is not None
                 out.copy_from(window.start)
         for level in range(max(len(window.chain.links) for window in windows)):
-            self._decode_level(level, windows, made)
+            self._decode_level(lane, level, windows, made)
         return made
 
-    def _decode_level(self, level: int, windows: Sequence[DeviceWindow], made: Sequence[DeviceBytes]) -> None:
+    def _decode_level(
+        self, lane: _Lane, level: int, windows: Sequence[DeviceWindow], made: Sequence[DeviceBytes]
+    ) -> None:
         """The next link of every chain that has one, in one launch."""
         payloads, outs, bases, chosen = [], [], [], []
+        filled = 0
         for window, out in zip(windows, made, strict=True):
             if level >= len(window.chain.links):
                 continue
             digest = window.chain.links[level]
             try:
-                payload = self._payload(digest, window.window)
-                if self._update.contents[digest].codec == "raw":
-                    out.write(payload)
-                    continue
+                size = self._update.coded.coded_bytes(digest, window.window)
+                payload = lane.payloads[filled : filled + size]
+                if len(payload) != size:
+                    raise CorruptDataError(
+                        f"a coded window of {size} bytes is larger than any that is written"
+                    )
+                self._update.read_window(self._files, digest, window.window, payload)
             except DATA_ERRORS as error:
                 raise with_context(error, f"tensor {window.target.resident.name!r}") from error
+            filled += size
+            if self._update.contents[digest].codec == "raw":
+                out.write(payload)
+                continue
             base = out if level else window.start
             payloads.append(payload)
             outs.append(out.array)
@@ -131,17 +158,15 @@ class DeviceWindows:
         if not payloads:
             return
         try:
-            codec.decode_many(payloads, outs, bases)
+            codec.decode_many(payloads, outs, bases, stream=lane.stream.address)
         except TextnlpFastError as error:
             self._explain(error, chosen)
-
-    def _payload(self, digest: str, window: int) -> memoryview:
-        coded = self._update.coded
-        return coded.read_coded(self._files, digest, window, 0, coded.coded_bytes(digest, window))
 
     def _explain(self, error: TextnlpFastError, chosen: Sequence[tuple[DeviceWindow, str]]) -> None:
         """Raises the error again, with the name of the tensor that it is about."""
         if error.job is None:
+            if isinstance(error, DeviceError):
+                raise _about(error, chosen[0][0]) from error
             raise error
         window, digest = chosen[error.job]
         if isinstance(error, DeviceError):

@@ -81,26 +81,29 @@ class HostBytes:
 
 @dataclass(frozen=True, slots=True)
 class DeviceBytes:
-    """Memory of a CUDA device; `owner` keeps it alive. Copies wait for what their device was given before."""
+    """Memory of a CUDA device; `owner` keeps it alive. Copies go over `stream` and have been made when they return."""
 
     owner: Any
     address: int
     size: int
     device: int
+    stream: int = 0
 
     @property
     def array(self) -> DeviceSpan:
         return DeviceSpan(self.address, self.size, self.owner)
 
     def window(self, begin: int, end: int) -> DeviceBytes:
-        return DeviceBytes(self.owner, self.address + begin, end - begin, self.device)
+        return DeviceBytes(self.owner, self.address + begin, end - begin, self.device, self.stream)
 
     def read(self, out: memoryview) -> None:
-        device_memory.read_device(self.address, out, device=self.device)
+        device_memory.read_device(self.address, out, device=self.device, stream=self.stream)
 
     def write(self, data: memoryview) -> None:
-        device_memory.write_device(self.address, data, device=self.device)
+        device_memory.write_device(self.address, data, device=self.device, stream=self.stream)
 
     def copy_from(self, other: DeviceBytes) -> None:
-        """Overwrites all of it from memory of the same device."""
-        device_memory.move_on_device(self.address, other.address, self.size, device=self.device)
+        """Overwrites all of it from memory of the same device, over the other's stream."""
+        device_memory.move_on_device(
+            self.address, other.address, self.size, device=self.device, stream=other.stream
+        )

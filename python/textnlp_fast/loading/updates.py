@@ -78,6 +78,10 @@ class Update(Protocol):
         """What was read from a repository so far."""
         ...
 
+    def read_window(self, files: OpenFiles, digest: str, window: int, out: memoryview) -> None:
+        """Fills `out` with a coded window."""
+        ...
+
     def size_of(self, digest: str) -> int: ...
 
     def dtype_of(self, digest: str) -> str:
@@ -172,6 +176,9 @@ class PatchUpdate:
 
     def prefetch(self, windows: Iterable[tuple[str, int]]) -> None:
         """A local file is as quick piece by piece."""
+
+    def read_window(self, files: OpenFiles, digest: str, window: int, out: memoryview) -> None:
+        self._file.read_payload(files, out, self._patch.contents[digest].extents[window][0])
 
     def size_of(self, digest: str) -> int:
         return self._patch.size_of(digest)
@@ -306,6 +313,9 @@ class VersionUpdate:
 
     def prefetch(self, windows: Iterable[tuple[str, int]]) -> None:
         self._windows.prefetch(windows)
+
+    def read_window(self, files: OpenFiles, digest: str, window: int, out: memoryview) -> None:
+        out[:] = self._windows.read_coded(files, digest, window, 0, len(out))
 
     def size_of(self, digest: str) -> int:
         return self._manifest.contents[digest].size
