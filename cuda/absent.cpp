@@ -24,6 +24,8 @@ CudaInfo cuda_info() noexcept {
 
 int cuda_device_count() noexcept { return 0; }
 
+Status cuda_device(int /*number*/, CudaDevice* /*device*/) noexcept { return absent(); }
+
 int cuda_device_of(const void* /*at_dev*/) noexcept { return 0; }
 
 Status cuda_use_device(int /*device*/, int* /*before*/) noexcept { return absent(); }
@@ -33,6 +35,21 @@ Status cuda_wait(void* /*stream*/) noexcept { return absent(); }
 Status cuda_copy(void* /*to*/, const void* /*from*/, std::size_t /*size*/, void* /*stream*/) noexcept {
   return absent();
 }
+
+Status cuda_watch_open(void** watch) noexcept {
+  *watch = nullptr;
+  return absent();
+}
+
+Status cuda_watch_start(void* /*watch*/, void* /*stream*/) noexcept { return absent(); }
+
+Status cuda_watch_stop(void* /*watch*/, void* /*stream*/, double* /*seconds*/) noexcept { return absent(); }
+
+void cuda_watch_close(void* /*watch*/) noexcept {}
+
+Status cuda_pool_peak(bool /*reset*/, std::size_t* /*bytes*/) noexcept { return absent(); }
+
+Status cuda_order(void* /*before*/, void* /*stream*/) noexcept { return absent(); }
 
 Status cuda_xor(const void* /*target_dev*/, const void* /*base_dev*/, void* /*out_dev*/, std::size_t /*size_bytes*/,
                 void* /*stream*/) noexcept {
@@ -62,6 +79,30 @@ Status cuda_blake3_now(const DeviceSpan* /*spans*/, std::size_t /*count*/, std::
   return absent();
 }
 
+Status cuda_blake3_keyed(const std::uint8_t* /*key*/, const DeviceSpan* /*spans_dev*/, std::size_t /*count*/,
+                         std::uint64_t /*total_bytes*/, void* /*workspace_dev*/, std::size_t /*workspace_size*/,
+                         std::uint8_t* /*digests_dev*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_blake3_keyed_now(const std::uint8_t* /*key*/, const DeviceSpan* /*spans*/, std::size_t /*count*/,
+                             std::uint8_t* /*digests*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
+std::size_t cuda_chunk_workspace(std::size_t /*count*/, std::uint64_t /*total_bytes*/) noexcept { return 0; }
+
+Status cuda_chunk(const DeviceSpan* /*spans_dev*/, std::size_t /*count*/, std::uint64_t /*total_bytes*/,
+                  void* /*workspace_dev*/, std::size_t /*workspace_size*/, std::uint64_t* /*ends_dev*/,
+                  std::uint64_t* /*counts_dev*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_chunk_now(const DeviceSpan* /*spans*/, std::size_t /*count*/, std::uint64_t* /*ends*/,
+                      std::uint64_t* /*counts*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
 std::size_t cuda_diff_workspace(std::size_t /*count*/) noexcept { return 0; }
 
 Status cuda_diff(const DevicePair* /*pairs_dev*/, std::size_t /*count*/, void* /*workspace_dev*/,
@@ -76,6 +117,11 @@ Status cuda_diff_now(const DevicePair* /*pairs*/, std::size_t /*count*/, DeviceD
 
 Status cuda_apply_low_rank(const LowRank& /*recipe*/, const std::uint8_t* /*base_dev*/, std::size_t /*begin*/,
                            std::size_t /*count*/, std::uint8_t* /*out_dev*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_apply_low_rank_now(const LowRank& /*recipe*/, const std::uint8_t* /*base_dev*/, std::size_t /*begin*/,
+                               std::size_t /*count*/, std::uint8_t* /*out_dev*/, void* /*stream*/) noexcept {
   return absent();
 }
 

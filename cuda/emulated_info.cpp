@@ -1,4 +1,6 @@
 // One device, which is this processor.
+#include <cstring>
+
 #include "textnlp_fast/cuda.h"
 
 namespace textnlp_fast {
@@ -14,6 +16,13 @@ CudaInfo cuda_info() noexcept {
 
 int cuda_device_count() noexcept { return 1; }
 
+Status cuda_device(int number, CudaDevice* device) noexcept {
+  if (number != 0) return Status::failure(Code::device_error, "there is one device, number 0");
+  *device = {};
+  std::strcpy(device->name, "emulated");
+  return {};
+}
+
 int cuda_device_of(const void* /*at_dev*/) noexcept { return 0; }
 
 Status cuda_use_device(int device, int* before) noexcept {
@@ -22,5 +31,7 @@ Status cuda_use_device(int device, int* before) noexcept {
 }
 
 Status cuda_wait(void* /*stream*/) noexcept { return {}; }
+
+Status cuda_order(void* /*before*/, void* /*stream*/) noexcept { return {}; }
 
 }  // namespace textnlp_fast

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cuda/frames.h"
+#include "cuda/memory.h"
 #include "cuda/simt.h"
 #include "low_rank/low_rank_row.h"
 #include "textnlp_fast/cuda.h"
@@ -133,6 +134,25 @@ Status cuda_apply_low_rank(const LowRank& recipe, const std::uint8_t* base_dev, 
   const Predict predict{recipe, base_dev, out_dev, begin, begin + count, first_row, row_tiles, column_tiles};
   constexpr std::size_t kMostBlocks = 1 << 20;
   return simt::launch(predict, std::min(row_tiles * column_tiles, kMostBlocks), sizeof(Tiles), stream);
+}
+
+Status cuda_apply_low_rank_now(const LowRank& recipe, const std::uint8_t* base_dev, std::size_t begin,
+                               std::size_t count, std::uint8_t* out_dev, void* stream) noexcept {
+  Status status = check_low_rank(recipe, begin, count);
+  if (!status.ok() || count == 0) return status;
+  const std::size_t a_bytes = (recipe.a_size + 15) / 16 * 16;
+  simt::DeviceMemory factors(stream);
+  status = factors.allocate(a_bytes + recipe.b_size);
+  if (!status.ok()) return status;
+  LowRank on_device = recipe;
+  on_device.a = factors.data();
+  on_device.b = factors.data() + a_bytes;
+  status = simt::to_device(factors.data(), recipe.a, recipe.a_size, stream);
+  if (status.ok()) status = simt::to_device(factors.data() + a_bytes, recipe.b, recipe.b_size, stream);
+  if (status.ok()) status = cuda_apply_low_rank(on_device, base_dev, begin, count, out_dev, stream);
+  // Also after a failure: what was queued reads the factors.
+  const Status waited = simt::wait(stream);
+  return status.ok() ? waited : status;
 }
 
 }  // namespace textnlp_fast

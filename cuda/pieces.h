@@ -23,9 +23,8 @@ struct CountPieces {
     for (std::size_t first = 0; first < count; first += simt::kWarp) {
       const std::size_t n = first + simt::lane();
       const std::uint64_t pieces = n < count ? (spans[n].size + piece_bytes - 1) / piece_bytes : 0;
-      std::uint32_t total = 0;
-      // Fewer than 2^32 each: a span has fewer than 2^48 bytes.
-      const std::uint32_t below = simt::sum_below(static_cast<std::uint32_t>(pieces), &total);
+      std::uint64_t total = 0;
+      const std::uint64_t below = simt::sum_below(pieces, &total);
       if (n < count) before[n] = sum + below;
       sum += total;
     }

@@ -11,10 +11,12 @@
 #if defined(__CUDACC__)
 #include <cuda_runtime_api.h>
 #define TEXTNLP_FAST_DEVICE __device__ __forceinline__
+#define TEXTNLP_FAST_DEVICE_DATA __device__
 #define TEXTNLP_FAST_UNROLL _Pragma("unroll")
 #else
 #include "cuda/emulator.h"
 #define TEXTNLP_FAST_DEVICE inline
+#define TEXTNLP_FAST_DEVICE_DATA
 #define TEXTNLP_FAST_UNROLL
 #endif
 
@@ -24,6 +26,12 @@ namespace textnlp_fast::simt {
 
 constexpr unsigned kWarp = 32;
 constexpr unsigned kAll = 0xffffffffu;
+
+// What a grid holds in its first dimension.
+constexpr std::size_t kMostBlocks = 0x7fffffff;
+inline Status too_many_blocks() noexcept {
+  return Status::failure(Code::invalid_argument, "more blocks than a launch can have: split the work");
+}
 
 #if defined(__CUDACC__)
 
@@ -73,24 +81,35 @@ __global__ void __launch_bounds__(Kernel::kThreads) run(const Kernel kernel) {
   kernel();
 }
 
+// An error that is not the context's end is read off, so that no later call of anybody reports it.
 inline Status status_of(cudaError_t error) noexcept {
   if (error == cudaSuccess) return {};
+  (void)cudaGetLastError();
   return Status::failure(Code::device_error, cudaGetErrorString(error));
 }
 
+// More shared memory than every kernel gets has to be asked for, of each device.
+template <class Kernel>
+Status allow_shared(std::size_t bytes) noexcept {
+  constexpr std::size_t kWithoutAsking = 48 << 10;
+  if (bytes <= kWithoutAsking) return {};
+  return status_of(
+      cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+}
+
 // Queues `blocks` blocks of Kernel::kThreads threads, each with `shared_bytes` of shared memory. Nothing to do for no
-// blocks.
+// blocks. Through cudaLaunchKernel(), which answers for this launch: what others left in the thread's last error is
+// theirs.
 template <class Kernel>
 Status launch(const Kernel& kernel, std::size_t blocks, std::size_t shared_bytes, void* stream) noexcept {
   if (blocks == 0) return {};
-  constexpr std::size_t kWithoutAsking = 48 << 10;
-  if (shared_bytes > kWithoutAsking) {
-    const Status allowed = status_of(
-        cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
-    if (!allowed.ok()) return allowed;
-  }
-  run<Kernel><<<static_cast<unsigned>(blocks), Kernel::kThreads, shared_bytes, static_cast<Stream>(stream)>>>(kernel);
-  return status_of(cudaGetLastError());
+  if (blocks > kMostBlocks) return too_many_blocks();
+  const Status allowed = allow_shared<Kernel>(shared_bytes);
+  if (!allowed.ok()) return allowed;
+  Kernel argument = kernel;
+  void* arguments[] = {&argument};
+  return status_of(cudaLaunchKernel(reinterpret_cast<const void*>(&run<Kernel>), dim3(static_cast<unsigned>(blocks)),
+                                    dim3(Kernel::kThreads), arguments, shared_bytes, static_cast<Stream>(stream)));
 }
 
 inline Status fill(void* at_dev, int byte, std::size_t size, void* stream) noexcept {
@@ -105,6 +124,7 @@ Status resident_blocks(std::size_t shared_bytes, std::size_t* blocks) noexcept {
   int each = 0;
   Status status = status_of(cudaGetDevice(&device));
   if (status.ok()) status = status_of(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+  if (status.ok()) status = allow_shared<Kernel>(shared_bytes);
   if (status.ok()) {
     status =
         status_of(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, run<Kernel>, Kernel::kThreads, shared_bytes));
@@ -164,6 +184,7 @@ inline unsigned lowest_bit(std::uint32_t bits) { return static_cast<unsigned>(__
 
 template <class Kernel>
 Status launch(const Kernel& kernel, std::size_t blocks, std::size_t shared_bytes, void* /*stream*/) noexcept {
+  if (blocks > kMostBlocks) return too_many_blocks();
   emulator::launch(
       {blocks, Kernel::kThreads, shared_bytes}, [](const void* self) { (*static_cast<const Kernel*>(self))(); },
       &kernel);
@@ -189,16 +210,23 @@ TEXTNLP_FAST_DEVICE unsigned warp() { return thread() / kWarp; }
 // Lanes below this one.
 TEXTNLP_FAST_DEVICE std::uint32_t lanes_below() { return (1u << lane()) - 1; }
 
-// The sum over the lanes below this one, and over all in `*total`.
-TEXTNLP_FAST_DEVICE std::uint32_t sum_below(std::uint32_t value, std::uint32_t* total) {
-  std::uint32_t sum = value;
+template <class T>
+TEXTNLP_FAST_DEVICE T sum_of_lanes_below(T value, T* total) {
+  T sum = value;
   TEXTNLP_FAST_UNROLL
   for (unsigned step = 1; step < kWarp; step *= 2) {
-    const std::uint32_t other = shuffle(sum, lane() >= step ? lane() - step : lane());
+    const T other = shuffle(sum, lane() >= step ? lane() - step : lane());
     sum += lane() >= step ? other : 0;
   }
   *total = shuffle(sum, kWarp - 1);
   return sum - value;
+}
+// The sum over the lanes below this one, and over all in `*total`.
+TEXTNLP_FAST_DEVICE std::uint32_t sum_below(std::uint32_t value, std::uint32_t* total) {
+  return sum_of_lanes_below(value, total);
+}
+TEXTNLP_FAST_DEVICE std::uint64_t sum_below(std::uint64_t value, std::uint64_t* total) {
+  return sum_of_lanes_below(value, total);
 }
 
 }  // namespace textnlp_fast::simt

@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "textnlp_fast/cuda.h"
+#include "textnlp_fast/hash.h"
 #include "textnlp_fast/status.h"
 
 namespace textnlp_fast::bindings {
@@ -21,6 +23,8 @@ void bind_low_rank(py::module_& module);
 void bind_cuda(py::module_& module);
 void bind_cuda_memory(py::module_& module);
 void bind_cuda_place(py::module_& module);
+void bind_cuda_chunk(py::module_& module);
+void bind_cuda_low_rank(py::module_& module);
 
 // Raises the Python exception of a failed status; returns if it is ok. Needs the GIL.
 void raise_if_failed(const Status& status);
@@ -52,7 +56,7 @@ class Buffer {
 };
 
 // The same on a CUDA device, through DLPack or __cuda_array_interface__: what its producer has queued is done before
-// what `stream` is given next.
+// what `stream` is given next. Waits for nothing.
 class DeviceBuffer {
  public:
   DeviceBuffer(const py::handle& object, Buffer::Access access, const char* argument, std::uintptr_t stream);
@@ -62,6 +66,8 @@ class DeviceBuffer {
   [[nodiscard]] int device() const noexcept { return device_; }
 
  private:
+  void open_interface(const py::handle& object, Buffer::Access access, const char* argument, std::uintptr_t stream);
+
   std::uint8_t* data_ = nullptr;
   std::size_t size_ = 0;
   std::int32_t device_ = 0;
@@ -82,6 +88,21 @@ class OnDevice {
  private:
   int before_ = 0;
 };
+
+// What is done for one of many things: an error of this package that comes out of it has its number as `job`.
+template <class Body>
+void about_job(std::size_t number, const Body& body) {
+  try {
+    body();
+  } catch (py::error_already_set& error) {
+    if (py::hasattr(error.value(), "job")) error.value().attr("job") = number;
+    throw;
+  }
+}
+
+// A key of 32 bytes, and offsets behind spans, out of what Python gives.
+Digest to_key(const py::handle& object);
+std::vector<std::uint64_t> to_ends(const py::handle& object);
 
 // Raises InvalidInputError about an argument.
 [[noreturn]] void refuse(const char* argument, const std::string& reason);

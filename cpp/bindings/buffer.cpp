@@ -1,4 +1,9 @@
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <exception>
 #include <string>
+#include <vector>
 
 #include "bindings.h"
 #include "dlpack.h"
@@ -44,6 +49,48 @@ std::int32_t dlpack_device(const py::handle& object, std::int32_t* id) {
   const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
   *id = device[1].cast<std::int32_t>();
   return device[0].cast<std::int32_t>();
+}
+
+struct Interface {
+  std::uintptr_t address = 0;
+  std::size_t size = 0;
+  std::uintptr_t stream = 0;
+  bool queued = false;
+  bool read_only = false;
+  bool contiguous = true;
+  bool masked = false;
+};
+
+bool given(const py::dict& facts, const char* name) { return facts.contains(name) && !facts[name].is_none(); }
+
+// https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html, version 3. Throws what casts throw.
+Interface read_interface(const py::dict& facts) {
+  Interface found;
+  const auto place = facts["data"].cast<py::tuple>();
+  if (place.size() != 2) throw py::value_error("data");
+  found.address = place[0].cast<std::uintptr_t>();
+  found.read_only = place[1].cast<bool>();
+  // "<f2": the bytes of an element stand behind its order and kind.
+  const auto type = facts["typestr"].cast<std::string>();
+  const std::size_t element = std::stoul(type.substr(std::min<std::size_t>(2, type.size())));
+  const auto shape = facts["shape"].cast<std::vector<std::size_t>>();
+  found.size = element;
+  for (const std::size_t extent : shape) {
+    if (__builtin_mul_overflow(found.size, extent, &found.size)) throw py::value_error("shape");
+  }
+  if (given(facts, "strides")) {
+    const auto strides = facts["strides"].cast<std::vector<std::int64_t>>();
+    if (strides.size() != shape.size()) throw py::value_error("strides");
+    auto expected = static_cast<std::int64_t>(element);
+    for (std::size_t axis = shape.size(); axis-- > 0 && found.size != 0;) {
+      if (shape[axis] != 1 && strides[axis] != expected) found.contiguous = false;
+      expected *= static_cast<std::int64_t>(shape[axis]);
+    }
+  }
+  found.masked = given(facts, "mask");
+  found.queued = given(facts, "stream");
+  if (found.queued) found.stream = facts["stream"].cast<std::uintptr_t>();
+  return found;
 }
 
 }  // namespace
@@ -106,19 +153,31 @@ DeviceBuffer::DeviceBuffer(const py::handle& object, Buffer::Access access, cons
   if (!py::hasattr(object, "__cuda_array_interface__")) {
     refuse(argument, "needs an array on a device: with DLPack or __cuda_array_interface__ (torch, cupy, jax)");
   }
-  const auto facts = object.attr("__cuda_array_interface__").cast<py::dict>();
-  if (facts.contains("strides") && !facts["strides"].is_none()) {
-    refuse(argument, "needs a C-contiguous array; pass a contiguous copy");
+  open_interface(object, access, argument, stream);
+}
+
+void DeviceBuffer::open_interface(const py::handle& object, Buffer::Access access, const char* argument,
+                                  std::uintptr_t stream) {
+  const py::object facts = object.attr("__cuda_array_interface__");
+  Interface found;
+  try {
+    found = read_interface(facts.cast<py::dict>());
+  } catch (const std::exception&) {  // of Python, of casts, of numbers
+    refuse(argument, "has a __cuda_array_interface__ that is not as the protocol says");
   }
-  const auto place = facts["data"].cast<py::tuple>();
-  if (access == Buffer::Access::write && place[1].cast<bool>()) refuse(argument, "needs a writable array");
-  data_ = reinterpret_cast<std::uint8_t*>(place[0].cast<std::uintptr_t>());
-  // "<f2": the bytes of an element stand behind its order and kind.
-  size_ = std::stoul(facts["typestr"].cast<std::string>().substr(2));
-  for (const py::handle extent : facts["shape"].cast<py::tuple>()) size_ *= extent.cast<std::size_t>();
-  const bool queued = facts.contains("stream") && !facts["stream"].is_none();
-  if (queued) raise_if_failed(cuda_wait(reinterpret_cast<void*>(facts["stream"].cast<std::uintptr_t>())));
-  device_ = cuda_device_of(data_);
+  if (!found.contiguous) refuse(argument, "needs a C-contiguous array; pass a contiguous copy");
+  if (found.masked) refuse(argument, "is a masked array; pass its data");
+  if (access == Buffer::Access::write && found.read_only) refuse(argument, "needs a writable array");
+  data_ = reinterpret_cast<std::uint8_t*>(found.address);
+  size_ = found.size;
+  device_ = size_ == 0 ? 0 : cuda_device_of(data_);
+  if (device_ < 0) refuse(argument, "is at an address that is of no device");
+  if (!found.queued) return;
+  if (found.stream == 0) refuse(argument, "names the stream 0; the protocol has 1 for the default stream");
+  // 0 and 1 are the default stream here.
+  if (found.stream == stream || (found.stream == 1 && stream == 0)) return;
+  const OnDevice current(device_);
+  raise_if_failed(cuda_order(reinterpret_cast<void*>(found.stream), reinterpret_cast<void*>(stream)));
 }
 
 }  // namespace textnlp_fast::bindings

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,22 @@ py::dict info_dict() {
   dict["device_count"] = info.device_count;
   dict["reason"] = info.reason;
   return dict;
+}
+
+py::list devices_list() {
+  py::list found;
+  const int count = cuda_device_count();
+  for (int number = 0; number < count; ++number) {
+    CudaDevice device;
+    raise_if_failed(cuda_device(number, &device));
+    py::dict dict;
+    dict["name"] = device.name;
+    dict["compute_capability"] = py::make_tuple(device.major, device.minor);
+    dict["processors"] = device.processors;
+    dict["memory_bytes"] = device.memory_bytes;
+    found.append(dict);
+  }
+  return found;
 }
 
 template <class Bits, class Operation>
@@ -92,18 +109,19 @@ void decode_payloads(const py::list& payloads, const py::list& bases, const py::
   std::deque<DeviceBuffer> on_device;
   std::vector<DecodeJob> jobs(count);
   int device = 0;
-  for (std::size_t n = 0; n < count; ++n) {
+  const auto open = [&](std::size_t n) {
     const Buffer& payload = from.emplace_back(payloads[n], Buffer::Access::read, "payload");
     const DeviceBuffer& out = on_device.emplace_back(outs[n], Buffer::Access::write, "out", stream);
     if (n == 0) device = out.device();
     if (out.device() != device) refuse("out", "lies on another device than the first");
     jobs[n] = {payload.data(), payload.size(), nullptr, out.data(), out.size()};
-    if (bases[n].is_none()) continue;
+    if (bases[n].is_none()) return;
     const DeviceBuffer& base = on_device.emplace_back(bases[n], Buffer::Access::read, "base", stream);
     if (base.device() != device) refuse("base", "lies on another device than the output");
     if (base.size() != out.size()) refuse("base", "differs from the output in size");
     jobs[n].base_dev = base.data();
-  }
+  };
+  for (std::size_t n = 0; n < count; ++n) about_job(n, [&] { open(n); });
   if (count == 0) return;
   const OnDevice current(device);
   std::size_t failed = count;
@@ -112,25 +130,24 @@ void decode_payloads(const py::list& payloads, const py::list& bases, const py::
     const py::gil_scoped_release release;
     status = cuda_decode_payloads(jobs.data(), count, reinterpret_cast<void*>(stream), &failed);
   }
-  if (status.ok()) return;
-  try {
-    raise_if_failed(status);
-  } catch (py::error_already_set& error) {
-    if (failed < count) error.value().attr("job") = failed;
-    throw;
-  }
+  if (failed < count) about_job(failed, [&] { raise_if_failed(status); });
+  raise_if_failed(status);
 }
 
 // Digests of arrays on one device, 32 bytes each.
-py::list blake3_of(const py::list& arrays, std::uintptr_t stream) {
+py::list blake3_of(const py::list& arrays, const py::object& key, std::uintptr_t stream) {
   std::deque<DeviceBuffer> buffers;
   std::vector<DeviceSpan> spans;
   spans.reserve(arrays.size());
-  for (const py::handle array : arrays) {
-    const DeviceBuffer& buffer = buffers.emplace_back(array, Buffer::Access::read, "data", stream);
-    if (buffer.device() != buffers.front().device()) refuse("data", "lies on another device than the first");
-    spans.push_back({buffer.data(), buffer.size()});
+  for (std::size_t n = 0; n < arrays.size(); ++n) {
+    about_job(n, [&] {
+      const DeviceBuffer& buffer = buffers.emplace_back(arrays[n], Buffer::Access::read, "data", stream);
+      if (buffer.device() != buffers.front().device()) refuse("data", "lies on another device than the first");
+      spans.push_back({buffer.data(), buffer.size()});
+    });
   }
+  std::optional<Digest> secret;
+  if (!key.is_none()) secret = to_key(key);
   py::list digests;
   if (spans.empty()) return digests;
   const OnDevice current(buffers.front().device());
@@ -138,7 +155,9 @@ py::list blake3_of(const py::list& arrays, std::uintptr_t stream) {
   Status status;
   {
     const py::gil_scoped_release release;
-    status = cuda_blake3_now(spans.data(), spans.size(), found.data(), reinterpret_cast<void*>(stream));
+    auto* const queue = reinterpret_cast<void*>(stream);
+    status = secret ? cuda_blake3_keyed_now(secret->data(), spans.data(), spans.size(), found.data(), queue)
+                    : cuda_blake3_now(spans.data(), spans.size(), found.data(), queue);
   }
   raise_if_failed(status);
   for (std::size_t n = 0; n < spans.size(); ++n) {
@@ -171,11 +190,12 @@ py::tuple diff_of(const py::object& a, const py::object& b, unsigned dtype, std:
 }  // namespace
 
 void bind_cuda(py::module_& module) {
-  module.def("cuda_blake3", &blake3_of, py::arg("arrays"), py::arg("stream"));
+  module.def("cuda_blake3", &blake3_of, py::arg("arrays"), py::arg("key"), py::arg("stream"));
   module.def("cuda_diff", &diff_of, py::arg("a"), py::arg("b"), py::arg("dtype"), py::arg("stream"));
   module.def("cuda_decode_payloads", &decode_payloads, py::arg("payloads"), py::arg("bases"), py::arg("outs"),
              py::arg("stream"));
   module.def("cuda_info", &info_dict);
+  module.def("cuda_devices", &devices_list);
   module.def("twin_lanes", &twin_lanes, py::arg("operation"), py::arg("left"), py::arg("right"), py::arg("out"),
              py::arg("width"));
   // Device addresses and a stream as integers, as torch and cupy give them.

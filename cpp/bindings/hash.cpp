@@ -13,14 +13,6 @@
 #include "bindings.h"
 
 namespace textnlp_fast::bindings {
-namespace {
-
-// Below this, giving up the GIL and taking it again costs more than the hash.
-constexpr std::size_t kReleaseBytes = 8192;
-
-py::bytes to_bytes(const Digest& digest) {
-  return py::bytes(reinterpret_cast<const char*>(digest.data()), digest.size());
-}
 
 Digest to_key(const py::handle& object) {
   const Buffer buffer(object, Buffer::Access::read, "key");
@@ -30,6 +22,25 @@ Digest to_key(const py::handle& object) {
   }
   std::memcpy(key.data(), buffer.data(), key.size());
   return key;
+}
+
+std::vector<std::uint64_t> to_ends(const py::handle& object) {
+  const Buffer buffer(object, Buffer::Access::read, "ends");
+  if (buffer.size() % sizeof(std::uint64_t) != 0) {
+    raise_if_failed(Status::failure(Code::invalid_argument, "ends must be an array of unsigned 64-bit integers"));
+  }
+  std::vector<std::uint64_t> ends(buffer.size() / sizeof(std::uint64_t));
+  if (!ends.empty()) std::memcpy(ends.data(), buffer.data(), buffer.size());
+  return ends;
+}
+
+namespace {
+
+// Below this, giving up the GIL and taking it again costs more than the hash.
+constexpr std::size_t kReleaseBytes = 8192;
+
+py::bytes to_bytes(const Digest& digest) {
+  return py::bytes(reinterpret_cast<const char*>(digest.data()), digest.size());
 }
 
 py::bytes blake3_once(const py::handle& data, const py::object& key, unsigned threads) {
@@ -72,16 +83,6 @@ struct Guarded {
 
 using GuardedBlake3 = Guarded<Blake3>;
 using GuardedXet = Guarded<XetHasher>;
-
-std::vector<std::uint64_t> to_ends(const py::handle& object) {
-  const Buffer buffer(object, Buffer::Access::read, "ends");
-  if (buffer.size() % sizeof(std::uint64_t) != 0) {
-    raise_if_failed(Status::failure(Code::invalid_argument, "ends must be an array of unsigned 64-bit integers"));
-  }
-  std::vector<std::uint64_t> ends(buffer.size() / sizeof(std::uint64_t));
-  if (!ends.empty()) std::memcpy(ends.data(), buffer.data(), buffer.size());
-  return ends;
-}
 
 using Digests = py::array_t<std::uint8_t>;
 
@@ -140,6 +141,7 @@ void bind_blake3(py::module_& module) {
 }
 
 void bind_xet(py::module_& module) {
+  module.attr("xet_chunk_key") = to_bytes(XetHasher::chunk_key());
   py::class_<GuardedXet>(module, "XetHasher")
       .def(py::init([] { return std::make_unique<GuardedXet>(XetHasher()); }))
       .def(
@@ -152,6 +154,18 @@ void bind_xet(py::module_& module) {
             }));
           },
           py::arg("data"), py::arg("ends"), py::arg("threads"))
+      .def(
+          "add_hashed",
+          [](GuardedXet& self, const py::handle& hashes, const py::handle& ends) {
+            const Buffer buffer(hashes, Buffer::Access::read, "hashes");
+            const std::vector<std::uint64_t> offsets = to_ends(ends);
+            if (buffer.size() != offsets.size() * kDigestBytes) refuse("hashes", "needs 32 bytes for each of the ends");
+            const auto* const digests = reinterpret_cast<const Digest*>(buffer.data());
+            raise_if_failed(self.locked(buffer.size(), [&](XetHasher& state) {
+              return state.add_hashed(digests, offsets.data(), offsets.size());
+            }));
+          },
+          py::arg("hashes"), py::arg("ends"))
       .def(
           "take",
           [](GuardedXet& self, const py::handle& data, bool last, unsigned threads) {

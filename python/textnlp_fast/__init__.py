@@ -16,8 +16,19 @@ if TYPE_CHECKING:
     from textnlp_fast._native import __version__
     from textnlp_fast.loading import swap
     from textnlp_fast.storage.journeys import diff, log, pull, push, verify
+    from textnlp_fast.tensors.cuda_devices import cuda_available, devices
 
-__all__ = ["__version__", "diff", "log", "pull", "push", "swap", "verify"]
+__all__ = [
+    "__version__",
+    "cuda_available",
+    "devices",
+    "diff",
+    "log",
+    "pull",
+    "push",
+    "swap",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,6 +41,10 @@ def __getattr__(name: str) -> Any:
         from textnlp_fast import loading  # noqa: PLC0415
 
         return loading.swap
+    if name in ("cuda_available", "devices"):
+        from textnlp_fast.tensors import cuda_devices  # noqa: PLC0415
+
+        return getattr(cuda_devices, name)
     if name in __all__:
         from textnlp_fast.storage import journeys  # noqa: PLC0415
 

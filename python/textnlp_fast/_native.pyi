@@ -41,11 +41,15 @@ class Blake3Hasher:
     def digest(self) -> bytes: ...
     def copy(self) -> Blake3Hasher: ...
 
+xet_chunk_key: bytes
+
 class XetHasher:
     """The Xet file hash, in windows."""
 
     def __init__(self) -> None: ...
     def add(self, data: object, ends: object, threads: int) -> None: ...
+    def add_hashed(self, hashes: object, ends: object) -> None:
+        """Adds chunks by their hashes, 32 bytes each, made with ``xet_chunk_key``."""
     def take(self, data: object, last: bool, threads: int) -> int:
         """Cuts the next bytes and adds their chunks; returns how many bytes were added."""
     def hexdigest(self) -> str: ...
@@ -111,13 +115,40 @@ def low_rank_into(
 def cuda_info() -> dict[str, object]:
     """What there is: ``device_count`` and, where it is 0, the ``reason``; ``compiled``, ``emulated``, versions."""
 
+def cuda_devices() -> list[dict[str, object]]:
+    """``name``, ``compute_capability``, ``processors`` and ``memory_bytes`` of each device."""
+
 def cuda_decode_payloads(
     payloads: list[object], bases: list[object | None], outs: list[object], stream: int
 ) -> None:
     """Decodes host payloads into arrays on one device; waits. An error about one of them has its number as ``job``."""
 
-def cuda_blake3(arrays: list[object], stream: int) -> list[bytes]:
+def cuda_blake3(arrays: list[object], key: bytes | None, stream: int) -> list[bytes]:
     """BLAKE3 of each of many arrays on one device; waits."""
+
+def cuda_blake3_spans(data: object, ends: object, key: bytes | None, stream: int) -> NDArray[np.uint8]:
+    """``blake3_spans`` of an array on a device; waits."""
+
+def cuda_chunk_boundaries(arrays: list[object], stream: int) -> list[NDArray[np.uint64]]:
+    """Ends of the chunks of each of many arrays on one device; waits."""
+
+def cuda_low_rank_into(
+    base: object,
+    out: object,
+    dtype: int,
+    a: object,
+    a_dtype: int,
+    b: object,
+    b_dtype: int,
+    rows: int,
+    columns: int,
+    rank: int,
+    scale: float,
+    rounding: int,
+    begin: int,
+    stream: int,
+) -> None:
+    """``low_rank_into`` of arrays on one device, the factors in host memory; waits."""
 
 def cuda_diff(a: object, b: object, dtype: int, stream: int) -> tuple[int, int, int, float]:
     """``diff`` of two arrays on one device; waits."""
@@ -177,6 +208,33 @@ def cuda_write(address: int, data: object, device: int, stream: int) -> None:
 
 def cuda_move(to: int, source: int, size: int, device: int, stream: int) -> None:
     """Copies within a device; waits."""
+
+class CudaWork:
+    """Work for the default stream of a device, ready to be queued again and again: for benches."""
+
+    def seconds(self, rounds: int, restore: CudaWork | None) -> list[float]:
+        """Does it ``rounds`` times, each after ``restore``, which is not timed; by the device's clock."""
+    def result(self) -> bytes:
+        """What the last round wrote besides its outputs."""
+
+def cuda_pool_peak(device: int, reset: bool) -> int:
+    """The most bytes that the device's pool had handed out at once."""
+
+def cuda_work_copy(to: int, source: int, size: int, device: int) -> CudaWork: ...
+def cuda_work_diff(pairs: list[tuple[int, int, int, int]], device: int) -> CudaWork:
+    """Of addresses, size and dtype; the result is four 64-bit numbers a pair, as cuda.h has them."""
+
+def cuda_work_blake3(spans: list[tuple[int, int]], device: int) -> CudaWork:
+    """Of address and size; the result is the digests."""
+
+def cuda_work_chunk(spans: list[tuple[int, int]], device: int) -> CudaWork:
+    """Of address and size; the result is how many chunks each has, then their ends as cuda.h has them, in 64 bits."""
+
+def cuda_work_decode(
+    payloads: list[object], bases: list[int], outs: list[int], sizes: list[int], device: int
+) -> CudaWork:
+    """Payloads are copied and listed now; addresses of bases are 0 where there is none. The result is 32 bits: the
+    first frame that is not valid, or all ones."""
 
 def cuda_xor(target: int, base: int, out: int, size_bytes: int, stream: int, /) -> None: ...
 def cuda_ulp_difference(target: int, base: int, out: int, count: int, dtype: int, stream: int, /) -> None: ...

@@ -8,32 +8,62 @@ stream.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from textnlp_fast import _native
+from textnlp_fast.errors import naming
+from textnlp_fast.tensors.devices import on_device
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["MAX_CHUNK_BYTES", "MIN_CHUNK_BYTES", "TARGET_CHUNK_BYTES", "Chunker", "boundaries"]
+__all__ = [
+    "MAX_CHUNK_BYTES",
+    "MIN_CHUNK_BYTES",
+    "TARGET_CHUNK_BYTES",
+    "Chunker",
+    "boundaries",
+    "boundaries_many",
+]
 
 MIN_CHUNK_BYTES: int = _native.min_chunk_bytes
 MAX_CHUNK_BYTES: int = _native.max_chunk_bytes
 TARGET_CHUNK_BYTES: int = 65536
 
 
-def boundaries(data: Any, *, threads: int = 0) -> npt.NDArray[np.uint64]:
+def boundaries(data: Any, *, threads: int = 0, stream: int | None = None) -> npt.NDArray[np.uint64]:
     """Returns the end offsets (exclusive) of the chunks of ``data``: ascending, the last one is its length.
 
     ``data`` is anything with the buffer protocol or a CPU tensor (DLPack), C-contiguous; it is read in place
-    with the GIL released, on up to ``threads`` threads (0: all). Empty data has no chunks.
+    with the GIL released, on up to ``threads`` threads (0: all). An array on a CUDA device is cut there, in the
+    order of ``stream`` (a ``cudaStream_t`` as an integer, by default the default stream). Empty data has no chunks.
 
     Raises:
         InvalidInputError: ``data`` is no such buffer.
+        DeviceError: there is no device, or it failed.
     """
-    ends: npt.NDArray[np.uint64] = _native.chunk_boundaries(data, threads)
-    return ends
+    if on_device(data):
+        return _native.cuda_chunk_boundaries([data], stream or 0)[0]
+    return _native.chunk_boundaries(data, threads)
+
+
+def boundaries_many(
+    arrays: Sequence[Any],
+    *,
+    threads: int = 0,
+    stream: int | None = None,
+    names: Sequence[str] | None = None,
+) -> list[npt.NDArray[np.uint64]]:
+    """``boundaries`` of each of many buffers: for arrays on a device in one go, however small they are.
+
+    ``names``: of the buffers, for messages of errors; an error about one of them has its place as ``job``.
+    """
+    with naming(names, len(arrays)):
+        if any(on_device(array) for array in arrays):
+            return _native.cuda_chunk_boundaries(list(arrays), stream or 0)
+        return [_native.chunk_boundaries(array, threads) for array in arrays]
 
 
 class Chunker:
@@ -51,7 +81,7 @@ class Chunker:
         return fed
 
     def feed(self, data: Any, *, threads: int = 0) -> npt.NDArray[np.uint64]:
-        """Takes the next bytes; returns the ends, from the first byte fed, of the chunks now complete.
+        """Takes the next bytes, in host memory; returns the ends, from the first byte fed, of the chunks now complete.
 
         A feed of some megabytes runs at full speed; what it ends with, less than 128 KiB, stays open. Feed
         one chunker from one thread at a time.

@@ -5,6 +5,9 @@ Each carries a sentence that says what went wrong and, in ``hint``, what to do a
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 __all__ = [
     "AuthenticationError",
     "ConflictError",
@@ -30,6 +33,7 @@ __all__ = [
     "VersionExistsError",
     "VersionNotFoundError",
     "WrongBaseError",
+    "naming",
 ]
 
 
@@ -213,7 +217,10 @@ class DeviceError(TextnlpFastError):
     """No usable accelerator, or it failed."""
 
     exit_code = 11
-    default_hint = "Use device='cpu'; `textnlp-fast info` says what was found."
+    default_hint = (
+        "Move the arrays to host memory, where the same call runs on the processor; `textnlp-fast info` says what "
+        "was found of a device."
+    )
 
 
 class SwapCancelledError(TextnlpFastError):
@@ -251,3 +258,29 @@ class InternalError(TextnlpFastError):
 
     exit_code = 70
     default_hint = "Please report this with the command that led to it."
+
+
+# --- which of many ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def naming(names: Sequence[str] | None, count: int) -> Iterator[None]:
+    """Errors of a call about ``count`` things say by its name which of them they are about.
+
+    An error that is about no single one, as that of a launch, names the first and says how many they were. Raises
+    :class:`InvalidInputError` if there are not as many names.
+    """
+    if names is not None and len(names) != count:
+        raise InvalidInputError(f"there are {len(names)} names for {count} tensors")
+    try:
+        yield
+    except TextnlpFastError as error:
+        if names and error.args:
+            if error.job is not None:
+                about = f"tensor {names[error.job]!r}"
+            elif count == 1:
+                about = f"tensor {names[0]!r}"
+            else:
+                about = f"tensor {names[0]!r} and {count - 1} more"
+            error.args = (f"{about}: {error.args[0]}", *error.args[1:])
+        raise

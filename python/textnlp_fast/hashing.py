@@ -1,9 +1,11 @@
 """BLAKE3, on every core or on a GPU, and the file hash of the Xet protocol.
 
-``blake3``, ``blake3_hex`` and ``blake3_many`` hash arrays on a CUDA device there. All other data is anything in
-host memory with the buffer protocol or DLPack (``bytes``, ``memoryview``, numpy, torch) that is C-contiguous; its
+All functions hash an array on a CUDA device there, in the order of ``stream`` (a ``cudaStream_t`` as an integer, by
+default the default stream), and raise ``DeviceError`` where there is none. All other data is anything in host memory
+with the buffer protocol or DLPack (``bytes``, ``memoryview``, numpy, torch) that is C-contiguous; its
 bytes are hashed where they lie, without a copy and without the GIL. ``threads=0`` means all processors this
-process may use; small inputs take fewer. A wrong argument raises ``InvalidInputError``.
+process may use; small inputs take fewer. A wrong argument raises ``InvalidInputError``. Objects that take data piece
+by piece take host memory only.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.errors import InvalidInputError, naming
 from textnlp_fast.tensors.devices import on_device
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class _Hasher(Protocol):
 
 class _XetHasher(Protocol):
     def add(self, data: object, ends: object, threads: int) -> None: ...
+    def add_hashed(self, hashes: object, ends: object) -> None: ...
     def take(self, data: object, last: bool, threads: int) -> int: ...
     def hexdigest(self) -> str: ...
 
@@ -56,7 +59,14 @@ class _Native(Protocol):
     def blake3_spans(
         self, data: object, ends: object, key: object, threads: int
     ) -> npt.NDArray[np.uint8]: ...
-    def cuda_blake3(self, arrays: list[object], stream: int) -> list[bytes]: ...
+    def cuda_blake3(self, arrays: list[object], key: bytes | None, stream: int) -> list[bytes]: ...
+    def cuda_blake3_spans(
+        self, data: object, ends: object, key: bytes | None, stream: int
+    ) -> npt.NDArray[np.uint8]: ...
+    def cuda_chunk_boundaries(self, arrays: list[object], stream: int) -> list[npt.NDArray[np.uint64]]: ...
+
+    xet_chunk_key: bytes
+
     def Blake3Hasher(self, key: object, context: str | None) -> _Hasher: ...
     def XetHasher(self) -> _XetHasher: ...
     def default_threads(self) -> int: ...
@@ -65,40 +75,45 @@ class _Native(Protocol):
 _native = cast(_Native, importlib.import_module("textnlp_fast._native"))
 
 
-def blake3(data: object, *, key: bytes | None = None, threads: int = 0) -> bytes:
+def blake3(data: object, *, key: bytes | None = None, threads: int = 0, stream: int | None = None) -> bytes:
     """The 32-byte BLAKE3 digest of ``data``; the keyed hash (a MAC) with a ``key`` of 32 bytes.
-
-    An array on a device is hashed there, unkeyed only, after what its producer has queued.
 
     Source: O'Connor, Aumasson, Neves, Wilcox-O'Hearn, "BLAKE3: one function, fast everywhere" (2020).
     """
     if on_device(data):
-        return _on_device([data], key)[0]
+        return _native.cuda_blake3([data], key, stream or 0)[0]
     return _native.blake3(data, key, _checked(threads))
 
 
-def blake3_hex(data: object, *, key: bytes | None = None, threads: int = 0) -> str:
+def blake3_hex(data: object, *, key: bytes | None = None, threads: int = 0, stream: int | None = None) -> str:
     """The digest of ``blake3`` as 64 hexadecimal digits."""
-    return blake3(data, key=key, threads=threads).hex()
+    return blake3(data, key=key, threads=threads, stream=stream).hex()
 
 
-def blake3_many(arrays: Sequence[object], *, threads: int = 0) -> list[bytes]:
-    """The digest of each of many buffers: for arrays on a device in one launch, however small they are."""
-    if any(on_device(array) for array in arrays):
-        return _on_device(list(arrays), None)
-    return [_native.blake3(array, None, _checked(threads)) for array in arrays]
+def blake3_many(
+    arrays: Sequence[object],
+    *,
+    threads: int = 0,
+    stream: int | None = None,
+    names: Sequence[str] | None = None,
+) -> list[bytes]:
+    """The digest of each of many buffers: for arrays on a device in one launch, however small they are.
 
-
-def _on_device(arrays: list[object], key: bytes | None) -> list[bytes]:
-    if key is not None:
-        raise InvalidInputError(
-            "keyed hashes are made in host memory only", hint="Copy the array to the host."
-        )
-    return _native.cuda_blake3(arrays, 0)
+    ``names``: of the buffers, for messages of errors; an error about one of them has its place as ``job``.
+    """
+    with naming(names, len(arrays)):
+        if any(on_device(array) for array in arrays):
+            return _native.cuda_blake3(list(arrays), None, stream or 0)
+        return [_native.blake3(array, None, _checked(threads)) for array in arrays]
 
 
 def blake3_spans(
-    data: object, ends: object, *, key: bytes | None = None, threads: int = 0
+    data: object,
+    ends: object,
+    *,
+    key: bytes | None = None,
+    threads: int = 0,
+    stream: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """The digests of consecutive spans of ``data``: a uint8 array of shape (spans, 32).
 
@@ -107,6 +122,8 @@ def blake3_spans(
     ``blake3(data[ends[i - 1] : ends[i]], key=key)``. Many small spans go at the speed of one large hash, for
     neighbours share the vectors; a span of a megabyte or more takes all the threads by itself.
     """
+    if on_device(data):
+        return _native.cuda_blake3_spans(data, _as_ends(ends), key, stream or 0)
     return _native.blake3_spans(data, _as_ends(ends), key, _checked(threads))
 
 
@@ -150,7 +167,7 @@ class Blake3:
         return clone
 
 
-def xet_file_hash(data: object, ends: object, *, threads: int = 0) -> str:
+def xet_file_hash(data: object, ends: object, *, threads: int = 0, stream: int | None = None) -> str:
     """The Xet hash of ``data``, cut into chunks at ``ends``: 64 digits, as the Hugging Face hub shows it.
 
     ``ends``: numpy uint64 array of shape (chunks,), the offset behind each chunk in bytes, rising strictly;
@@ -158,6 +175,11 @@ def xet_file_hash(data: object, ends: object, *, threads: int = 0) -> str:
     """
     hasher = _native.XetHasher()
     offsets = _as_ends(ends)
+    if on_device(data):
+        hasher.add_hashed(
+            _native.cuda_blake3_spans(data, offsets, _native.xet_chunk_key, stream or 0), offsets
+        )
+        return hasher.hexdigest()
     size_bytes = memoryview(data).nbytes if isinstance(data, bytes | bytearray | memoryview) else None
     if size_bytes is not None and size_bytes != (offsets[-1] if len(offsets) else 0):
         raise InvalidInputError(f"ends: the last must be the length of the data, {size_bytes} bytes")
@@ -165,16 +187,19 @@ def xet_file_hash(data: object, ends: object, *, threads: int = 0) -> str:
     return hasher.hexdigest()
 
 
-def xet_hash(source: str | os.PathLike[str] | object, *, threads: int = 0) -> str:
+def xet_hash(source: str | os.PathLike[str] | object, *, threads: int = 0, stream: int | None = None) -> str:
     """The Xet hash of a file (``str`` or ``os.PathLike``) or of a buffer, as the Hugging Face hub shows it.
 
     A file is read once, in windows of 4 MiB for each thread, at most 64 MiB. Raises ``OSError`` when it cannot be read.
+    An array on a device is cut and its chunks are hashed there; the tree over them is made here.
     """
     _checked(threads)
     hasher = _native.XetHasher()
     if isinstance(source, str | os.PathLike):
         with Path(source).open("rb", buffering=0) as file:
             _take_stream(hasher, file, threads)
+    elif on_device(source):
+        return xet_file_hash(source, _native.cuda_chunk_boundaries([source], stream or 0)[0], stream=stream)
     else:
         hasher.take(source, True, threads)
     return hasher.hexdigest()

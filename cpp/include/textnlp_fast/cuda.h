@@ -24,7 +24,17 @@ struct CudaInfo {
 CudaInfo cuda_info() noexcept;
 int cuda_device_count() noexcept;
 
-// The device that memory lies on; 0 where that is not known.
+// What is known of device `number`, from 0 on. Starts no context.
+struct CudaDevice {
+  char name[256] = {};
+  int major = 0;  // of its compute capability
+  int minor = 0;
+  int processors = 0;
+  std::size_t memory_bytes = 0;
+};
+Status cuda_device(int number, CudaDevice* device) noexcept;
+
+// The device that memory lies on; -1 if it is no memory of a device, 0 where that is not known.
 int cuda_device_of(const void* at_dev) noexcept;
 
 // Makes `device` the current one of this thread, and tells the one before.
@@ -36,6 +46,19 @@ Status cuda_wait(void* stream) noexcept;
 // Copies `size` bytes, each side in host memory or in that of the current device. Queued; host memory must stay until
 // cuda_wait() has returned.
 Status cuda_copy(void* to, const void* from, std::size_t size, void* stream) noexcept;
+
+// What `stream` is given next begins when all is done that `before` was given; both are of the current device.
+Status cuda_order(void* before, void* stream) noexcept;
+
+// A stopwatch of the current device, by its own clock: for benches. Stopping waits for what was given to the stream.
+Status cuda_watch_open(void** watch) noexcept;
+Status cuda_watch_start(void* watch, void* stream) noexcept;
+Status cuda_watch_stop(void* watch, void* stream, double* seconds) noexcept;
+void cuda_watch_close(void* watch) noexcept;
+
+// The most bytes that the current device's pool had handed out at once, since the start or the last reset; 0 where the
+// device is emulated.
+Status cuda_pool_peak(bool reset, std::size_t* bytes) noexcept;
 
 // In all that follows `_dev` pointers are to memory of the current device, `stream` is a cudaStream_t (null: the
 // default stream), and the work is queued, not waited for. An output may be the same buffer as an input, but not
@@ -68,6 +91,13 @@ Status cuda_blake3(const DeviceSpan* spans_dev, std::size_t count, std::uint64_t
 // The same with the list and the digests in host memory, a workspace from the stream's pool, and a wait at the end.
 Status cuda_blake3_now(const DeviceSpan* spans, std::size_t count, std::uint8_t* digests, void* stream) noexcept;
 
+// The keyed hashes: `key` is 32 bytes of host memory.
+Status cuda_blake3_keyed(const std::uint8_t* key, const DeviceSpan* spans_dev, std::size_t count,
+                         std::uint64_t total_bytes, void* workspace_dev, std::size_t workspace_size,
+                         std::uint8_t* digests_dev, void* stream) noexcept;
+Status cuda_blake3_keyed_now(const std::uint8_t* key, const DeviceSpan* spans, std::size_t count, std::uint8_t* digests,
+                             void* stream) noexcept;
+
 // Two tensors of one dtype and size, and how they differ: as diff() has it, the sum as sum_high * 2^64 + sum_low.
 struct DevicePair {
   const std::uint8_t* a_dev;
@@ -90,10 +120,25 @@ Status cuda_diff(const DevicePair* pairs_dev, std::size_t count, void* workspace
 // The same with both lists in host memory, a workspace from the stream's pool, and a wait at the end.
 Status cuda_diff_now(const DevicePair* pairs, std::size_t count, DeviceDiff* out, void* stream) noexcept;
 
+// chunk_boundaries() (chunk.h) of `count` spans of device memory, at any alignment, `total_bytes` in all: counts_dev[n]
+// receives how many chunks span n has, and their ends stand at `ends_dev`, those of a span behind the places of the
+// spans before it. A span has (size + kMinChunkBytes - 1) / kMinChunkBytes places. The lists, the results and the
+// workspace, aligned to 16 bytes, lie in device memory; the workspace takes half a percent of the bytes.
+std::size_t cuda_chunk_workspace(std::size_t count, std::uint64_t total_bytes) noexcept;
+Status cuda_chunk(const DeviceSpan* spans_dev, std::size_t count, std::uint64_t total_bytes, void* workspace_dev,
+                  std::size_t workspace_size, std::uint64_t* ends_dev, std::uint64_t* counts_dev,
+                  void* stream) noexcept;
+// The same with the list and the results in host memory, a workspace from the stream's pool, and a wait at the end.
+Status cuda_chunk_now(const DeviceSpan* spans, std::size_t count, std::uint64_t* ends, std::uint64_t* counts,
+                      void* stream) noexcept;
+
 // apply_low_rank() (low_rank.h) where the factors, the base and the result lie in device memory, at any alignment;
 // `out_dev` may be `base_dev`. The same bits.
 Status cuda_apply_low_rank(const LowRank& recipe, const std::uint8_t* base_dev, std::size_t begin, std::size_t count,
                            std::uint8_t* out_dev, void* stream) noexcept;
+// The same with the factors in host memory, device memory for them from the stream's pool, and a wait at the end.
+Status cuda_apply_low_rank_now(const LowRank& recipe, const std::uint8_t* base_dev, std::size_t begin,
+                               std::size_t count, std::uint8_t* out_dev, void* stream) noexcept;
 
 // A frame to decode: what its header says and where its parts lie. `body_dev` has `body_size` bytes, `base_dev` (null
 // if there is none) and `out_dev` have `decoded_size`; they may lie anywhere. `out_dev` may be `base_dev`, but not

@@ -79,6 +79,10 @@ class XetHasher {
   Status add(const std::uint8_t* data, std::size_t size_bytes, const std::uint64_t* ends, std::size_t count,
              unsigned threads = 0);
 
+  // The same for chunks that were hashed elsewhere, with chunk_key().
+  Status add_hashed(const Digest* hashes, const std::uint64_t* ends, std::size_t count);
+  static const Digest& chunk_key() noexcept;
+
   // Cuts the file's next `size_bytes` bytes into the protocol's chunks and adds them. Unless these are the file's
   // `last` bytes, the chunk that their end cuts off is left out: `taken` bytes were added, and the rest must open the
   // next call's data. On an error, start the hash anew.

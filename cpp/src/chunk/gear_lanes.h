@@ -12,8 +12,6 @@ namespace {
 // Two chains of additions hide each other's latency; more of them run out of registers.
 inline constexpr unsigned kScalarLanes = 2;
 
-inline constexpr std::uint64_t kCandidateBelow = std::uint64_t{1} << 48;
-
 // A branch that is never taken is cheaper than the arithmetic compilers put in its place: the barrier keeps it one.
 [[gnu::always_inline]] inline void note(std::uint64_t hash, unsigned lane, std::uint32_t* mask) noexcept {
   if (__builtin_expect(hash < kCandidateBelow, 0)) {

@@ -60,4 +60,7 @@ inline constexpr std::uint64_t kGear[256] = {
     0x63c7a906c1dd187b,
 };
 
+// A chunk may end where the hash is less: its top 16 bits are zero.
+inline constexpr std::uint64_t kCandidateBelow = std::uint64_t{1} << 48;
+
 }  // namespace textnlp_fast

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -35,6 +36,18 @@ std::uint64_t word(const Digest& digest, std::size_t index) noexcept {
   return value;
 }
 
+Status check_ends(const std::uint64_t* ends, std::size_t count, std::uint64_t size_bytes) noexcept {
+  std::uint64_t start = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (ends[i] <= start || ends[i] > size_bytes) {
+      return Status::failure(Code::invalid_argument,
+                             "chunk ends must rise strictly and stay within the data; pass what boundaries() returns");
+    }
+    start = ends[i];
+  }
+  return {};
+}
+
 }  // namespace
 
 void xet_hex(const Digest& digest, char (&out)[64]) noexcept {
@@ -45,27 +58,31 @@ void xet_hex(const Digest& digest, char (&out)[64]) noexcept {
   }
 }
 
+const Digest& XetHasher::chunk_key() noexcept { return kChunkKey; }
+
 Status XetHasher::add(const std::uint8_t* data, std::size_t size_bytes, const std::uint64_t* ends, std::size_t count,
                       unsigned threads) {
-  std::uint64_t start = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    if (ends[i] <= start || ends[i] > size_bytes) {
-      return Status::failure(Code::invalid_argument,
-                             "chunk ends must rise strictly and stay within the data; pass what boundaries() returns");
-    }
-    start = ends[i];
-  }
-  if (count == 0) return {};
-  const std::size_t before = leaves_.size();
+  const Status rising = check_ends(ends, count, size_bytes);
+  if (!rising.ok() || count == 0) return rising;
   try {
     std::vector<Digest> hashes(count);
     const Status status = blake3_keyed_spans(kChunkKey, data, size_bytes, ends, count, hashes.data(), threads);
-    if (!status.ok()) return status;
-    leaves_.resize(before + count);
-    for (std::size_t i = 0; i < count; ++i) leaves_[before + i] = {hashes[i], ends[i] - (i == 0 ? 0 : ends[i - 1])};
+    return status.ok() ? add_hashed(hashes.data(), ends, count) : status;
   } catch (const std::exception&) {
     return Status::failure(Code::out_of_memory, "no memory for the list of chunk hashes");
   }
+}
+
+Status XetHasher::add_hashed(const Digest* hashes, const std::uint64_t* ends, std::size_t count) {
+  const Status rising = check_ends(ends, count, std::numeric_limits<std::uint64_t>::max());
+  if (!rising.ok()) return rising;
+  const std::size_t before = leaves_.size();
+  try {
+    leaves_.resize(before + count);
+  } catch (const std::exception&) {
+    return Status::failure(Code::out_of_memory, "no memory for the list of chunk hashes");
+  }
+  for (std::size_t i = 0; i < count; ++i) leaves_[before + i] = {hashes[i], ends[i] - (i == 0 ? 0 : ends[i - 1])};
   return {};
 }
 

@@ -58,10 +58,7 @@ def _facts() -> dict[str, Any]:
 
 
 def _cuda(native: Any) -> dict[str, Any]:
-    ask = getattr(native, "cuda_info", None)
-    if ask is None:
-        return {"compiled": False, "device_count": 0, "reason": "this build was made without CUDA"}
-    return dict(ask())
+    return {**native.cuda_info(), "devices": native.cuda_devices()}
 
 
 def _describe(cuda: dict[str, Any]) -> str:
@@ -70,4 +67,5 @@ def _describe(cuda: dict[str, Any]) -> str:
     if cuda["emulated"]:
         return "emulated on this processor, for tests"
     runtime = cuda["runtime_version"]
-    return f"{cuda['device_count']} devices, runtime {runtime // 1000}.{runtime % 1000 // 10}"
+    names = ", ".join(f"{device['name']} ({device['memory_bytes'] >> 30} GiB)" for device in cuda["devices"])
+    return f"{names}; runtime {runtime // 1000}.{runtime % 1000 // 10}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from textnlp_fast import _native
-from textnlp_fast.errors import InvalidInputError, TextnlpFastError
+from textnlp_fast.errors import InvalidInputError, TextnlpFastError, naming
 from textnlp_fast.tensors.devices import on_device
 from textnlp_fast.tensors.element_types import DTYPES
 
@@ -162,23 +162,26 @@ def decode_many(
     *,
     threads: int = 0,
     stream: int | None = None,
+    names: Sequence[str] | None = None,
 ) -> None:
     """:func:`decode_into` for many tensors: on a device in one launch for all, however small they are.
 
-    An error about one of them has its place in the sequences as ``job``; what the others hold is of no use either.
+    ``names``: of the tensors, for messages of errors. An error about one of them has its place in the sequences as
+    ``job``; what the others hold is of no use either.
     """
     priors = [None] * len(outs) if bases is None else list(bases)
     if not len(payloads) == len(outs) == len(priors):
         raise InvalidInputError("there are not as many payloads, outputs and bases")
-    if any(on_device(out) for out in outs):
-        _native.cuda_decode_payloads(list(payloads), priors, list(outs), stream or 0)
-        return
-    for job, (payload, out, base) in enumerate(zip(payloads, outs, priors, strict=True)):
-        try:
-            _native.decode_into(payload, out, base, threads)
-        except TextnlpFastError as error:
-            error.job = job
-            raise
+    with naming(names, len(outs)):
+        if any(on_device(out) for out in outs):
+            _native.cuda_decode_payloads(list(payloads), priors, list(outs), stream or 0)
+            return
+        for job, (payload, out, base) in enumerate(zip(payloads, outs, priors, strict=True)):
+            try:
+                _native.decode_into(payload, out, base, threads)
+            except TextnlpFastError as error:
+                error.job = job
+                raise
 
 
 def frames(payload: Any) -> list[Frame]:

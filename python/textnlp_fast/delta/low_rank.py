@@ -1,7 +1,7 @@
 """The low-rank recipe's thin face: base + scale * (B A) in one fixed order, the same bits everywhere.
 
-docs/format.md, section *Low rank*, states the order. Buffers are anything with the buffer protocol or DLPack on the
-CPU; nothing is copied on the way in, and the GIL is released while the core works.
+docs/format.md, section *Low rank*, states the order. Buffers are anything with the buffer protocol or DLPack; nothing
+is copied on the way in, and the GIL is released while the core works.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 from textnlp_fast import _native
 from textnlp_fast.delta.codec import DTYPES
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.tensors.devices import on_device
 
 __all__ = [
     "FACTOR_DTYPES",
@@ -92,13 +93,22 @@ class Factors:
 
 
 def predict_into(
-    base: Any, out: Any, factors: Factors, *, dtype: str, first_element: int = 0, threads: int = 0
+    base: Any,
+    out: Any,
+    factors: Factors,
+    *,
+    dtype: str,
+    first_element: int = 0,
+    threads: int = 0,
+    stream: int | None = None,
 ) -> None:
     """Write elements ``first_element`` and following of the result to ``out``, as many as it holds.
 
     ``base`` holds the same elements of the base tensor, of ``dtype`` as the result; it may be ``out``. Any stretch may
-    be made alone. Needs memory for the factors as fp32, and ``threads`` (0: every processor). Raises
-    :class:`InvalidInputError` if sizes or types do not fit; nothing is written then.
+    be made alone. Needs memory for the factors as fp32, and ``threads`` (0: every processor). Both may be arrays on a
+    CUDA device: the device then makes it, in the order of ``stream`` (a ``cudaStream_t`` as an integer, by default the
+    default stream), and takes memory for the factors as they are. Raises :class:`InvalidInputError` if sizes or types
+    do not fit, :class:`DeviceError` where there is no device; nothing is written then.
     """
     if dtype not in RESULT_DTYPES:
         raise InvalidInputError(
@@ -106,7 +116,9 @@ def predict_into(
         )
     if first_element < 0:
         raise InvalidInputError(f"there is no element {first_element}")
-    _native.low_rank_into(
+    device = on_device(out)
+    call = _native.cuda_low_rank_into if device else _native.low_rank_into
+    call(
         base,
         out,
         DTYPES[dtype],
@@ -120,7 +132,7 @@ def predict_into(
         factors.scale,
         ROUNDINGS.index(factors.rounding),
         first_element,
-        threads,
+        (stream or 0) if device else threads,
     )
 
 
