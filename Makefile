@@ -9,6 +9,8 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 
 VENV := .venv
 BIN := $(VENV)/bin
+# A warning of nvcc stops the builds of this project's own; whoever installs the package may have a newer one.
+STRICT := -C 'cmake.define.CMAKE_CUDA_FLAGS=--Werror all-warnings'
 PYTEST := python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -21,7 +23,7 @@ CLANGXX := $(firstword $(shell command -v clang++-14 clang++-16 clang++-19 clang
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install torch demo test test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz fuzz-python neon cuda emulated wheel wheel-test bench clean
+.PHONY: help install torch demo test test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz fuzz-python neon cuda emulated sanitize-gpu wheel wheel-test bench bench-gpu clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -38,15 +40,15 @@ $(VENV)/.build-tools: $(BIN)/python pyproject.toml
 
 # Editable: Python changes need no step, C++ changes rebuild what they touch.
 $(VENV)/.installed: $(VENV)/.build-tools $(CORE)
-	$(PIP) install --no-build-isolation -e '.[test]'
+	$(PIP) install --no-build-isolation $(STRICT) -e '.[test]'
 	@touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation -e '.[lint]'
+	$(PIP) install --no-build-isolation $(STRICT) -e '.[lint]'
 	@touch $@
 
 $(VENV)/.bench-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation -e '.[bench]'
+	$(PIP) install --no-build-isolation $(STRICT) -e '.[bench]'
 	@touch $@
 
 # The version whose wheel without CUDA pip finds where one is offered; any other brings gigabytes of CUDA along.
@@ -160,7 +162,7 @@ else
 endif
 
 $(VENV)/.fuzz-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation -e '.[fuzz]'
+	$(PIP) install --no-build-isolation $(STRICT) -e '.[fuzz]'
 	@touch $@
 
 fuzz-python: $(VENV)/.fuzz-tools  ## The safetensors reader for FUZZ_SECONDS (20), with atheris
@@ -187,12 +189,21 @@ emulated: $(VENV)/.installed  ## The CUDA twins, kernels and launches, on a devi
 	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m gpu tests $(PYTEST_ARGS)
 
 cuda: $(VENV)/.build-tools  ## Compile and link the CUDA twins; needs nvcc, no GPU
-	cmake -S . -B build/cuda -G Ninja -DTEXTNLP_FAST_CUDA=ON
+	cmake -S . -B build/cuda -G Ninja -DTEXTNLP_FAST_CUDA=ON -DCMAKE_CUDA_FLAGS="--Werror all-warnings"
 	cmake --build build/cuda
+
+# Addresses out of bounds, and races inside a block: what the emulator cannot show.
+sanitize-gpu: $(VENV)/.installed  ## The tests marked gpu under compute-sanitizer; needs a CUDA device
+	@if ! command -v compute-sanitizer >/dev/null; then echo "skipped: compute-sanitizer (of the CUDA toolkit) is not on the PATH"; \
+	elif ! $(BIN)/python -c 'import sys, textnlp_fast; sys.exit(not textnlp_fast.cuda_available())'; then \
+	  $(BIN)/python -c 'from textnlp_fast import _native; print("skipped: no CUDA device:", _native.cuda_info()["reason"])'; \
+	else for tool in memcheck racecheck; do \
+	  compute-sanitizer --tool $$tool --error-exitcode 9 $(BIN)/python -m pytest -p no:xdist -m gpu tests/cuda $(PYTEST_ARGS) || exit 1; \
+	done; fi
 
 wheel: $(VENV)/.wheel-tools  ## Source archive and wheel in dist/, then tests against the wheel
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist/unrepaired .
+	$(BIN)/python -m build $(STRICT) --outdir dist/unrepaired .
 	$(BIN)/python -m auditwheel repair --wheel-dir dist dist/unrepaired/*.whl
 	$(MAKE) wheel-test
 
@@ -209,6 +220,12 @@ wheel-test:
 
 bench: $(VENV)/.bench-tools  ## Print the tables of docs/benchmarks.md
 	$(BIN)/python benches/report.py
+
+# nvCOMP is measured beside ours where it can be had.
+bench-gpu: $(VENV)/.installed  ## Rewrite the figures of docs/cuda.md; needs a CUDA device, takes some minutes
+	-@$(BIN)/python -c 'import sys, textnlp_fast; sys.exit(not textnlp_fast.cuda_available())' \
+	  && { $(BIN)/python -c 'import nvidia.nvcomp' 2>/dev/null || $(PIP) install 'nvidia-nvcomp-cu13>=5'; }
+	$(BIN)/python benches/gpu.py
 
 clean:  ## Remove builds and environments
 	rm -rf .venv build dist

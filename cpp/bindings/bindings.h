@@ -23,6 +23,7 @@ void bind_low_rank(py::module_& module);
 void bind_cuda(py::module_& module);
 void bind_cuda_memory(py::module_& module);
 void bind_cuda_place(py::module_& module);
+void bind_cuda_work(py::module_& module);
 void bind_cuda_chunk(py::module_& module);
 void bind_cuda_low_rank(py::module_& module);
 

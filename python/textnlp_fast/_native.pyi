@@ -209,6 +209,14 @@ def cuda_write(address: int, data: object, device: int, stream: int) -> None:
 def cuda_move(to: int, source: int, size: int, device: int, stream: int) -> None:
     """Copies within a device; waits."""
 
+class CudaWatch:
+    """A stopwatch on the default stream of a device, by the device's clock."""
+
+    def __init__(self, device: int) -> None: ...
+    def start(self) -> None: ...
+    def stop(self) -> float:
+        """Waits for what was queued since; seconds."""
+
 class CudaWork:
     """Work for the default stream of a device, ready to be queued again and again: for benches."""
 

@@ -1,7 +1,10 @@
-"""Arrays on a device: torch's on a real one, on the emulated one host memory that says it is a device's."""
+"""Arrays on a device: on the emulated one host memory that says it is a device's; on a real one torch's, or where that
+sees no device memory of the package's own.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -46,22 +49,52 @@ class InterfaceArray:
         }
 
 
+class OwnArray:
+    """Device memory by ``__cuda_array_interface__``, without any framework."""
+
+    def __init__(self, host: Bytes, offset: int) -> None:
+        self._memory = _native.DeviceMemory(host.size, 0, 0)
+        self.address, self.size = self._memory.address + offset, host.size - offset
+        _native.cuda_write(self._memory.address, host, 0, 0)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": (self.size,), "typestr": "|u1", "data": (self.address, False), "version": 3}
+
+    def read(self) -> Bytes:
+        host = np.empty(self.size, np.uint8)
+        _native.cuda_read(self.address, host, 0, 0)
+        return host
+
+
+def _torch() -> Any:
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        return None
+    return torch if torch.cuda.is_available() else None
+
+
 def to_device(host: Bytes, *, offset: int = 0, interface: bool = False) -> Any:
     """A copy of ``host`` on the device, ``offset`` bytes off a round address."""
     padded = np.concatenate([np.zeros(offset, np.uint8), host])
     if INFO["emulated"]:
         return (InterfaceArray if interface else EmulatedArray)(padded[offset:])
-    torch = pytest.importorskip("torch")
-    return torch.from_numpy(padded).cuda()[offset:]
+    torch = None if interface else _torch()
+    return OwnArray(padded, offset) if torch is None else torch.from_numpy(padded).cuda()[offset:]
 
 
 def to_host(array: Any) -> Bytes:
     if isinstance(array, EmulatedArray | InterfaceArray):
         return array.host
+    if isinstance(array, OwnArray):
+        return array.read()
     return np.asarray(array.cpu().numpy(), np.uint8)
 
 
 def address(array: Any) -> int:
     if isinstance(array, EmulatedArray | InterfaceArray):
         return int(array.host.ctypes.data)
+    if isinstance(array, OwnArray):
+        return array.address
     return int(array.data_ptr())

@@ -1,0 +1,126 @@
+"""Whole calls of the package on a CUDA device, in wall time: encoding, swapping, as far as this build has them."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import textnlp_fast
+from gpu_arrays import Part, Room, Scene
+from gpu_rows import Bench, Row, check
+from measure import Bytes
+from textnlp_fast import _native
+from textnlp_fast.delta import codec
+from textnlp_fast.delta.create import create_patch
+from textnlp_fast.errors import TextnlpFastError
+
+
+class NotInThisBuildError(Exception):
+    """A call that is to be measured is not there, or not for arrays on a device; the message says why."""
+
+
+@dataclass(frozen=True)
+class SwapFigure:
+    """A swap of weights that lie on a device; the bytes of the change lie in host memory, or in its page cache."""
+
+    name: str
+    resident_bytes: int
+    seconds: tuple[float, ...]
+    extra_bytes: int | None  # of device memory, at its peak; None where the device does not tell
+
+
+def encode_rows(bench: Bench, scene: Scene) -> Iterator[Row]:
+    """`encode_many` with and without the base, from arrays to payloads in host memory."""
+    encode_many = getattr(codec, "encode_many", None)
+    if encode_many is None:
+        raise NotInThisBuildError("this build does not encode on a device")
+    bench.base.fill(scene.base)
+    bench.out.fill(scene.target)
+    tile = scene.target.size
+    size = bench.base.size // tile * tile
+    targets, bases = (room.parts(tile)[: size // tile] for room in (bench.out, bench.base))
+    for name, against in ((f"encode, {scene.name}", bases), ("encode, standalone", None)):
+        seconds = []
+        for _ in range(bench.rounds + 1):
+            started = time.perf_counter()
+            payloads = encode_many(targets, against, dtype="BF16")
+            seconds.append(time.perf_counter() - started)
+        out = np.empty(tile, np.uint8)
+        codec.decode_into(bytes(payloads[-1]), out, scene.base if against else None)
+        check(np.array_equal(out, scene.target), name)
+        coded = sum(len(payload) for payload in payloads)
+        moved = size * (2 if against else 1) + coded
+        yield Row(name, "encode", size, moved, tuple(seconds[1:]), coded / size)
+
+
+def decode_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> SwapFigure:
+    """What a swap does at its heart: one `decode_many` over all weights, in place, from payloads in host memory."""
+    tile = scene.target.size
+    resident = Room(max(1, size_bytes // tile) * tile, device)
+    parts = resident.parts(tile)
+    payloads = [scene.payload] * len(parts)
+    before = _native.cuda_pool_peak(device, True)
+    before = _native.cuda_pool_peak(device, False)
+    seconds = []
+    for _ in range(rounds + 1):
+        resident.fill(scene.base)
+        started = time.perf_counter()
+        codec.decode_many(payloads, parts, parts)
+        seconds.append(time.perf_counter() - started)
+    extra = _native.cuda_pool_peak(device, False) - before
+    for part in (parts[0], parts[-1]):
+        check(np.array_equal(resident.read(part.begin, part.size), scene.target), "decode_many")
+    name = f"decode_many in place, {scene.name}"
+    return SwapFigure(name, resident.size, tuple(seconds[1:]), extra if before else None)
+
+
+def _write_model(path: Path, data: Bytes, names: list[str]) -> None:
+    """A safetensors file of equal tensors of bf16."""
+    header = {
+        name: {
+            "dtype": "BF16",
+            "shape": [data.size // 2],
+            "data_offsets": [n * data.size, (n + 1) * data.size],
+        }
+        for n, name in enumerate(names)
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _ in names:
+            data.tofile(file)
+
+
+def swap_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> SwapFigure:
+    """`textnlp_fast.swap` with a patch file; digests are checked, and the way back is kept, as in a server."""
+    tile = scene.target.size
+    names = [f"layer.{n}.weight" for n in range(max(1, size_bytes // tile))]
+    resident = Room(len(names) * tile, device)
+    model = {name: Part(resident, n * tile, tile, "<u2") for n, name in enumerate(names)}
+    with tempfile.TemporaryDirectory() as folder:
+        old, new, patch = (Path(folder) / name for name in ("old.safetensors", "new.safetensors", "patch"))
+        _write_model(old, scene.base, names)
+        _write_model(new, scene.target, names)
+        create_patch(old, new, patch, strategy="dense")
+        seconds = []
+        _native.cuda_pool_peak(device, True)
+        before = _native.cuda_pool_peak(device, False)
+        for _ in range(rounds + 1):
+            resident.fill(scene.base)
+            started = time.perf_counter()
+            try:
+                textnlp_fast.swap(model, patch)
+            except TextnlpFastError as error:
+                raise NotInThisBuildError(f"swap refused the arrays: {error.args[0]}") from error
+            seconds.append(time.perf_counter() - started)
+        extra = _native.cuda_pool_peak(device, False) - before
+    check(np.array_equal(resident.read(0, tile), scene.target), "swap")
+    return SwapFigure(f"swap, {scene.name}", resident.size, tuple(seconds[1:]), extra if before else None)
