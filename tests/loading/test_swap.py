@@ -29,6 +29,7 @@ from textnlp_fast.errors import (
     WrongBaseError,
 )
 from textnlp_fast.loading import swapping, undo
+from textnlp_fast.storage import Repository
 
 BUDGET = 64 << 20
 
@@ -409,19 +410,24 @@ def test_torch_modules(tmp_path: Path) -> None:
         swap(model, tmp_path / "p.tnpatch")
 
 
-def test_the_guides_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guide = Path(__file__).resolve().parents[2] / "docs" / "guide" / "swap.md"
-    example = re.search(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
-    assert example is not None
+    first, second, _ = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     tensors = {"w": Tensor("F32", (64, 32), np.arange(2048, dtype=np.float32).tobytes())}
-    old: Model = {"v1.0.safetensors": tensors}
-    new: Model = {"v1.1.safetensors": {"w": nudged(tensors["w"], 1)}}
-    make(
-        write(old, tmp_path / "v1.0.safetensors"),
-        write(new, tmp_path / "v1.1.safetensors"),
-        tmp_path / "changes.tnpatch",
+    versions: list[Model] = [
+        {"model.safetensors": {"w": nudged(tensors["w"], n) if n else tensors["w"]}} for n in range(3)
+    ]
+    old, new = (
+        write({f"v1.{n}.safetensors": versions[n]["model.safetensors"]}, tmp_path / f"v1.{n}.safetensors")
+        for n in (0, 1)
     )
+    make(old, new, tmp_path / "changes.tnpatch")
+    repository = Repository.open(tmp_path / "weights", create=True)
+    for n, version in enumerate(versions):
+        repository.push(write(version, tmp_path / f"v{n}"), "custom-llm", f"1.{n}.0")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(compile(example[1], str(guide), "exec"), names)
-    assert names["model"]["w"].tobytes() == tensors_of(new)["w"].data
+    exec(compile(first, str(guide), "exec"), names)
+    assert names["model"]["w"].tobytes() == tensors_of(versions[1])["w"].data
+    exec(compile(second, str(guide), "exec"), names)
+    assert names["model"]["w"].tobytes() == tensors_of(versions[2])["w"].data
