@@ -1,6 +1,8 @@
 // Stands in for the twins in a build without CUDA: same calls, one answer.
 #include "textnlp_fast/cuda.h"
 
+#include "textnlp_fast/cuda_memory.h"
+
 namespace textnlp_fast {
 namespace {
 
@@ -29,13 +31,6 @@ int cuda_device_of(const void* /*at_dev*/) noexcept { return 0; }
 Status cuda_use_device(int /*device*/, int* /*before*/) noexcept { return absent(); }
 
 Status cuda_wait(void* /*stream*/) noexcept { return absent(); }
-
-Status cuda_allocate(void** at_dev, std::size_t /*size*/, void* /*stream*/) noexcept {
-  *at_dev = nullptr;
-  return absent();
-}
-
-void cuda_free(void* /*at_dev*/, void* /*stream*/) noexcept {}
 
 Status cuda_copy(void* /*to*/, const void* /*from*/, std::size_t /*size*/, void* /*stream*/) noexcept {
   return absent();
@@ -146,5 +141,23 @@ Status cuda_decode_payloads(const DecodeJob* /*jobs*/, std::size_t count, void* 
   *failed = count;
   return absent();
 }
+
+Status cuda_host_allocate(std::size_t /*size*/, void** /*at*/) noexcept { return absent(); }
+void cuda_host_release(void* /*at*/) noexcept {}
+Status cuda_allocate(std::size_t /*size*/, void* /*stream*/, void** /*at_dev*/) noexcept { return absent(); }
+void cuda_release(void* /*at_dev*/, void* /*stream*/) noexcept {}
+Status cuda_to_device(void* /*to_dev*/, const void* /*from*/, std::size_t /*size*/, void* /*stream*/) noexcept {
+  return absent();
+}
+Status cuda_to_host(void* /*to*/, const void* /*from_dev*/, std::size_t /*size*/, void* /*stream*/) noexcept {
+  return absent();
+}
+Status cuda_stream_create(void** /*stream*/) noexcept { return absent(); }
+void cuda_stream_destroy(void* /*stream*/) noexcept {}
+Status cuda_event_create(void** /*event*/) noexcept { return absent(); }
+void cuda_event_destroy(void* /*event*/) noexcept {}
+Status cuda_event_record(void* /*event*/, void* /*stream*/) noexcept { return absent(); }
+Status cuda_event_done(void* /*event*/, bool* /*done*/) noexcept { return absent(); }
+Status cuda_event_wait(void* /*event*/) noexcept { return absent(); }
 
 }  // namespace textnlp_fast

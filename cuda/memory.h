@@ -32,6 +32,15 @@ inline Status copy(void* to, const void* from, std::size_t size, void* stream) n
   return status_of(cudaMemcpyAsync(to, from, size, cudaMemcpyDefault, static_cast<Stream>(stream)));
 }
 inline Status wait(void* stream) noexcept { return status_of(cudaStreamSynchronize(static_cast<Stream>(stream))); }
+inline Status allocate_locked(void** at, std::size_t size) noexcept {
+  const cudaError_t error = cudaHostAlloc(at, size, cudaHostAllocPortable);
+  if (error == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    return Status::failure(Code::out_of_memory, "the system locks no more memory for the device");
+  }
+  return status_of(error);
+}
+inline void release_locked(void* at) noexcept { (void)cudaFreeHost(at); }
 
 #else
 
@@ -58,6 +67,12 @@ inline Status to_host(void* to, const void* from_dev, std::size_t size, void* st
   return copy(to, from_dev, size, stream);
 }
 inline Status wait(void* /*stream*/) noexcept { return emulator::call_fails() ? failed_call() : Status{}; }
+inline Status allocate_locked(void** at, std::size_t size) noexcept {
+  if (emulator::call_fails()) return failed_call();
+  *at = std::aligned_alloc(4096, (size + 4095) / 4096 * 4096);
+  return *at != nullptr ? Status{} : Status::failure(Code::out_of_memory, "no memory left for this call");
+}
+inline void release_locked(void* at) noexcept { std::free(at); }
 
 #endif
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "textnlp_fast/cuda.h"
 #include "textnlp_fast/hash.h"
 #include "textnlp_fast/status.h"
 
@@ -20,6 +21,7 @@ void bind_chunk(py::module_& module);
 void bind_codec(py::module_& module);
 void bind_low_rank(py::module_& module);
 void bind_cuda(py::module_& module);
+void bind_cuda_memory(py::module_& module);
 void bind_cuda_place(py::module_& module);
 void bind_cuda_work(py::module_& module);
 void bind_cuda_chunk(py::module_& module);
@@ -73,11 +75,14 @@ class DeviceBuffer {
   py::object capsule_;
 };
 
-// The device of a call is the current one while this lives.
+// A device is the current one of this thread while this lives.
 class OnDevice {
  public:
-  explicit OnDevice(int device);
-  ~OnDevice();
+  explicit OnDevice(int device) { raise_if_failed(cuda_use_device(device, &before_)); }
+  ~OnDevice() {
+    int ignored = 0;
+    (void)cuda_use_device(before_, &ignored);
+  }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_native, module) {
   textnlp_fast::bindings::bind_codec(module);
   textnlp_fast::bindings::bind_low_rank(module);
   textnlp_fast::bindings::bind_cuda(module);
+  textnlp_fast::bindings::bind_cuda_memory(module);
   textnlp_fast::bindings::bind_cuda_place(module);
   textnlp_fast::bindings::bind_cuda_work(module);
   textnlp_fast::bindings::bind_cuda_chunk(module);

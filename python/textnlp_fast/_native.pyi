@@ -1,5 +1,7 @@
 """Types of the C++ core. Private: use textnlp_fast.hashing, .chunking, .delta and .storage."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -151,8 +153,17 @@ def cuda_low_rank_into(
 def cuda_diff(a: object, b: object, dtype: int, stream: int) -> tuple[int, int, int, float]:
     """``diff`` of two arrays on one device; waits."""
 
+class PinnedMemory:
+    """Page-locked host memory, as a writable buffer of bytes."""
+
+    def __init__(self, size_bytes: int, device: int) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, view: memoryview, /) -> None: ...
+
 class DeviceMemory:
-    """Bytes of device memory that live as long as this."""
+    """Memory of a device from the pool of a stream; goes back in the order of the default stream."""
 
     def __init__(self, size_bytes: int, device: int, stream: int) -> None: ...
     @property
@@ -161,6 +172,30 @@ class DeviceMemory:
     def nbytes(self) -> int: ...
     @property
     def device(self) -> int: ...
+    def dlpack(self, offset: int, shape: Sequence[int], code: int, bits: int) -> object:
+        """A capsule for DLPack: an array of that shape and type, from byte ``offset`` on."""
+
+class CudaStream:
+    """A stream of its own, which waits for no other."""
+
+    def __init__(self, device: int) -> None: ...
+    @property
+    def address(self) -> int: ...
+    def wait(self) -> None: ...
+
+class CudaEvent:
+    """A mark in a stream; done before it is first recorded."""
+
+    def __init__(self, device: int) -> None: ...
+    def record(self, stream: int) -> None: ...
+    def is_done(self) -> bool: ...
+    def wait(self) -> None: ...
+
+def cuda_to_device(data: object, array: object, offset: int, stream: int) -> None:
+    """Queues a copy of host bytes to byte ``offset`` of an array; both must stay until it is done."""
+
+def cuda_to_host(array: object, offset: int, out: object, stream: int) -> None:
+    """Queues a copy of an array's bytes from ``offset`` on, as many as ``out`` has."""
 
 def cuda_place(array: object, stream: int) -> tuple[int, int, int]:
     """Address, size and device of a writable array."""

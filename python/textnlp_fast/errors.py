@@ -16,6 +16,8 @@ __all__ = [
     "DigestMismatchError",
     "InternalError",
     "InvalidInputError",
+    "LoadCancelledError",
+    "LoadTimeoutError",
     "MissingObjectError",
     "MissingPackageError",
     "ModelNotFoundError",
@@ -225,6 +227,19 @@ class SwapCancelledError(TextnlpFastError):
     """A swap was told to stop; the old weights are in place."""
 
     exit_code = 130
+
+
+class LoadCancelledError(TextnlpFastError):
+    """A load was told to stop; nothing was handed over."""
+
+    exit_code = 130
+
+
+class LoadTimeoutError(TextnlpFastError, TimeoutError):
+    """A load took longer than it was given; nothing was handed over."""
+
+    exit_code = 8
+    default_hint = "Give it more time (timeout_s), or look at what the store and the disk are doing."
 
 
 class NotRestoredError(TextnlpFastError):

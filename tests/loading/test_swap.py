@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import textnlp_fast
 from delta.models import Model, Tensor, make, nudged, weights, write
-from textnlp_fast.contents.windows import OpenFiles, Progress
-from textnlp_fast.delta import codec, create_patch
+from loading.swaps import ERRORS, Trap, data_of, resident, tensors_of
+from textnlp_fast.contents.windows import Progress
+from textnlp_fast.delta import create_patch
 from textnlp_fast.errors import (
-    CorruptDataError,
     DeviceError,
     DigestMismatchError,
     InvalidInputError,
@@ -29,26 +28,10 @@ from textnlp_fast.errors import (
     SwapCancelledError,
     WrongBaseError,
 )
-from textnlp_fast.loading import swapping
-
-Weights = dict[str, npt.NDArray[np.uint8]]
+from textnlp_fast.loading import swapping, undo
+from textnlp_fast.storage import Repository
 
 BUDGET = 64 << 20
-
-
-def tensors_of(model: Model) -> dict[str, Tensor]:
-    return {
-        name: tensor for file in model.values() if isinstance(file, dict) for name, tensor in file.items()
-    }
-
-
-def resident(model: Model) -> Weights:
-    """The model's tensors, as a process has them."""
-    return {name: np.frombuffer(tensor.data, np.uint8).copy() for name, tensor in tensors_of(model).items()}
-
-
-def data_of(weights_: Weights) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in weights_.items()}
 
 
 def swap(loaded: Any, patch: Path, **options: Any) -> swapping.SwapReport:
@@ -175,16 +158,16 @@ def test_memory_that_cannot_be_swapped(patch: Path, old: Model) -> None:
     with pytest.raises(InvalidInputError, match="no tensor in memory"):
         swap({"other": loaded["q"]}, patch, partial=True)
 
-    class OnDevice:
+    class Elsewhere:
         class device:
-            type = "cuda"
+            type = "xpu"
 
             def __str__(self) -> str:
-                return "cuda:0"
+                return "xpu:0"
 
         detach = is_contiguous = numel = None
 
-    refused({"q": OnDevice()}, "host memory", DeviceError)
+    refused({"q": Elsewhere()}, "on CUDA devices", DeviceError)
 
 
 def test_structure_that_memory_cannot_follow(tmp_path: Path, old: Model) -> None:
@@ -263,46 +246,6 @@ def test_any_two_versions(tmp_path_factory: pytest.TempPathFactory, seed: int) -
 
 
 # --- failures ----------------------------------------------------------------------------------------------------
-
-
-class Trap:
-    """Counts calls of everything that a swap uses and raises at the n-th, once."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> None:
-        self.calls = 0
-        self.at = at
-        self.error = error
-        self.sprung = False
-        self._lock = threading.Lock()
-        for owner, name in (
-            (codec, "encode_into"),
-            (codec, "decode_into"),
-            (swapping, "blake3_hex"),
-            (OpenFiles, "read"),
-            (swapping._Swap, "_make_way"),
-            (swapping.Journal, "_keep"),
-        ):
-            monkeypatch.setattr(owner, name, self._wrapped(getattr(owner, name)))
-
-    def _wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*arguments: Any, **options: Any) -> Any:
-            with self._lock:
-                self.calls += 1
-                springs = self.calls == self.at and not self.sprung
-                self.sprung = self.sprung or springs
-            if springs:
-                raise self.error
-            return function(*arguments, **options)
-
-        return wrapper
-
-
-ERRORS: list[Callable[[], BaseException]] = [
-    lambda: CorruptDataError("a bad frame"),
-    lambda: MemoryError("none left"),
-    lambda: OSError(5, "the disk went away"),
-    KeyboardInterrupt,
-]
 
 
 @pytest.mark.parametrize("make_error", ERRORS, ids=["corrupt", "memory", "disk", "interrupt"])
@@ -392,7 +335,7 @@ def test_weights_that_cannot_be_put_back_are_named(
         raise OSError(5, "the journal is gone")
         yield
 
-    monkeypatch.setattr(swapping.Journal, "restore", lost)
+    monkeypatch.setattr(undo.Journal, "restore", lost)
 
     def refuse() -> None:
         raise RuntimeError("no")
@@ -467,19 +410,24 @@ def test_torch_modules(tmp_path: Path) -> None:
         swap(model, tmp_path / "p.tnpatch")
 
 
-def test_the_guides_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guide = Path(__file__).resolve().parents[2] / "docs" / "guide" / "swap.md"
-    example = re.search(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
-    assert example is not None
+    first, second, _ = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     tensors = {"w": Tensor("F32", (64, 32), np.arange(2048, dtype=np.float32).tobytes())}
-    old: Model = {"v1.0.safetensors": tensors}
-    new: Model = {"v1.1.safetensors": {"w": nudged(tensors["w"], 1)}}
-    make(
-        write(old, tmp_path / "v1.0.safetensors"),
-        write(new, tmp_path / "v1.1.safetensors"),
-        tmp_path / "changes.tnpatch",
+    versions: list[Model] = [
+        {"model.safetensors": {"w": nudged(tensors["w"], n) if n else tensors["w"]}} for n in range(3)
+    ]
+    old, new = (
+        write({f"v1.{n}.safetensors": versions[n]["model.safetensors"]}, tmp_path / f"v1.{n}.safetensors")
+        for n in (0, 1)
     )
+    make(old, new, tmp_path / "changes.tnpatch")
+    repository = Repository.open(tmp_path / "weights", create=True)
+    for n, version in enumerate(versions):
+        repository.push(write(version, tmp_path / f"v{n}"), "custom-llm", f"1.{n}.0")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(compile(example[1], str(guide), "exec"), names)
-    assert names["model"]["w"].tobytes() == tensors_of(new)["w"].data
+    exec(compile(first, str(guide), "exec"), names)
+    assert names["model"]["w"].tobytes() == tensors_of(versions[1])["w"].data
+    exec(compile(second, str(guide), "exec"), names)
+    assert names["model"]["w"].tobytes() == tensors_of(versions[2])["w"].data

@@ -1,4 +1,4 @@
-"""Bases and factors: numbers as weights have, and any bits."""
+"""Matrices and factors of any type, plain and wild."""
 
 from __future__ import annotations
 

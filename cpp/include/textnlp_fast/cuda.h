@@ -43,11 +43,6 @@ Status cuda_use_device(int device, int* before) noexcept;
 // Waits until all that was given to a cudaStream_t is done.
 Status cuda_wait(void* stream) noexcept;
 
-// Memory of the current device, from the pool of `stream`, which also gives it back in its order. Fails with
-// out_of_memory if none is left.
-Status cuda_allocate(void** at_dev, std::size_t size, void* stream) noexcept;
-void cuda_free(void* at_dev, void* stream) noexcept;
-
 // Copies `size` bytes, each side in host memory or in that of the current device. Queued; host memory must stay until
 // cuda_wait() has returned.
 Status cuda_copy(void* to, const void* from, std::size_t size, void* stream) noexcept;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,8 +25,7 @@ from textnlp_fast.contents.windows import (
 )
 from textnlp_fast.contents.working import workers_for
 from textnlp_fast.delta.low_rank_tiles import ROOM_BYTES as LOW_RANK_ROOM_BYTES
-from textnlp_fast.delta.making import Maker
-from textnlp_fast.delta.patch import Patch
+from textnlp_fast.delta.making import Coded, Maker
 from textnlp_fast.delta.patch_file import PatchFile
 from textnlp_fast.delta.recipe import LowRank, Whole
 
@@ -62,10 +61,12 @@ class Work:
         self.patch = patch_file.patch
         self._held = held
         self._entries = [entry for entry in self.patch.target.files if entry.path not in kept]
-        self._first = make_first(self.patch, (digest for entry in self._entries for digest in entry.parts))
+        self._first = make_first(
+            self.patch.contents, (digest for entry in self._entries for digest in entry.parts)
+        )
         window = self.patch.window_bytes
         self._budget_bytes = memory_budget_bytes
-        self._unit_bytes = _BUFFERS * window + room_bytes(self.patch)
+        self._unit_bytes = _BUFFERS * window + room_bytes(self.patch.contents)
         self._workers = workers_for(self._unit_bytes, memory_budget_bytes, threads)
         self._threads_each = -(-threads // self._workers)
         self._buffers = BufferPool(window)
@@ -176,29 +177,33 @@ class Work:
             write_exactly(descriptor, out, offset + piece.offset)
 
 
-def room_bytes(patch: Patch) -> int:
-    """What the recipes of a patch take besides windows."""
-    found = any(isinstance(stored.base, LowRank) for stored in patch.contents.values())
+def room_bytes(contents: Mapping[str, Coded]) -> int:
+    """What the recipes of contents take besides windows."""
+    found = any(isinstance(stored.base, LowRank) for stored in contents.values())
     return LOW_RANK_ROOM_BYTES if found else 0
 
 
-def make_first(patch: Patch, wanted: Iterable[str]) -> list[list[str]]:
+def make_first(
+    contents: Mapping[str, Coded], wanted: Iterable[str], held: Container[str] = ()
+) -> list[list[str]]:
     """Stored contents that recipes of others read here and there, in groups that need only earlier groups.
 
     Made once and kept in a file, they cost no more than their size, whatever the recipes ask for. Chains of whole
-    contents need none of this: they are decoded window by window.
+    contents need none of this: they are decoded window by window. Nor do those that are `held` already.
     """
-    contents = patch.contents
     levels: dict[str, int] = {}
 
     def below(digest: str) -> list[str]:
         base = contents[digest].base
-        return [] if base is None else [name for name in base.source_sizes() if name in contents]
+        return [] if base is None else [name for name in base.source_sizes() if made(name)]
+
+    def made(digest: str) -> bool:
+        return digest in contents and digest not in held
 
     # A content's height is one more than that of what it needs to be in a file.
     heights: dict[str, int] = {}
     for root in wanted:
-        stack = [root] if root in contents else []
+        stack = [root] if made(root) else []
         while stack:
             digest = stack[-1]
             waiting = [name for name in below(digest) if name not in heights]

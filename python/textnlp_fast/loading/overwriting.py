@@ -6,18 +6,18 @@ places), the old bytes of one are kept aside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
-from textnlp_fast.delta.patch import Patch
+from textnlp_fast.delta.making import Coded
 from textnlp_fast.delta.recipe import Whole
 
-__all__ = ["Needs", "Turn", "in_order", "needs_of"]
+__all__ = ["Needs", "Turn", "chain_to", "in_order", "needs_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Contents of the source that a content is made of.
+    """Contents in memory that a content is made of.
 
     ``aligned`` is the one of which each window makes the same window, if there is one; ``elsewhere`` are those of
     which any part can be needed at any time.
@@ -27,13 +27,13 @@ class Needs:
     elsewhere: frozenset[str]
 
 
-def needs_of(patch: Patch, digest: str) -> Needs:
-    """What the bytes of a content are made of, through all that is in between."""
+def needs_of(contents: Mapping[str, Coded], digest: str, held: Container[str]) -> Needs:
+    """What the bytes of a content are made of that nothing makes, or that is `held` already."""
     elsewhere: set[str] = set()
     aligned: str | None = digest
     waiting: list[str] = []
-    while aligned is not None and aligned in patch.contents:
-        base = patch.contents[aligned].base
+    while aligned is not None and aligned not in held and aligned in contents:
+        base = contents[aligned].base
         if isinstance(base, Whole):
             aligned = base.digest
             continue
@@ -46,12 +46,30 @@ def needs_of(patch: Patch, digest: str) -> Needs:
         if name in seen:
             continue
         seen.add(name)
-        stored = patch.contents.get(name)
-        if stored is None:
+        stored = contents.get(name)
+        if name in held or stored is None:
             elsewhere.add(name)
         elif stored.base is not None:
             waiting += stored.base.source_sizes()
     return Needs(aligned, frozenset(elsewhere))
+
+
+def chain_to(
+    contents: Mapping[str, Coded], digest: str, held: Container[str]
+) -> tuple[list[str], str | None] | None:
+    """The contents that windows of `digest` are decoded through, the last to be decoded last, and the one held that
+    they start from (None: they start from nothing). None if a recipe makes something of several contents on the way.
+    """
+    chain: list[str] = []
+    following: str | None = digest
+    while following is not None and following not in held:
+        stored = contents.get(following)
+        if stored is None or not isinstance(stored.base, Whole | None):
+            return None
+        chain.append(following)
+        following = None if stored.base is None else stored.base.digest
+    chain.reverse()
+    return chain, following
 
 
 @dataclass(frozen=True, slots=True)

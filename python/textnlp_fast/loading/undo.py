@@ -13,23 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-import numpy.typing as npt
-
 from textnlp_fast.contents.staging import disk_errors
 from textnlp_fast.contents.windows import BufferPool
 from textnlp_fast.delta import codec
+from textnlp_fast.loading.memory import DeviceBytes, Memory
 
 __all__ = ["Change", "Journal"]
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(slots=True)
 class Change:
     """A window of some memory. ``old`` holds its bytes from before it is written until it is."""
 
-    memory: Bytes
+    memory: Memory
     dtype: str
     old: memoryview | None
     payload: bytes | None = None
@@ -64,30 +60,46 @@ class Journal:
         if self._spill is not None:
             self._spill.close()
 
-    def write(self, memory: Bytes, new: memoryview, dtype: str) -> None:
-        """Overwrites ``memory`` with ``new``, able to go back from any point of it."""
+    def write(self, memory: Memory, new: memoryview | DeviceBytes, dtype: str) -> None:
+        """Overwrites ``memory`` with ``new``, able to go back from any point of it.
+
+        What lies on a device passes through two buffers of the host, where its way back is coded.
+        """
         buffer = self._buffers.take()
-        old = memoryview(buffer)[: memory.nbytes]
-        old[:] = memory.data
+        old = memoryview(buffer)[: memory.size]
+        memory.read(old)
         change = Change(memory, dtype, old)
         with self._buffers.borrow() as coded:
-            written = codec.encode_into(old, coded, new, dtype=dtype, threads=self._threads)
+            if isinstance(new, DeviceBytes):
+                with self._buffers.borrow() as copy:
+                    new.read(copy[: new.size])
+                    written = self._encode(old, coded, copy[: new.size], dtype)
+            else:
+                written = self._encode(old, coded, new, dtype)
             change.payload = bytes(coded[:written])
         with self._lock:
             self._keep(change)
             self._changes.append(change)
-        memory[:] = np.frombuffer(new, np.uint8)
+        if isinstance(new, DeviceBytes):
+            assert isinstance(memory, DeviceBytes)
+            memory.copy_from(new)
+        else:
+            memory.write(new)
         change.old = None
         self._buffers.give_back(buffer)
+
+    def _encode(self, old: memoryview, coded: memoryview, new: memoryview, dtype: str) -> int:
+        return codec.encode_into(old, coded, new, dtype=dtype, threads=self._threads)
 
     def restore(self) -> Iterator[Change]:
         """Puts back what was overwritten, the last change first, and yields each that is done."""
         while self._changes:
             change = self._changes[-1]
             if change.old is not None:
-                change.memory[:] = np.frombuffer(change.old, np.uint8)
+                change.memory.write(change.old)
             else:
-                codec.decode_into(self._payload(change), change.memory, change.memory, threads=self._threads)
+                array = change.memory.array
+                codec.decode_into(self._payload(change), array, array, threads=self._threads)
             self._changes.pop()
             yield change
 

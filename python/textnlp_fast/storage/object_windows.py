@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Final
 
 from textnlp_fast.contents.inventory import Held
 from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta.making import Maker
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import check_object, object_key
+from textnlp_fast.storage.chunked_transfer import check_object, fetch_extents, object_key
 from textnlp_fast.storage.manifest import Content, Extent
 
-__all__ = ["ObjectWindows", "new_maker", "working_bytes"]
+__all__ = ["ObjectWindows", "kept_bytes", "new_maker", "working_bytes"]
 
 # Bytes that may be decoded for each that a recipe is asked for. What `push` writes stays below a quarter of it.
 _MOST_WORK: Final = 256
@@ -80,6 +80,18 @@ class ObjectWindows:
             self._keep(extent, view)
         return view
 
+    def prefetch(self, windows: Iterable[tuple[str, int]]) -> None:
+        """Reads coded windows, (content, number) each, near ones in one request; what there is room for is kept."""
+        extents = {self._contents[digest].extents[window] for digest, window in windows}
+        with self._lock:
+            missing = extents - self._kept.keys()
+        if len(missing) < 2:
+            return
+        for extent, data in fetch_extents(self._store, missing).items():
+            if self._fetched is not None:
+                self._fetched(extent.length)
+            self._keep(extent, data)
+
     def check_coded(self, files: OpenFiles, digest: str, window: int) -> None:
         """Raises DigestMismatchError unless the window's object is as it was written."""
         check_object(self._store, self._contents[digest].extents[window].object)
@@ -96,10 +108,11 @@ class ObjectWindows:
 
 def working_bytes(window_bytes: int, budget_bytes: int) -> int:
     """Memory that a Maker of `new_maker` takes however many threads use it."""
-    return 2 * _kept_bytes(window_bytes, budget_bytes)
+    return 2 * kept_bytes(window_bytes, budget_bytes)
 
 
-def _kept_bytes(window_bytes: int, budget_bytes: int) -> int:
+def kept_bytes(window_bytes: int, budget_bytes: int) -> int:
+    """What to keep of coded windows, and again of decoded frames, within a budget."""
     ample = budget_bytes >= _BUDGET_WINDOWS * window_bytes
     return (_KEPT_WINDOWS if ample else _LEAST_KEPT_WINDOWS) * window_bytes
 
@@ -120,8 +133,8 @@ def new_maker(
 
     What comes out is checked by the caller, who knows how much of a content was made.
     """
-    kept_bytes = _kept_bytes(window_bytes, budget_bytes)
-    windows = ObjectWindows(store, contents, window_bytes, kept_bytes=kept_bytes, fetched=fetched)
+    kept = kept_bytes(window_bytes, budget_bytes)
+    windows = ObjectWindows(store, contents, window_bytes, kept_bytes=kept, fetched=fetched)
     return Maker(
         windows,
         files,
@@ -129,6 +142,6 @@ def new_maker(
         threads=threads,
         bounded=bounded,
         most_work=_MOST_WORK,
-        kept_bytes=kept_bytes,
+        kept_bytes=kept,
         way_out=_WAY_OUT,
     )

@@ -14,7 +14,7 @@ from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.explain import Explanation
 from textnlp_fast.storage.explain_versions import explain_versions
-from textnlp_fast.storage.headers import read_dtypes
+from textnlp_fast.storage.headers import read_dtypes, read_tensors
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.pull import PullReport, pull_model
 from textnlp_fast.storage.push import PushReport, PushRequest, push_model
@@ -26,6 +26,7 @@ from textnlp_fast.storage.version_manager import (
     check_version,
     parse_reference,
 )
+from textnlp_fast.tensors import TensorInfo
 
 __all__ = ["LogRow", "Repository"]
 
@@ -105,6 +106,11 @@ class Repository:
         return self._store.url
 
     @property
+    def store(self) -> ObjectStore:
+        """Where its objects are."""
+        return self._store
+
+    @property
     def options(self) -> TransferOptions:
         return self._options
 
@@ -177,6 +183,10 @@ class Repository:
     def dtypes(self, manifest: Manifest) -> dict[str, dict[str, str]]:
         """The dtypes of a version's tensors as its files' headers give them, by file path and tensor name."""
         return read_dtypes(self._store, manifest, self._options)
+
+    def tensors(self, manifest: Manifest) -> dict[str, dict[str, TensorInfo]]:
+        """What a version's files say of their tensors, by file path and tensor name."""
+        return read_tensors(self._store, manifest, self._options)
 
     def log(self, name: str, *, problems: dict[str, DataError] | None = None) -> list[LogRow]:
         """The versions of a model, in the order of semantic versioning.
