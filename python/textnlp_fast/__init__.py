@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from textnlp_fast._native import __version__
-    from textnlp_fast.loading import swap
+    from textnlp_fast.loading import load, swap
     from textnlp_fast.storage.journeys import diff, log, pull, push, verify
 
-__all__ = ["__version__", "diff", "log", "pull", "push", "swap", "verify"]
+__all__ = ["__version__", "diff", "load", "log", "pull", "push", "swap", "verify"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,10 +26,10 @@ def __getattr__(name: str) -> Any:
         from textnlp_fast import _native  # noqa: PLC0415
 
         return _native.__version__
-    if name == "swap":
+    if name in ("load", "swap"):
         from textnlp_fast import loading  # noqa: PLC0415
 
-        return loading.swap
+        return getattr(loading, name)
     if name in __all__:
         from textnlp_fast.storage import journeys  # noqa: PLC0415
 
