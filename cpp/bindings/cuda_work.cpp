@@ -13,6 +13,7 @@
 #include "bindings.h"
 #include "textnlp_fast/chunk.h"
 #include "textnlp_fast/cuda.h"
+#include "textnlp_fast/cuda_memory.h"
 
 namespace textnlp_fast::bindings {
 namespace {
@@ -22,12 +23,12 @@ using Address = std::uintptr_t;
 class Memory {
  public:
   Memory(std::size_t size, int device) : size_(size), device_(device) {
-    raise_if_failed(cuda_allocate(&at_, size, nullptr));
+    raise_if_failed(cuda_allocate(size, nullptr, &at_));
   }
   ~Memory() {
     int before = 0;
     if (!cuda_use_device(device_, &before).ok()) return;
-    cuda_free(at_, nullptr);
+    cuda_release(at_, nullptr);
     int ignored = 0;
     (void)cuda_use_device(before, &ignored);
   }
