@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from textnlp_fast._native import __version__
-    from textnlp_fast.loading import swap
+    from textnlp_fast.loading import load, swap
     from textnlp_fast.storage.journeys import diff, log, pull, push, verify
     from textnlp_fast.tensors.cuda_devices import cuda_available, devices
 
@@ -23,6 +23,7 @@ __all__ = [
     "cuda_available",
     "devices",
     "diff",
+    "load",
     "log",
     "pull",
     "push",
@@ -37,10 +38,10 @@ def __getattr__(name: str) -> Any:
         from textnlp_fast import _native  # noqa: PLC0415
 
         return _native.__version__
-    if name == "swap":
+    if name in ("load", "swap"):
         from textnlp_fast import loading  # noqa: PLC0415
 
-        return loading.swap
+        return getattr(loading, name)
     if name in ("cuda_available", "devices"):
         from textnlp_fast.tensors import cuda_devices  # noqa: PLC0415
 

@@ -119,11 +119,25 @@ class OpenFiles:
 
     def read(self, location: str, view: memoryview, offset: int) -> None:
         """Fills `view` from byte `offset` of the file at `location`."""
+        read_into(self._descriptor(location), offset, view)
+
+    def read_scattered(self, location: str, views: Sequence[memoryview], offset: int) -> None:
+        """Fills at most 1024 views, one after the other, from byte `offset` of the file at `location`."""
+        descriptor = self._descriptor(location)
+        count = os.preadv(descriptor, views, offset)
+        done = 0
+        for view in views:
+            have = max(0, min(len(view), count - done))
+            if have < len(view):  # a short read: interrupted, longer than a call takes, or at the end
+                read_into(descriptor, offset + done + have, view[have:])
+            done += len(view)
+
+    def _descriptor(self, location: str) -> int:
         with self._lock:
             descriptor = self._descriptors.get(location)
             if descriptor is None:
                 descriptor = self._descriptors[location] = os.open(location, os.O_RDONLY | os.O_CLOEXEC)
-        read_into(descriptor, offset, view)
+            return descriptor
 
 
 class BufferPool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from textnlp_fast.loading.cache import LoadCache
+from textnlp_fast.loading.slices import Slice
+from textnlp_fast.loading.streaming import load
 from textnlp_fast.loading.swapping import SwapReport, swap
 
-__all__ = ["SwapReport", "swap"]
+__all__ = ["LoadCache", "Slice", "SwapReport", "load", "swap"]

@@ -14,7 +14,7 @@ from textnlp_fast.loading.memory import Bytes, DeviceBytes, HostBytes, Memory
 from textnlp_fast.tensors.device_memory import place_of
 from textnlp_fast.tensors.devices import on_device
 
-__all__ = ["Module", "Resident", "find_residents"]
+__all__ = ["Module", "Resident", "bytes_of", "find_residents"]
 
 _KINDS: Final = "Weights are torch tensors, numpy arrays, or arrays on a CUDA device (CuPy, JAX)."
 
@@ -67,11 +67,14 @@ def _shape_of(array: Any) -> tuple[int, ...] | None:
 
 
 def _memory_of(name: str, tensor: Any) -> Memory:
-    if isinstance(tensor, np.ndarray):
-        return HostBytes(_of_array(name, tensor))
-    if on_device(tensor):
+    if not isinstance(tensor, np.ndarray) and on_device(tensor):
         return _of_device(name, tensor)
-    return HostBytes(_of_tensor(name, tensor))
+    return HostBytes(bytes_of(name, tensor))
+
+
+def bytes_of(name: str, tensor: Any) -> Bytes:
+    """The memory of a numpy array or a torch tensor on the CPU, as bytes."""
+    return _of_array(name, tensor) if isinstance(tensor, np.ndarray) else _of_tensor(name, tensor)
 
 
 def _of_array(name: str, array: npt.NDArray[Any]) -> Bytes:

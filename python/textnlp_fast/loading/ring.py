@@ -10,7 +10,7 @@ import mmap
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -142,8 +142,13 @@ class StagingRing:
 
         The slot is given back, and free again when the copy is done; if this raises, at once.
         """
+        self.scatter(slot, [(0, size_bytes, array, offset)])
+
+    def scatter(self, slot: Slot, copies: Sequence[tuple[int, int, Any, int]]) -> None:
+        """``send`` for several stretches of the slot: begin and bytes in it, array, and byte of the array."""
         try:
-            copy_to_device(slot.view[:size_bytes], array, offset, stream=self.stream)
+            for begin, size_bytes, array, offset in copies:
+                copy_to_device(slot.view[begin : begin + size_bytes], array, offset, stream=self.stream)
             if slot.event is not None:
                 slot.event.record(self.stream)
         except BaseException:

@@ -341,7 +341,7 @@ class VersionUpdate:
                     f"version {self.target_version} has no tensors {some(gone)}",
                     hint="Load the new version: `textnlp-fast pull`, then the model's own loader.",
                 )
-        for tensors in self._repository.tensors(self._manifest).values():
+        for tensors in self._repository.headers(self._manifest).values():
             for name, tensor in tensors.items():
                 if name in known:
                     _check_shape(name, known[name], tensor)

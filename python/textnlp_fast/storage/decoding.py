@@ -27,10 +27,13 @@ from textnlp_fast.storage.manifest import Content, Extent
 from textnlp_fast.storage.object_windows import new_maker, working_bytes
 from textnlp_fast.storage.planning import PullStep
 
-__all__ = ["Decoder", "Sink"]
+__all__ = ["Decoder", "Room", "Sink", "made_from"]
 
 Sink = Callable[[PullStep, int, memoryview], None]
 """Takes the bytes of a step's content from an offset on, before the whole content is verified."""
+
+Room = Callable[[PullStep, int, int], "memoryview | None"]
+"""The memory to make bytes of a step's content in, from an offset on and so many; None: a buffer of the decoder's."""
 
 
 # A recipe's window takes what it is made of, and that takes its coded form, beside itself.
@@ -73,15 +76,16 @@ class Decoder:
         held: Mapping[str, Held] | None = None,
         keep_going: bool = False,
         done: Callable[[int], None] | None = None,
+        room: Room | None = None,
     ) -> dict[str, DataError]:
         """Makes the content of every step and hands its windows to `sink`; `done` counts bytes.
 
-        `held` is what the steps were planned with. Returns, by digest, the contents that came out wrong: those
-        that were made of local bytes, and with
-        `keep_going` all others too. Else the first error is raised.
+        With `room` they are made where the caller wants them. `held` is what the steps were planned with. Returns, by
+        digest, the contents that came out wrong: those that were made of local bytes, and with `keep_going` all
+        others too. Else the first error is raised.
         """
         with OpenFiles() as files:
-            run = _Run(self, files, steps, sink, keep_going, held or {})
+            run = _Run(self, files, steps, sink, keep_going, held or {}, room)
             budget = self._budget_bytes
             if any(step.recipe is not None for step in steps):
                 budget = max(budget - working_bytes(self._window_bytes, budget), 2 * self._window_bytes)
@@ -119,8 +123,10 @@ class _Run:
         sink: Sink | None,
         keep_going: bool,
         held: Mapping[str, Held],
+        room: Room | None,
     ) -> None:
         self._decoder = decoder
+        self._room = room
         self._maker = new_maker(
             decoder._store,
             decoder._contents,
@@ -178,6 +184,8 @@ class _Run:
 
     def _make_piece(self, piece: Piece, fetched: Mapping[Extent, memoryview], out: memoryview) -> None:
         step = self._steps[piece.step]
+        given = None if self._room is None else self._room(step, piece.offset, piece.length)
+        out = out if given is None else given
         if step.start is not None:
             try:
                 self._files.read(step.start.location, out, step.start.offset + piece.offset)
@@ -202,12 +210,12 @@ class _Run:
         digest = step.content.digest
         what = self._decoder._names.get(digest, f"content {digest}")
         if not step.is_local and not self._keep_going:
-            raise _with_objects(with_context(error, what), step) from error
+            raise made_from(with_context(error, what), step) from error
         with self._lock:
             self.failures.setdefault(digest, with_context(error, what))
 
 
-def _with_objects(error: DataError, step: PullStep) -> DataError:
+def made_from(error: DataError, step: PullStep) -> DataError:
     """The same error, naming the objects that the content was made of, unless it names one already."""
     objects = sorted({extent.object for link in (*step.chain, *step.sources) for extent in link.extents})
     if not isinstance(error, CorruptDataError) or any(name in error.args[0] for name in objects):

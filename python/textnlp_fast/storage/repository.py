@@ -18,6 +18,7 @@ from textnlp_fast.storage.headers import read_dtypes, read_tensors
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.pull import PullReport, pull_model
 from textnlp_fast.storage.push import PushReport, PushRequest, push_model
+from textnlp_fast.storage.stored_tensors import StoredTensors
 from textnlp_fast.storage.verify import VerifyReport, verify_repository
 from textnlp_fast.storage.version_manager import (
     ModelReference,
@@ -184,7 +185,11 @@ class Repository:
         """The dtypes of a version's tensors as its files' headers give them, by file path and tensor name."""
         return read_dtypes(self._store, manifest, self._options)
 
-    def tensors(self, manifest: Manifest) -> dict[str, dict[str, TensorInfo]]:
+    def tensors(self, name: str, version: str | None = None) -> StoredTensors:
+        """The tensors of a version (None: the latest), to be read one by one; raises what `manifest` does."""
+        return StoredTensors(self._store, self.manifest(name, version), self._options)
+
+    def headers(self, manifest: Manifest) -> dict[str, dict[str, TensorInfo]]:
         """What a version's files say of their tensors, by file path and tensor name."""
         return read_tensors(self._store, manifest, self._options)
 

@@ -1,0 +1,186 @@
+"""Chains of deltas decoded on a device, in place: the base's frames, then each delta's, over the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from textnlp_fast.contents.windows import (
+    DATA_ERRORS,
+    OpenFiles,
+    Piece,
+    plan_units,
+    run_in_order,
+    with_context,
+)
+from textnlp_fast.delta import codec
+from textnlp_fast.errors import CorruptDataError, DeviceError, InvalidInputError, UnsupportedFormatError
+from textnlp_fast.hashing import blake3_many
+from textnlp_fast.loading.places import Place
+from textnlp_fast.loading.ring import Deadline, StagingRing
+from textnlp_fast.storage.chunked_transfer import check_object, fetch_extents
+from textnlp_fast.storage.decoding import made_from
+from textnlp_fast.storage.manifest import Content, Extent
+from textnlp_fast.storage.planning import PullStep
+from textnlp_fast.storage.stored_tensors import StoredTensors
+from textnlp_fast.tensors.device_memory import DeviceSpan
+
+__all__ = ["DeviceDecoder", "check_on_device"]
+
+# Hashing takes memory of the device in proportion.
+_HASHED_BYTES: Final = 1 << 30
+_NO_MEMORY: Final = "the device has no memory left to decode in"
+
+Unit = tuple[Piece, ...]
+
+
+class DeviceDecoder:
+    """Fetches coded windows with many requests in flight, and has the device decode them as they come.
+
+    The windows in flight stay within half the memory budget; the device needs as much of its own for those of one
+    launch.
+    """
+
+    def __init__(self, stored: StoredTensors, ring: StagingRing, deadline: Deadline) -> None:
+        self._stored = stored
+        self._ring = ring
+        self._deadline = deadline
+        self._workers = min(16, max(4, 2 * stored.options.thread_count))
+
+    def run(
+        self, steps: Sequence[PullStep], places: Mapping[str, Place], done: Callable[[int], None]
+    ) -> None:
+        """Makes the content of each step in its place; ``done`` hears of bytes. Nobody has hashed them yet.
+
+        Raises CorruptDataError for frames that are not valid; those of a step that starts from local bytes only
+        then if they were not valid over any bytes.
+        """
+        units = list(plan_units([step.content.size for step in steps], self._stored.window_bytes))
+        with OpenFiles() as files:
+
+            def fetch(unit: Unit) -> tuple[Unit, dict[Extent, memoryview]]:
+                self._deadline.check()
+                return unit, fetch_extents(self._stored.store, _extents(steps, unit))
+
+            budget = self._stored.options.memory_budget_bytes // 2
+            for unit, payloads in run_in_order(
+                fetch,
+                units,
+                workers=self._workers,
+                cost=lambda unit: sum(extent.length for extent in _extents(steps, unit)),
+                budget_bytes=budget,
+            ):
+                spans = [_span(places[steps[piece.step].content.digest], piece) for piece in unit]
+                self._start(files, steps, unit, spans)
+                depth = max(len(steps[piece.step].chain) for piece in unit)
+                for level in range(depth):
+                    self._decode_level(steps, unit, spans, payloads, level)
+                done(sum(piece.length for piece in unit))
+
+    def _start(
+        self, files: OpenFiles, steps: Sequence[PullStep], unit: Unit, spans: Sequence[DeviceSpan]
+    ) -> None:
+        """Copies the local bytes that chains start from."""
+        for piece, span in zip(unit, spans, strict=True):
+            start = steps[piece.step].start
+            if start is None:
+                continue
+            for offset in range(0, piece.length, self._ring.slot_bytes):
+                size = min(self._ring.slot_bytes, piece.length - offset)
+                slot = self._ring.take(self._deadline)
+                try:
+                    files.read(start.location, slot.view[:size], start.offset + piece.offset + offset)
+                except (OSError, InvalidInputError):
+                    # The digest tells what became of it, and the load goes on from the repository.
+                    slot.view[:size] = bytes(size)
+                self._ring.send(slot, size, span, offset)
+
+    def _decode_level(
+        self,
+        steps: Sequence[PullStep],
+        unit: Unit,
+        spans: Sequence[DeviceSpan],
+        payloads: Mapping[Extent, memoryview],
+        level: int,
+    ) -> None:
+        """Decodes link number ``level`` of all chains, where each window lies."""
+        jobs: list[tuple[PullStep, Content, memoryview, DeviceSpan, Extent]] = []
+        for piece, span in zip(unit, spans, strict=True):
+            step = steps[piece.step]
+            if level >= len(step.chain):
+                continue
+            content = step.chain[level]
+            extent = content.extents[piece.window]
+            if content.codec == "raw":
+                self._send_raw(step, payloads[extent], span)
+            else:
+                jobs.append((step, content, payloads[extent], span, extent))
+        if not jobs:
+            return
+        try:
+            codec.decode_many(
+                [payload for _, _, payload, _, _ in jobs],
+                [span for _, _, _, span, _ in jobs],
+                [span if content.base is not None else None for _, content, _, span, _ in jobs],
+                stream=self._ring.stream,
+            )
+        except MemoryError as error:
+            raise DeviceError(
+                _NO_MEMORY, hint="Free memory on the device, or lower memory_budget_bytes."
+            ) from error
+        except (*DATA_ERRORS, InvalidInputError) as error:
+            if error.job is None:
+                raise
+            step, _, _, _, extent = jobs[error.job]
+            self._raise(error, step, extent)
+
+    def _send_raw(self, step: PullStep, payload: memoryview, span: DeviceSpan) -> None:
+        if len(payload) != span.nbytes:
+            raise made_from(
+                CorruptDataError(f"a window of {span.nbytes} bytes is stored in {len(payload)}"), step
+            )
+        for offset in range(0, len(payload), self._ring.slot_bytes):
+            part = payload[offset : offset + self._ring.slot_bytes]
+            slot = self._ring.take(self._deadline)
+            slot.view[: len(part)] = part
+            self._ring.send(slot, len(part), span, offset)
+
+    def _raise(self, error: Exception, step: PullStep, extent: Extent) -> None:
+        digest = step.content.digest
+        what = self._stored.names.get(digest, f"content {digest}")
+        if isinstance(error, UnsupportedFormatError):  # a damaged byte can look like a newer format
+            check_object(self._stored.store, extent.object, error)
+            raise with_context(error, what) from error
+        if isinstance(error, CorruptDataError):
+            raise made_from(with_context(error, what), step) from error
+        raise made_from(CorruptDataError(f"{what}: {error.args[0]}"), step) from error
+
+
+def check_on_device(pairs: Iterable[tuple[PullStep, Place]]) -> Iterator[tuple[PullStep, Place]]:
+    """Hashes tensors where they lie, many in one launch; gives those that are not what their digests say."""
+    group: list[tuple[PullStep, Place]] = []
+    size = 0
+    for pair in pairs:
+        if group and size + pair[1].wanted.size > _HASHED_BYTES:
+            yield from _differing(group)
+            group, size = [], 0
+        group.append(pair)
+        size += pair[1].wanted.size
+    if group:
+        yield from _differing(group)
+
+
+def _differing(group: Sequence[tuple[PullStep, Place]]) -> Iterator[tuple[PullStep, Place]]:
+    digests = blake3_many([place.span for _, place in group])
+    for (step, place), digest in zip(group, digests, strict=True):
+        if digest.hex() != step.content.digest:
+            yield step, place
+
+
+def _extents(steps: Sequence[PullStep], unit: Unit) -> list[Extent]:
+    return [link.extents[piece.window] for piece in unit for link in steps[piece.step].chain]
+
+
+def _span(place: Place, piece: Piece) -> DeviceSpan:
+    assert place.span is not None
+    return place.span.part(piece.offset, piece.offset + piece.length)
