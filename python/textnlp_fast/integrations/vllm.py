@@ -3,9 +3,9 @@
     llm = LLM(model="...", worker_extension_cls="textnlp_fast.integrations.vllm.SwapWorkerExtension")
     swap_all(llm, "custom-llm@1.2.0", repository="s3://bucket/models", from_version="1.1.0")
 
-Written to the interface that vLLM documents for extensions of workers: the class is mixed into the worker's, its methods
-are called by ``collective_rpc`` in every worker process, ``self.model_runner.model`` is the model. It was tested with a
-stand-in for that interface, not with vLLM itself.
+Written to the interface that vLLM documents for extensions of workers: the class is mixed into the worker's, its
+methods are called by ``collective_rpc`` in every worker process, ``self.model_runner.model`` is the model. It was
+tested with a stand-in for that interface, not with vLLM itself.
 
 Layouts are those of Llama-like models in the checkpoint's type (`textnlp_fast.loading.layouts`). Weights that vLLM
 packs or quantises when it loads them are no slices of the checkpoint's; they are refused, and nothing is written.
