@@ -223,8 +223,9 @@ bench: $(VENV)/.bench-tools  ## Print the tables of docs/benchmarks.md
 
 # nvCOMP is measured beside ours where it can be had.
 bench-gpu: $(VENV)/.installed  ## Rewrite the figures of docs/cuda.md; needs a CUDA device, takes some minutes
-	-@$(BIN)/python -c 'import sys, textnlp_fast; sys.exit(not textnlp_fast.cuda_available())' \
-	  && { $(BIN)/python -c 'import nvidia.nvcomp' 2>/dev/null || $(PIP) install 'nvidia-nvcomp-cu13>=5'; }
+	@if $(BIN)/python -c 'import sys, textnlp_fast; sys.exit(not textnlp_fast.cuda_available())'; then \
+	  $(BIN)/python -c 'import nvidia.nvcomp' 2>/dev/null || $(PIP) install 'nvidia-nvcomp-cu13>=5' || true; \
+	fi
 	$(BIN)/python benches/gpu.py
 
 clean:  ## Remove builds and environments

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from gpu_arrays import Room, Scene, load_scenes
-from gpu_calls import NotInThisBuildError, SwapFigure, decode_call, encode_rows, swap_call
+from gpu_calls import CallFigure, NotInThisBuildError, decode_call, encode_rows, load_call, swap_call
 from gpu_rows import (
     Bench,
     PeerFailedError,
@@ -52,14 +52,14 @@ class Sizes:
     room_bytes: int
     tile_bytes: int
     resident_bytes: int  # of decode_many
-    swap_bytes: int
+    call_bytes: int
     rounds: int
 
 
 def sizes_for(device: CudaDevice, smoke: bool) -> Sizes:
     """16 GB resident, as 8 G parameters of bf16 are; less where the device is smaller."""
     if smoke:
-        return Sizes(room_bytes=24_640, tile_bytes=8_192, resident_bytes=16_384, swap_bytes=16_384, rounds=1)
+        return Sizes(room_bytes=24_640, tile_bytes=8_192, resident_bytes=16_384, call_bytes=16_384, rounds=1)
     room = min(4 << 30, device.memory_bytes // 10)
     resident = min(16_000_000_000, device.memory_bytes * 6 // 10)
     return Sizes(room, 64 << 20, resident, min(1 << 30, resident), rounds=9)
@@ -70,8 +70,8 @@ def measured(device: CudaDevice, smoke: bool, say: Callable[[str], None]) -> Res
     scenes, standalone = load_scenes(sizes.tile_bytes, say)
     skipped: list[str] = []
     rows = _rows(device, sizes, scenes, standalone, skipped, say)
-    swaps = list(_swap_figures(scenes[0], sizes, device.number, skipped, say))
-    return _results(device, sizes, rows, swaps, skipped)
+    calls = list(_call_figures(scenes[0], sizes, device.number, skipped, say))
+    return _results(device, sizes, rows, calls, skipped)
 
 
 def _rows(
@@ -123,10 +123,15 @@ def _tried(attempt: Callable[[], Iterable[Row]], skipped: list[str], say: Callab
     return rows
 
 
-def _swap_figures(
+def _call_figures(
     scene: Scene, sizes: Sizes, device: int, skipped: list[str], say: Callable[[str], None]
-) -> Iterable[SwapFigure]:
-    for call, size in ((decode_call, sizes.resident_bytes), (swap_call, sizes.swap_bytes)):
+) -> Iterable[CallFigure]:
+    attempts = (
+        (decode_call, sizes.resident_bytes),
+        (swap_call, sizes.call_bytes),
+        (load_call, sizes.call_bytes),
+    )
+    for call, size in attempts:
         try:
             figure = call(scene, size, device, sizes.rounds)
         except NotInThisBuildError as error:
@@ -138,7 +143,7 @@ def _swap_figures(
 
 
 def _results(
-    device: CudaDevice, sizes: Sizes, rows: list[Row], swaps: list[SwapFigure], skipped: list[str]
+    device: CudaDevice, sizes: Sizes, rows: list[Row], calls: list[CallFigure], skipped: list[str]
 ) -> Results:
     results = Results("gpu", {"device": device.name, **machine()})
     results.settings = {
@@ -165,7 +170,7 @@ def _results(
         note="Medians. Encoding is a whole call, in wall time.",
     )
     results.add_table(
-        "Swaps, whole calls in wall time",
+        "Whole calls, in wall time",
         ["what", "resident, GB", "ms", "extra device memory, of the resident"],
         [
             [
@@ -174,12 +179,12 @@ def _results(
                 statistics.median(figure.seconds) * 1e3,
                 None if figure.extra_bytes is None else figure.extra_bytes / figure.resident_bytes,
             ]
-            for figure in swaps
+            for figure in calls
         ],
     )
     results.paragraphs = [f"Not measured: {reason}." for reason in dict.fromkeys(skipped)]
     if not device.emulated:
-        results.verdicts = list(_verdicts(rows, swaps, copy))
+        results.verdicts = list(_verdicts(rows, calls, copy))
     return results
 
 
@@ -189,7 +194,7 @@ def _goal(row: Row) -> str | None:
     return f"{LIMITS[row.kind]:.0f} GB/s" if row.kind in LIMITS else None
 
 
-def _verdicts(rows: list[Row], swaps: list[SwapFigure], copy: Row) -> Iterable[Verdict]:
+def _verdicts(rows: list[Row], calls: list[CallFigure], copy: Row) -> Iterable[Verdict]:
     for row in rows:
         if row.kind == "diff":
             share = row.moved_rate / copy.moved_rate
@@ -197,7 +202,9 @@ def _verdicts(rows: list[Row], swaps: list[SwapFigure], copy: Row) -> Iterable[V
         elif row.kind in LIMITS:
             rate = row.weights_rate
             yield Verdict(f"{row.name}: {_goal(row)}", rate >= LIMITS[row.kind], f"{rate:.0f} GB/s")
-    for figure in swaps:
+    for figure in calls:
+        if figure.kind != "swap":
+            continue
         seconds = statistics.median(figure.seconds)
         size = f"{figure.resident_bytes / 1e9:.1f} GB"
         yield Verdict(

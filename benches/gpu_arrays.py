@@ -38,6 +38,9 @@ class Room:
             _native.cuda_move(self.address + done, self.address, step, self.device, 0)
             done += step
 
+    def write(self, begin: int, data: Bytes) -> None:
+        _native.cuda_write(self.address + begin, data, self.device, 0)
+
     def read(self, begin: int, size: int) -> Bytes:
         data = np.empty(size, np.uint8)
         _native.cuda_read(self.address + begin, data, self.device, 0)

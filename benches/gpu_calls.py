@@ -1,4 +1,4 @@
-"""Whole calls of the package on a CUDA device, in wall time: encoding, swapping, as far as this build has them."""
+"""Whole calls of the package on a CUDA device, in wall time: encoding, swapping, loading; what a build has of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import textnlp_fast
 from gpu_arrays import Part, Room, Scene
 from gpu_rows import Bench, Row, check
 from measure import Bytes
-from textnlp_fast import _native
+from textnlp_fast import _native, hashing, loading
 from textnlp_fast.delta import codec
 from textnlp_fast.delta.create import create_patch
 from textnlp_fast.errors import TextnlpFastError
@@ -27,8 +27,13 @@ class NotInThisBuildError(Exception):
 
 
 @dataclass(frozen=True)
-class SwapFigure:
-    """A swap of weights that lie on a device; the bytes of the change lie in host memory, or in its page cache."""
+class CallFigure:
+    """A call that makes weights on a device; what it reads lies in host memory, or in its page cache.
+
+    ``kind``: "swap", which has goals, or "load".
+    """
+
+    kind: str
 
     name: str
     resident_bytes: int
@@ -60,7 +65,7 @@ def encode_rows(bench: Bench, scene: Scene) -> Iterator[Row]:
         yield Row(name, "encode", size, moved, tuple(seconds[1:]), coded / size)
 
 
-def decode_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> SwapFigure:
+def decode_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> CallFigure:
     """What a swap does at its heart: one `decode_many` over all weights, in place, from payloads in host memory."""
     tile = scene.target.size
     resident = Room(max(1, size_bytes // tile) * tile, device)
@@ -78,7 +83,12 @@ def decode_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> Swap
     for part in (parts[0], parts[-1]):
         check(np.array_equal(resident.read(part.begin, part.size), scene.target), "decode_many")
     name = f"decode_many in place, {scene.name}"
-    return SwapFigure(name, resident.size, tuple(seconds[1:]), extra if before else None)
+    return CallFigure("swap", name, resident.size, tuple(seconds[1:]), extra if before else None)
+
+
+def _turned(data: Bytes, number: int) -> Bytes:
+    """Another tensor of the same statistics: equal ones would be stored, and loaded, once."""
+    return np.roll(data, 4096 * number)
 
 
 def _write_model(path: Path, data: Bytes, names: list[str]) -> None:
@@ -95,11 +105,40 @@ def _write_model(path: Path, data: Bytes, names: list[str]) -> None:
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for _ in names:
-            data.tofile(file)
+        for n in range(len(names)):
+            _turned(data, n).tofile(file)
 
 
-def swap_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> SwapFigure:
+def load_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> CallFigure:
+    """`load` of a version that was pushed as a change of another: read, verified, decoded."""
+    load = getattr(loading, "load", None)
+    if load is None:
+        raise NotInThisBuildError("this build does not load into a device")
+    tile = scene.target.size
+    names = [f"layer.{n}.weight" for n in range(max(1, size_bytes // tile))]
+    with tempfile.TemporaryDirectory() as folder:
+        for version, data in (("1.0.0", scene.base), ("1.0.1", scene.target)):
+            model = Path(folder) / version
+            model.mkdir()
+            _write_model(model / "model.safetensors", data, names)
+            textnlp_fast.push(model, f"{folder}/repository", name="model", version=version)
+        seconds = []
+        _native.cuda_pool_peak(device, True)
+        before = _native.cuda_pool_peak(device, False)
+        for _ in range(rounds + 1):
+            started = time.perf_counter()
+            tensors = load("model", "1.0.1", repository=f"{folder}/repository", device=f"cuda:{device}")
+            seconds.append(time.perf_counter() - started)
+            digests = hashing.blake3_many([tensors[names[0]], tensors[names[-1]]])
+            del tensors
+        extra = _native.cuda_pool_peak(device, False) - before - len(names) * tile
+    expected = [hashing.blake3(_turned(scene.target, n)) for n in (0, len(names) - 1)]
+    check(digests == expected, "load")
+    name = f"load of a version, {scene.name}"
+    return CallFigure("load", name, len(names) * tile, tuple(seconds[1:]), extra if before else None)
+
+
+def swap_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> CallFigure:
     """`textnlp_fast.swap` with a patch file; digests are checked, and the way back is kept, as in a server."""
     tile = scene.target.size
     names = [f"layer.{n}.weight" for n in range(max(1, size_bytes // tile))]
@@ -114,7 +153,8 @@ def swap_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> SwapFi
         _native.cuda_pool_peak(device, True)
         before = _native.cuda_pool_peak(device, False)
         for _ in range(rounds + 1):
-            resident.fill(scene.base)
+            for part, n in zip(model.values(), range(len(names)), strict=True):
+                resident.write(part.begin, _turned(scene.base, n))
             started = time.perf_counter()
             try:
                 textnlp_fast.swap(model, patch)
@@ -122,5 +162,9 @@ def swap_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> SwapFi
                 raise NotInThisBuildError(f"swap refused the arrays: {error.args[0]}") from error
             seconds.append(time.perf_counter() - started)
         extra = _native.cuda_pool_peak(device, False) - before
-    check(np.array_equal(resident.read(0, tile), scene.target), "swap")
-    return SwapFigure(f"swap, {scene.name}", resident.size, tuple(seconds[1:]), extra if before else None)
+    last = len(names) - 1
+    for n in (0, last):
+        check(np.array_equal(resident.read(n * tile, tile), _turned(scene.target, n)), "swap")
+    return CallFigure(
+        "swap", f"swap, {scene.name}", resident.size, tuple(seconds[1:]), extra if before else None
+    )

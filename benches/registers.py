@@ -2,7 +2,7 @@
 
 Needs nvcc, no GPU.
 
-    python benches/registers.py                     sm_80, sm_90 and sm_120
+    python benches/registers.py                     every architecture that the wheel has code for
     python benches/registers.py --arch 90 --print   one, and only print it
 """
 
@@ -13,21 +13,43 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "cuda.md"
-ARCHITECTURES = ("80", "90", "120")
-TIME_LIMIT_S = 600
+# As cmake/cuda.cmake has them.
+ARCHITECTURES = ("80", "86", "89", "90", "100", "120")
+TIME_LIMIT_S = 1200
 
-_ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)'")
+_ENTRY = re.compile(r"Compiling entry function '(.*)' for 'sm_(\d+)'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
 # run<Kernel>, demangled.
 _KERNEL = re.compile(r"run<(.*)>\(")
 
 
-def compiled(source: Path, architecture: str) -> str:
+@dataclass(frozen=True)
+class Figure:
+    """One kernel on one architecture: registers of a thread, bytes of its stack, bytes spilled."""
+
+    kernel: str
+    architecture: str
+    registers: int
+    stack: int
+    spilled: int
+
+    def __str__(self) -> str:
+        parts = [f"{self.registers}"]
+        if self.stack:
+            parts.append(f"stack {self.stack}")
+        if self.spilled:
+            parts.append(f"spilled {self.spilled}")
+        return ", ".join(parts)
+
+
+def compiled(source: Path, architectures: Sequence[str]) -> str:
     """What ptxas says of a file's kernels."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -36,8 +58,11 @@ def compiled(source: Path, architecture: str) -> str:
                 "-std=c++17",
                 "--expt-relaxed-constexpr",
                 "--fmad=false",
+                "--Werror",
+                "all-warnings",
+                "--threads=2",
                 *(f"-I{ROOT / place}" for place in (".", "cpp/src", "cpp/include")),
-                f"-arch=sm_{architecture}",
+                *(f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures),
                 "-Xptxas",
                 "-v",
                 "-c",
@@ -52,30 +77,26 @@ def compiled(source: Path, architecture: str) -> str:
         )
     if done.returncode != 0:
         raise SystemExit(done.stderr)
+    # nvcc mixes what the compilations of several architectures say, but never within one.
     names = subprocess.run(
         ["c++filt"], input=done.stderr, capture_output=True, text=True, check=True, timeout=60
     )
     return names.stdout
 
 
-def rows_of(text: str) -> list[tuple[str, int, int, int]]:
-    """Kernel, registers, bytes of stack, bytes spilled."""
-    rows = []
-    name, stack, spilled = "", 0, 0
+def figures_of(text: str) -> Iterator[Figure]:
+    kernel, architecture, stack, spilled = "", "", 0, 0
     for line in text.splitlines():
-        if "Compiling entry function" in line:
-            found = _KERNEL.search(line)
-            name = (
-                (found[1] if found else line)
-                .replace("textnlp_fast::", "")
-                .replace("(anonymous namespace)::", "")
-            )
-            name = re.sub(r"^simt::|device::", "", name)
+        if entry := _ENTRY.search(line):
+            found = _KERNEL.search(entry[1])
+            kernel = found[1] if found else entry[1]
+            for part in ("textnlp_fast::", "(anonymous namespace)::", "simt::", "device::"):
+                kernel = kernel.replace(part, "")
+            architecture = entry[2]
         elif found := _STACK.search(line):
             stack, spilled = int(found[1]), int(found[2]) + int(found[3])
         elif found := _USED.search(line):
-            rows.append((name, int(found[1]), stack, spilled))
-    return rows
+            yield Figure(kernel.strip(), architecture, int(found[1]), stack, spilled)
 
 
 def main() -> None:
@@ -85,24 +106,16 @@ def main() -> None:
     parser.add_argument("--arch", nargs="*", default=ARCHITECTURES)
     parser.add_argument("--print", action="store_true", dest="only_print")
     arguments = parser.parse_args()
-    by_kernel: dict[str, dict[str, tuple[int, int, int]]] = {}
+    by_kernel: dict[str, dict[str, Figure]] = {}
     for source in sorted((ROOT / "cuda").glob("*.cu")):
-        for architecture in arguments.arch:
-            for name, *figures in rows_of(compiled(source, architecture)):
-                by_kernel.setdefault(f"`{source.name}` {name}", {})[architecture] = tuple(figures)  # type: ignore[assignment]
+        for figure in figures_of(compiled(source, arguments.arch)):
+            by_kernel.setdefault(f"`{source.name}` {figure.kernel}", {})[figure.architecture] = figure
     lines = [
         "| kernel | " + " | ".join(f"sm_{a}" for a in arguments.arch) + " |",
         "|---" + "|---:" * len(arguments.arch) + "|",
     ]
     for name, figures in by_kernel.items():
-        cells = []
-        for architecture in arguments.arch:
-            registers, stack, spilled = figures[architecture]
-            parts = (
-                [f"{registers}"] + [f"stack {stack}"] * (stack > 0) + [f"spilled {spilled}"] * (spilled > 0)
-            )
-            cells.append(", ".join(parts))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(str(figures[a]) for a in arguments.arch) + " |")
     table = "\n".join(lines)
     sys.stdout.write(table + "\n")
     if not arguments.only_print:

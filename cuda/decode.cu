@@ -65,6 +65,10 @@ Status list_jobs(const DecodeJob* jobs, std::size_t count, const std::uint8_t* p
   for (std::size_t n = 0; n < count; ++n) {
     const DecodeJob& job = jobs[n];
     *failed = n;
+    if (job.base_dev != nullptr && job.base_dev != job.out_dev && job.base_dev < job.out_dev + job.size &&
+        job.out_dev < job.base_dev + job.size) {
+      return Status::failure(Code::invalid_argument, "the output overlaps the base without being it");
+    }
     // As many as there can be of the frame size that writers take; hostile payloads get room by and by.
     std::size_t room = job.size / kDefaultFrameSize + 1;
     const std::size_t first = frames.size();
@@ -117,7 +121,10 @@ Status decode_listed(const DecodeJob* jobs, std::size_t count, std::size_t bytes
   const std::size_t list_bytes = (frames.size() * sizeof(DeviceFrame) + kRound - 1) / kRound * kRound;
   simt::DeviceMemory rest(stream);
   if (status.ok()) status = rest.allocate(list_bytes + kRound + best);
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    (void)simt::wait(stream);  // copies out of the caller's memory may be under way
+    return status;
+  }
   auto* const frames_dev = reinterpret_cast<DeviceFrame*>(rest.data());
   auto* const first_bad_dev = reinterpret_cast<std::uint32_t*>(rest.data() + list_bytes);
   status = simt::to_device(frames_dev, frames.data(), frames.size() * sizeof(DeviceFrame), stream);

@@ -90,6 +90,8 @@ struct Machine {
 };
 
 thread_local Machine machine;
+thread_local std::size_t calls_to_failure = 0;  // 0: none fails
+thread_local std::size_t blocks_alive = 0;
 
 [[noreturn]] void stop(const char* what, unsigned lane_a, Wait a, unsigned lane_b, Wait b) {
   std::fprintf(stderr, "emulated kernel: %s: block %zu, thread %u is at %s, thread %u at %s\n", what, machine.block,
@@ -220,6 +222,11 @@ void launch(const Launch& shape, void (*body)(const void*), const void* argument
     run_block();
   }
 }
+
+void fail_call(std::size_t number) { calls_to_failure = number + 1; }
+bool call_fails() { return calls_to_failure != 0 && --calls_to_failure == 0; }
+std::size_t live_blocks() { return blocks_alive; }
+void count_block(int change) { blocks_alive += static_cast<std::size_t>(change); }
 
 unsigned thread() { return machine.current; }
 unsigned block() { return static_cast<unsigned>(machine.block); }

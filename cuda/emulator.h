@@ -16,6 +16,14 @@ struct Launch {
 // Runs body(argument) in every thread. Not reentrant; one launch at a time in a process thread.
 void launch(const Launch& launch, void (*body)(const void*), const void* argument);
 
+// What tests make go wrong: the `number`-th call of the runtime from now on fails (0: the next), and only that one.
+void fail_call(std::size_t number);
+// Whether that was a call that fails; every call of the runtime asks once.
+bool call_fails();
+// Blocks of device memory that nobody has given back.
+std::size_t live_blocks();
+void count_block(int change);
+
 unsigned thread();
 unsigned block();
 unsigned block_threads();

@@ -9,7 +9,7 @@ CudaInfo cuda_info() noexcept {
   CudaInfo info;
   info.compiled = true;
   info.runtime_version = CUDART_VERSION;
-  if (cudaDriverGetVersion(&info.driver_version) != cudaSuccess) info.driver_version = 0;
+  if (!simt::status_of(cudaDriverGetVersion(&info.driver_version)).ok()) info.driver_version = 0;
   const cudaError_t error = cudaGetDeviceCount(&info.device_count);
   if (error != cudaSuccess) {
     // Read it off, so that a later launch does not report it.

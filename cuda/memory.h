@@ -45,24 +45,30 @@ inline void release_locked(void* at) noexcept { (void)cudaFreeHost(at); }
 #else
 
 inline Status allocate(void** at_dev, std::size_t size, void* /*stream*/) noexcept {
+  if (emulator::call_fails()) return failed_call();
   *at_dev = std::aligned_alloc(256, (size + 255) / 256 * 256);
-  return *at_dev != nullptr ? Status{} : Status::failure(Code::out_of_memory, "no memory left for this call");
-}
-inline void release(void* at_dev, void* /*stream*/) noexcept { std::free(at_dev); }
-inline Status to_device(void* to_dev, const void* from, std::size_t size, void* /*stream*/) noexcept {
-  std::memcpy(to_dev, from, size);
+  if (*at_dev == nullptr) return Status::failure(Code::out_of_memory, "no memory left for this call");
+  emulator::count_block(1);
   return {};
 }
-inline Status to_host(void* to, const void* from_dev, std::size_t size, void* /*stream*/) noexcept {
-  std::memcpy(to, from_dev, size);
-  return {};
+inline void release(void* at_dev, void* /*stream*/) noexcept {
+  std::free(at_dev);
+  emulator::count_block(-1);
 }
 inline Status copy(void* to, const void* from, std::size_t size, void* /*stream*/) noexcept {
-  std::memcpy(to, from, size);
+  if (emulator::call_fails()) return failed_call();
+  if (size != 0) std::memcpy(to, from, size);
   return {};
 }
-inline Status wait(void* /*stream*/) noexcept { return {}; }
+inline Status to_device(void* to_dev, const void* from, std::size_t size, void* stream) noexcept {
+  return copy(to_dev, from, size, stream);
+}
+inline Status to_host(void* to, const void* from_dev, std::size_t size, void* stream) noexcept {
+  return copy(to, from_dev, size, stream);
+}
+inline Status wait(void* /*stream*/) noexcept { return emulator::call_fails() ? failed_call() : Status{}; }
 inline Status allocate_locked(void** at, std::size_t size) noexcept {
+  if (emulator::call_fails()) return failed_call();
   *at = std::aligned_alloc(4096, (size + 4095) / 4096 * 4096);
   return *at != nullptr ? Status{} : Status::failure(Code::out_of_memory, "no memory left for this call");
 }

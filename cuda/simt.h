@@ -136,6 +136,8 @@ Status resident_blocks(std::size_t shared_bytes, std::size_t* blocks) noexcept {
 
 #else
 
+inline Status failed_call() noexcept { return Status::failure(Code::device_error, "the emulated call was to fail"); }
+
 inline unsigned thread() { return emulator::thread(); }
 inline unsigned block() { return emulator::block(); }
 inline unsigned block_threads() { return emulator::block_threads(); }
@@ -185,6 +187,8 @@ inline unsigned lowest_bit(std::uint32_t bits) { return static_cast<unsigned>(__
 template <class Kernel>
 Status launch(const Kernel& kernel, std::size_t blocks, std::size_t shared_bytes, void* /*stream*/) noexcept {
   if (blocks > kMostBlocks) return too_many_blocks();
+  if (blocks == 0) return {};
+  if (emulator::call_fails()) return failed_call();
   emulator::launch(
       {blocks, Kernel::kThreads, shared_bytes}, [](const void* self) { (*static_cast<const Kernel*>(self))(); },
       &kernel);
@@ -192,6 +196,7 @@ Status launch(const Kernel& kernel, std::size_t blocks, std::size_t shared_bytes
 }
 
 inline Status fill(void* at_dev, int byte, std::size_t size, void* /*stream*/) noexcept {
+  if (emulator::call_fails()) return failed_call();
   if (size != 0) __builtin_memset(at_dev, byte, size);
   return {};
 }
@@ -199,6 +204,7 @@ inline Status fill(void* at_dev, int byte, std::size_t size, void* /*stream*/) n
 // Few, so that blocks have to loop.
 template <class Kernel>
 Status resident_blocks(std::size_t /*shared_bytes*/, std::size_t* blocks) noexcept {
+  if (emulator::call_fails()) return failed_call();
   *blocks = 3;
   return {};
 }

@@ -142,7 +142,8 @@ DeviceBuffer::DeviceBuffer(const py::handle& object, Buffer::Access access, cons
                            std::uintptr_t stream) {
   if (access == Buffer::Access::write) check_no_grad(object, argument);
   if (py::hasattr(object, "__dlpack__")) {
-    if (dlpack_device(object, &device_) != kDLCUDA) refuse(argument, "lives in host memory; the others on a device");
+    const std::int32_t kind = dlpack_device(object, &device_);
+    if (kind != kDLCUDA && kind != kDLCUDAManaged) refuse(argument, "lives in host memory; the others on a device");
     // What the producer has queued is to be done before what this stream is given; 1 stands for the default stream.
     capsule_ = object.attr("__dlpack__")(py::arg("stream") = stream == 0 ? std::uintptr_t{1} : stream);
     const DLTensor& tensor = tensor_in(capsule_);

@@ -32,6 +32,9 @@ void cuda_low_rank_into(const py::object& base, const py::object& out, unsigned 
   if (from.size() != to.size() || from.size() % element != 0) {
     refuse("base", "needs the same whole number of elements as out");
   }
+  if (from.data() != to.data() && from.data() < to.data() + to.size() && to.data() < from.data() + from.size()) {
+    refuse("out", "overlaps the base without being it");
+  }
   const OnDevice current(to.device());
   Status status;
   {

@@ -4,7 +4,7 @@
 
 namespace textnlp_fast::bindings {
 
-enum : std::int32_t { kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3 };
+enum : std::int32_t { kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3, kDLCUDAManaged = 13 };
 
 struct DLDevice {
   std::int32_t device_type;

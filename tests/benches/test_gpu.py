@@ -63,6 +63,8 @@ def test_it_measures_all_it_can() -> None:
         "BLAKE3",
         "chunks of 4 tensors",
         "decode_many in place, RL step",
+        "swap, RL step",
+        "load of a version, RL step",
     ):
         assert what in shown, what
     # What is not measured has its reason.

@@ -22,13 +22,14 @@ pytestmark = [
 class Producer:
     """An array that keeps what it was asked, in order."""
 
-    def __init__(self, host: Bytes) -> None:
+    def __init__(self, host: Bytes, kind: int = 2) -> None:
         self.host = host
+        self.kind = kind
         self.asked: list[Any] = []
 
     def __dlpack_device__(self) -> tuple[int, int]:
         self.asked.append("device")
-        return 2, 0
+        return self.kind, 0
 
     def __dlpack__(self, *, stream: int | None = None) -> Any:
         self.asked.append(stream)
@@ -73,6 +74,18 @@ def test_the_producer_is_told_the_stream(given: int | None, told: int) -> None:
             # Where it lies is asked before its data, as the protocol has it, and its data once.
             assert producer.asked[-2:] == ["device", told]
             assert producer.asked.count(told) == 1
+
+
+def test_managed_memory_is_a_device_s_too() -> None:
+    data = np.arange(64, dtype=np.uint8)
+    array = Producer(data, kind=13)
+    assert hashing.blake3(array) == hashing.blake3(data)
+    assert array.asked[-1] == 1
+
+
+def test_memory_of_other_devices_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="device"):
+        hashing.blake3(Producer(zeros(), kind=10))  # ROCm
 
 
 @pytest.mark.parametrize("stream", [None, 1, 2, 0x7F00_0000])

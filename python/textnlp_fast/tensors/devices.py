@@ -6,13 +6,13 @@ from typing import Any, Final
 
 __all__ = ["on_device"]
 
-#: DLPack's number for CUDA.
-_CUDA: Final = 2
+#: DLPack's numbers for memory of a CUDA device, and for memory that CUDA moves between it and the host.
+_CUDA: Final = (2, 13)
 
 
 def on_device(array: Any) -> bool:
     """Whether an array lives on a CUDA device, by what it says of itself (DLPack, ``__cuda_array_interface__``)."""
     ask = getattr(array, "__dlpack_device__", None)
     if ask is not None:
-        return int(ask()[0]) == _CUDA
+        return int(ask()[0]) in _CUDA
     return hasattr(array, "__cuda_array_interface__")
