@@ -149,7 +149,10 @@ class DeviceDecoder:
         digest = step.content.digest
         what = self._stored.names.get(digest, f"content {digest}")
         if isinstance(error, UnsupportedFormatError):  # a damaged byte can look like a newer format
-            check_object(self._stored.store, extent.object, error)
+            try:
+                check_object(self._stored.store, extent.object, error)
+            except CorruptDataError as damage:
+                raise made_from(with_context(damage, what), step) from error
             raise with_context(error, what) from error
         if isinstance(error, CorruptDataError):
             raise made_from(with_context(error, what), step) from error
