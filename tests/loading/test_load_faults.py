@@ -206,7 +206,7 @@ def test_a_file_that_changes_while_it_is_read(
         plain(*arguments, **options)
 
     monkeypatch.setattr(streaming, "read_tensors", harmed)
-    with pytest.raises(InvalidInputError, match="ended|cannot be read"):
+    with pytest.raises(InvalidInputError, match=r"ended|cannot be read"):
         load(source, device=device)
 
 
