@@ -17,9 +17,9 @@ import pytest
 from delta.models import Model
 from loading.loads import DEVICES, all_bytes, expected, flip
 from textnlp_fast import load
-from textnlp_fast.errors import InvalidInputError, LoadTimeoutError
+from textnlp_fast.errors import CorruptDataError, InvalidInputError, LoadTimeoutError
 from textnlp_fast.hashing import blake3_hex
-from textnlp_fast.loading import LoadCache, cache
+from textnlp_fast.loading import LoadCache, cache, device_decoding
 from textnlp_fast.loading.ring import Deadline
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage import Repository
@@ -97,6 +97,35 @@ def test_a_flipped_byte_in_it_is_never_handed_over(
     assert all_bytes(loaded) == expected(models[version])
     again = load("m", version, repository=folder, device=device, cache=tmp_path)
     assert all_bytes(again) == expected(models[version])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", DEVICES[1:])
+def test_frames_that_do_not_fit_what_is_kept(
+    tmp_path: Path, history: History, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device may refuse a delta over wrong bytes before their digest tells."""
+    folder, models = history
+    load("m", "1.2.0", repository=folder, cache=tmp_path)
+    before = kept(tmp_path)
+    plain = device_decoding.codec.decode_many
+    refused = 0
+
+    def refuse(payloads: Any, outs: Any, bases: Any, **options: Any) -> None:
+        nonlocal refused
+        if not refused and bases[0] is not None:
+            refused += 1
+            error = CorruptDataError("a frame is not valid")
+            error.job = 0
+            raise error
+        plain(payloads, outs, bases, **options)
+
+    monkeypatch.setattr(device_decoding.codec, "decode_many", refuse)
+    loaded = load("m", "1.3.0", repository=folder, device=device, cache=tmp_path)
+    assert refused
+    assert all_bytes(loaded) == expected(models["1.3.0"])
+    lost = before.keys() - kept(tmp_path).keys()
+    assert len(lost) == 1  # the base that was doubted, and no other
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -27,7 +27,7 @@ from textnlp_fast.storage.planning import PullStep
 from textnlp_fast.storage.stored_tensors import StoredTensors
 from textnlp_fast.tensors.device_memory import DeviceSpan
 
-__all__ = ["DeviceDecoder", "check_on_device"]
+__all__ = ["DeviceDecoder", "WrongStart", "check_on_device"]
 
 # Hashing takes memory of the device in proportion.
 _HASHED_BYTES: Final = 1 << 30
@@ -35,6 +35,14 @@ _NO_MEMORY: Final = "the device has no memory left to decode in"
 
 # Of the memory budget: coded windows of one launch, and as many that are on their way meanwhile.
 _LAUNCH_SHARE: Final = 4
+
+
+class WrongStart(Exception):
+    """Frames are not valid over the local bytes that a chain starts from; ``digest`` is what it leads to."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(digest)
+        self.digest = digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +72,7 @@ class DeviceDecoder:
     ) -> None:
         """Makes the content of each step in its place; ``done`` hears of bytes. Nobody has hashed them yet.
 
-        Raises CorruptDataError for frames that are not valid; where a step starts from local bytes, these may be what
-        is wrong.
+        Raises CorruptDataError for frames that are not valid, WrongStart where local bytes may be why.
         """
         share = self._stored.options.memory_budget_bytes // _LAUNCH_SHARE
 
@@ -159,6 +166,8 @@ class DeviceDecoder:
 
     def _raise(self, error: Exception, step: PullStep, extent: Extent) -> None:
         digest = step.content.digest
+        if step.is_local:
+            raise WrongStart(digest) from error
         what = self._stored.names.get(digest, f"content {digest}")
         if isinstance(error, UnsupportedFormatError):  # a damaged byte can look like a newer format
             try:

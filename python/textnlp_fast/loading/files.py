@@ -20,6 +20,7 @@ __all__ = ["Part", "Read", "plan_reads", "read_tensors"]
 # Bytes that nobody wants are read along where skipping them would cost a request of its own.
 _GAP_BYTES: Final = 64 << 10
 _MOST_PARTS: Final = 1000  # a call takes 1024 buffers
+_MOST_WORKERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,9 @@ def read_tensors(
                 raise InvalidInputError(f"{read.path} cannot be read: {error.strerror or error}") from error
             return read.size
 
-        for size in run_in_order(work, reads, workers=threads, cost=lambda read: 1, budget_bytes=4 * threads):
+        # While some wait for the disk, others touch fresh memory for the first time.
+        workers = min(_MOST_WORKERS, 4 * threads)
+        for size in run_in_order(work, reads, workers=workers, cost=lambda read: 1, budget_bytes=2 * workers):
             deadline.check()
             done(size)
 
