@@ -26,7 +26,7 @@ from measure import OUT_DIRECTORY, Results, cell, read_results
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 # Benches that write benches/out/NAME.json with --json, and benches that are shown as they print themselves.
-STRUCTURED = ("size", "layouts", "codec_speed", "low_rank", "approximate", "memory")
+STRUCTURED = ("size", "layouts", "codec_speed", "low_rank", "approximate", "memory", "load")
 PLAIN = ("hash", "chunk")
 TIME_LIMIT_S = 1800
 

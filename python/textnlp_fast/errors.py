@@ -242,6 +242,13 @@ class LoadTimeoutError(TextnlpFastError, TimeoutError):
     default_hint = "Give it more time (timeout_s), or look at what the store and the disk are doing."
 
 
+class SwapRefusedError(TextnlpFastError):
+    """One of several ranks could not take the new weights: ``ranks`` says which. All have the old ones."""
+
+    default_hint = "All ranks have the old weights. Mend what the rank says, and swap again."
+    ranks: tuple[int, ...] = ()
+
+
 class NotRestoredError(TextnlpFastError):
     """A swap failed, and so did putting back the old weights: ``tensors`` names those that are not whole."""
 

@@ -412,7 +412,9 @@ def test_torch_modules(tmp_path: Path) -> None:
 
 def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guide = Path(__file__).resolve().parents[2] / "docs" / "guide" / "swap.md"
-    first, second, _ = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    first, second, _, slices, _ = re.findall(
+        r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL
+    )
     tensors = {"w": Tensor("F32", (64, 32), np.arange(2048, dtype=np.float32).tobytes())}
     versions: list[Model] = [
         {"model.safetensors": {"w": nudged(tensors["w"], n) if n else tensors["w"]}} for n in range(3)
@@ -430,4 +432,9 @@ def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(first, str(guide), "exec"), names)
     assert names["model"]["w"].tobytes() == tensors_of(versions[1])["w"].data
     exec(compile(second, str(guide), "exec"), names)
+    exec(
+        compile(slices.replace("layout = layout_of_rank", "by_rules = layout_of_rank"), str(guide), "exec"),
+        names,
+    )
+    assert names["by_rules"] == names["layout"]
     assert names["model"]["w"].tobytes() == tensors_of(versions[2])["w"].data

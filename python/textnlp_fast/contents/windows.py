@@ -119,11 +119,11 @@ class OpenFiles:
 
     def read(self, location: str, view: memoryview, offset: int) -> None:
         """Fills `view` from byte `offset` of the file at `location`."""
-        read_into(self._descriptor(location), offset, view)
+        read_into(self.descriptor(location), offset, view)
 
     def read_scattered(self, location: str, views: Sequence[memoryview], offset: int) -> None:
         """Fills at most 1024 views, one after the other, from byte `offset` of the file at `location`."""
-        descriptor = self._descriptor(location)
+        descriptor = self.descriptor(location)
         count = os.preadv(descriptor, views, offset)
         done = 0
         for view in views:
@@ -132,7 +132,8 @@ class OpenFiles:
                 read_into(descriptor, offset + done + have, view[have:])
             done += len(view)
 
-    def _descriptor(self, location: str) -> int:
+    def descriptor(self, location: str) -> int:
+        """The file, open."""
         with self._lock:
             descriptor = self._descriptors.get(location)
             if descriptor is None:

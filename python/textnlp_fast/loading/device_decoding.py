@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from textnlp_fast.contents.inventory import Held
 from textnlp_fast.contents.windows import (
     DATA_ERRORS,
     OpenFiles,
@@ -20,25 +22,43 @@ from textnlp_fast.loading.places import Place
 from textnlp_fast.loading.ring import Deadline, StagingRing
 from textnlp_fast.storage.chunked_transfer import check_object, fetch_extents
 from textnlp_fast.storage.decoding import made_from
-from textnlp_fast.storage.manifest import Content, Extent
+from textnlp_fast.storage.manifest import Extent
 from textnlp_fast.storage.planning import PullStep
 from textnlp_fast.storage.stored_tensors import StoredTensors
 from textnlp_fast.tensors.device_memory import DeviceSpan
 
-__all__ = ["DeviceDecoder", "check_on_device"]
+__all__ = ["DeviceDecoder", "WrongStart", "check_on_device"]
 
 # Hashing takes memory of the device in proportion.
 _HASHED_BYTES: Final = 1 << 30
 _NO_MEMORY: Final = "the device has no memory left to decode in"
 
-Unit = tuple[Piece, ...]
+# Of the memory budget: coded windows of one launch, and as many that are on their way meanwhile.
+_LAUNCH_SHARE: Final = 4
+
+
+class WrongStart(Exception):
+    """Frames are not valid over the local bytes that a chain starts from; ``digest`` is what it leads to."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(digest)
+        self.digest = digest
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A window of a content in its place on the device; ``payloads`` are the coded windows of its chain, root first."""
+
+    step: PullStep
+    piece: Piece
+    span: DeviceSpan
+    payloads: tuple[memoryview, ...]
 
 
 class DeviceDecoder:
-    """Fetches coded windows with many requests in flight, and has the device decode them as they come.
+    """Fetches coded windows with many requests in flight, and has the device decode them, many in one launch.
 
-    The windows in flight stay within half the memory budget; the device needs as much of its own for those of one
-    launch.
+    The device needs a quarter of the memory budget for them, and a workspace.
     """
 
     def __init__(self, stored: StoredTensors, ring: StagingRing, deadline: Deadline) -> None:
@@ -52,76 +72,75 @@ class DeviceDecoder:
     ) -> None:
         """Makes the content of each step in its place; ``done`` hears of bytes. Nobody has hashed them yet.
 
-        Raises CorruptDataError for frames that are not valid; those of a step that starts from local bytes only
-        then if they were not valid over any bytes.
+        Raises CorruptDataError for frames that are not valid, WrongStart where local bytes may be why.
         """
-        units = list(plan_units([step.content.size for step in steps], self._stored.window_bytes))
+        share = self._stored.options.memory_budget_bytes // _LAUNCH_SHARE
+
+        def fetch(unit: tuple[Piece, ...]) -> list[_Window]:
+            self._deadline.check()
+            fetched = fetch_extents(self._stored.store, _extents(steps, unit))
+            return [
+                _Window(
+                    steps[piece.step],
+                    piece,
+                    _span(places[steps[piece.step].content.digest], piece),
+                    tuple(fetched[link.extents[piece.window]] for link in steps[piece.step].chain),
+                )
+                for piece in unit
+            ]
+
         with OpenFiles() as files:
-
-            def fetch(unit: Unit) -> tuple[Unit, dict[Extent, memoryview]]:
-                self._deadline.check()
-                return unit, fetch_extents(self._stored.store, _extents(steps, unit))
-
-            budget = self._stored.options.memory_budget_bytes // 2
-            for unit, payloads in run_in_order(
+            windows: list[_Window] = []
+            for fetched in run_in_order(
                 fetch,
-                units,
+                plan_units([step.content.size for step in steps], self._stored.window_bytes),
                 workers=self._workers,
                 cost=lambda unit: sum(extent.length for extent in _extents(steps, unit)),
-                budget_bytes=budget,
+                budget_bytes=share,
             ):
-                spans = [_span(places[steps[piece.step].content.digest], piece) for piece in unit]
-                self._start(files, steps, unit, spans)
-                depth = max(len(steps[piece.step].chain) for piece in unit)
-                for level in range(depth):
-                    self._decode_level(steps, unit, spans, payloads, level)
-                done(sum(piece.length for piece in unit))
+                windows += fetched
+                if sum(len(payload) for window in windows for payload in window.payloads) >= share:
+                    self._decode(files, windows, done)
+                    windows = []
+            self._decode(files, windows, done)
 
-    def _start(
-        self, files: OpenFiles, steps: Sequence[PullStep], unit: Unit, spans: Sequence[DeviceSpan]
-    ) -> None:
-        """Copies the local bytes that chains start from."""
-        for piece, span in zip(unit, spans, strict=True):
-            start = steps[piece.step].start
-            if start is None:
-                continue
-            for offset in range(0, piece.length, self._ring.slot_bytes):
-                size = min(self._ring.slot_bytes, piece.length - offset)
-                slot = self._ring.take(self._deadline)
-                try:
-                    files.read(start.location, slot.view[:size], start.offset + piece.offset + offset)
-                except (OSError, InvalidInputError):
-                    # The digest tells what became of it, and the load goes on from the repository.
-                    slot.view[:size] = bytes(size)
-                self._ring.send(slot, size, span, offset)
+    def _decode(self, files: OpenFiles, windows: Sequence[_Window], done: Callable[[int], None]) -> None:
+        for window in windows:
+            if window.step.start is not None:
+                self._send_start(files, window, window.step.start)
+        for level in range(max((len(window.payloads) for window in windows), default=0)):
+            self._decode_level([window for window in windows if level < len(window.payloads)], level)
+        for window in windows:
+            done(window.piece.length)
 
-    def _decode_level(
-        self,
-        steps: Sequence[PullStep],
-        unit: Unit,
-        spans: Sequence[DeviceSpan],
-        payloads: Mapping[Extent, memoryview],
-        level: int,
-    ) -> None:
+    def _send_start(self, files: OpenFiles, window: _Window, start: Held) -> None:
+        """Copies the local bytes that a chain starts from."""
+        piece = window.piece
+        for offset in range(0, piece.length, self._ring.slot_bytes):
+            size = min(self._ring.slot_bytes, piece.length - offset)
+            slot = self._ring.take(self._deadline)
+            try:
+                files.read(start.location, slot.view[:size], start.offset + piece.offset + offset)
+            except (OSError, InvalidInputError):
+                # The digest tells what became of it, and the load goes on from the repository.
+                slot.view[:size] = bytes(size)
+            self._ring.send(slot, size, window.span, offset)
+
+    def _decode_level(self, windows: Sequence[_Window], level: int) -> None:
         """Decodes link number ``level`` of all chains, where each window lies."""
-        jobs: list[tuple[PullStep, Content, memoryview, DeviceSpan, Extent]] = []
-        for piece, span in zip(unit, spans, strict=True):
-            step = steps[piece.step]
-            if level >= len(step.chain):
-                continue
-            content = step.chain[level]
-            extent = content.extents[piece.window]
-            if content.codec == "raw":
-                self._send_raw(step, payloads[extent], span)
+        jobs: list[_Window] = []
+        for window in windows:
+            if window.step.chain[level].codec == "raw":
+                self._send_raw(window.step, window.payloads[level], window.span)
             else:
-                jobs.append((step, content, payloads[extent], span, extent))
+                jobs.append(window)
         if not jobs:
             return
         try:
             codec.decode_many(
-                [payload for _, _, payload, _, _ in jobs],
-                [span for _, _, _, span, _ in jobs],
-                [span if content.base is not None else None for _, content, _, span, _ in jobs],
+                [job.payloads[level] for job in jobs],
+                [job.span for job in jobs],
+                [job.span if job.step.chain[level].base is not None else None for job in jobs],
                 stream=self._ring.stream,
             )
         except MemoryError as error:
@@ -131,8 +150,8 @@ class DeviceDecoder:
         except (*DATA_ERRORS, InvalidInputError) as error:
             if error.job is None:
                 raise
-            step, _, _, _, extent = jobs[error.job]
-            self._raise(error, step, extent)
+            job = jobs[error.job]
+            self._raise(error, job.step, job.step.chain[level].extents[job.piece.window])
 
     def _send_raw(self, step: PullStep, payload: memoryview, span: DeviceSpan) -> None:
         if len(payload) != span.nbytes:
@@ -147,9 +166,14 @@ class DeviceDecoder:
 
     def _raise(self, error: Exception, step: PullStep, extent: Extent) -> None:
         digest = step.content.digest
+        if step.is_local:
+            raise WrongStart(digest) from error
         what = self._stored.names.get(digest, f"content {digest}")
         if isinstance(error, UnsupportedFormatError):  # a damaged byte can look like a newer format
-            check_object(self._stored.store, extent.object, error)
+            try:
+                check_object(self._stored.store, extent.object, error)
+            except CorruptDataError as damage:
+                raise made_from(with_context(damage, what), step) from error
             raise with_context(error, what) from error
         if isinstance(error, CorruptDataError):
             raise made_from(with_context(error, what), step) from error
@@ -177,7 +201,7 @@ def _differing(group: Sequence[tuple[PullStep, Place]]) -> Iterator[tuple[PullSt
             yield step, place
 
 
-def _extents(steps: Sequence[PullStep], unit: Unit) -> list[Extent]:
+def _extents(steps: Sequence[PullStep], unit: Sequence[Piece]) -> list[Extent]:
     return [link.extents[piece.window] for piece in unit for link in steps[piece.step].chain]
 
 

@@ -24,6 +24,8 @@ from textnlp_fast.errors import (
 from textnlp_fast.hashing import blake3_hex, blake3_many
 from textnlp_fast.loading.memory import Memory
 from textnlp_fast.loading.overwrite import BUFFERS, RESTORED, MemoryFiles, Overwrite
+from textnlp_fast.loading.resident import Resident
+from textnlp_fast.loading.sliced import SLICED_BUFFERS, SlicedOverwrite, SlicedTarget
 from textnlp_fast.loading.targets import Match, Target
 from textnlp_fast.loading.undo import Journal
 from textnlp_fast.loading.updates import Update, some
@@ -42,6 +44,7 @@ class Exchange:
         self,
         update: Update,
         matches: Sequence[Match],
+        sliced: Sequence[SlicedTarget],
         *,
         memory_budget_bytes: int,
         undo_budget_bytes: int,
@@ -51,12 +54,14 @@ class Exchange:
     ) -> None:
         self._update = update
         self._matches = matches
+        self._sliced = sliced
+        self._sliced_before: list[str] = []
         self._targets: list[Target] = []
         processors = thread_count(threads)
         shared = update.shared_bytes(memory_budget_bytes)
         self._workers = Workers(
             workers_for(
-                BUFFERS * update.window_bytes + update.room_bytes(),
+                (SLICED_BUFFERS if sliced else BUFFERS) * update.window_bytes + update.room_bytes(),
                 max(0, memory_budget_bytes - shared),
                 update.most_workers(processors),
             )
@@ -70,11 +75,15 @@ class Exchange:
 
     @property
     def tensors(self) -> int:
-        return len(self._matches)
+        return len(self._matches) + len(self._sliced)
 
     @property
-    def changing(self) -> list[Target]:
+    def changed(self) -> list[Resident]:
         """What `run` found to change."""
+        return [t.resident for t in self._changing] + [t.resident for t in self._sliced if t.changing]
+
+    @property
+    def _changing(self) -> list[Target]:
         return [target for target in self._targets if target.changes]
 
     def run(self, before_commit: Callable[[], None] | None) -> int:
@@ -99,8 +108,9 @@ class Exchange:
             )
             try:
                 overwrite.prepare(Path(folder))
-                self._begin("swap", sum(target.resident.size for target in self.changing))
+                self._begin("swap", sum(resident.size for resident in self.changed))
                 overwrite.run()
+                self._overwrite_slices(files, journal)
                 self._check_target()
                 if before_commit is not None:
                     before_commit()
@@ -112,11 +122,29 @@ class Exchange:
                 overwrite.close()
             return journal.payload_bytes
 
+    def _overwrite_slices(self, files: MemoryFiles, journal: Journal) -> None:
+        if not any(target.changing for target in self._sliced):
+            return
+        maker = self._update.maker(files, self._update.source_places(), self._threads_each)
+        SlicedOverwrite(
+            self._sliced,
+            maker,
+            journal,
+            window_bytes=self._update.window_bytes,
+            workers=self._workers,
+            step=self._step,
+        ).run()
+
     # --- before and after ---------------------------------------------------------------------------------
 
     def _find_base(self) -> None:
         """Finds out what memory has. Raises WrongBaseError unless that is what the update starts from."""
-        digests = self._digests("check", [one.resident.memory for one in self._matches])
+        everything = [one.resident.memory for one in self._matches]
+        everything += [target.resident.memory for target in self._sliced]
+        digests = self._digests("check", everything)
+        # Not what anybody wrote down, but what has to come back if it comes to that.
+        self._sliced_before = digests[len(self._matches) :]
+        digests = digests[: len(self._matches)]
         self._targets = [
             Target(one.resident, digest, one.after, one.dtype)
             for one, digest in zip(self._matches, digests, strict=True)
@@ -128,7 +156,7 @@ class Exchange:
         ]
         if not wrong:
             return
-        already = not self.changing
+        already = not self._changing
         error = WrongBaseError(
             f"the weights in memory are not {self._update.label}: {some(wrong)}"
             + (". They are the update's target already" if already else ""),
@@ -186,10 +214,11 @@ class Exchange:
                 self._workers.close()
                 for _ in journal.restore():
                     pass
-                changing = self.changing
-                digests = _hash([target.resident.memory for target in changing])
+                known = [(target.resident, target.before) for target in self._changing]
+                known += [(t.resident, d) for t, d in zip(self._sliced, self._sliced_before, strict=True)]
+                digests = _hash([resident.memory for resident, _ in known])
                 broken = [
-                    t.resident.name for t, found in zip(changing, digests, strict=True) if found != t.before
+                    r.name for (r, before), found in zip(known, digests, strict=True) if found != before
                 ]
                 if broken:
                     failures.append(_not_restored(broken))
@@ -206,7 +235,7 @@ class Exchange:
                 interrupted = True
         if failures:
             known = failures[0] if isinstance(failures[0], NotRestoredError) else None
-            error = known or _not_restored([target.resident.name for target in self.changing])
+            error = known or _not_restored([resident.name for resident in self.changed])
             raise error from (failures[0] if known is None else cause)
         if isinstance(cause, TextnlpFastError) and RESTORED not in cause.hint:
             cause.hint = f"{cause.hint} {RESTORED}".strip()

@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from textnlp_fast.contents.windows import OpenFiles, run_in_order
+from textnlp_fast.contents.windows import run_in_order
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.loading.block_reading import ALIGNMENT_BYTES, BlockFiles
 from textnlp_fast.loading.places import Bytes, Place
 from textnlp_fast.loading.ring import Deadline, StagingRing
 from textnlp_fast.tensors import SafetensorsFile, TensorInfo
@@ -19,6 +20,7 @@ __all__ = ["Part", "Read", "plan_reads", "read_tensors"]
 # Bytes that nobody wants are read along where skipping them would cost a request of its own.
 _GAP_BYTES: Final = 64 << 10
 _MOST_PARTS: Final = 1000  # a call takes 1024 buffers
+_MOST_WORKERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +97,30 @@ def read_tensors(
     by_file: dict[str, list[tuple[TensorInfo, Place]]] = {}
     for file, info, place in wanted:
         by_file.setdefault(str(file.path), []).append((info, place))
-    # Of a slot one half is read into, and the other is where runs are pushed together for a device.
-    block_bytes = ring.slot_bytes if ring.device is None else max(1, ring.slot_bytes // 2)
+    # Of a slot for a device one half is read into, and in the other runs are pushed together.
+    room = ring.slot_bytes if ring.device is None else ring.slot_bytes // 2
+    block_bytes = max(1, room - 2 * ALIGNMENT_BYTES)
     reads = [read for path, each in by_file.items() for read in plan_reads(path, each, block_bytes)]
-    with OpenFiles() as files:
+    with BlockFiles() as files:
 
         def work(read: Read) -> int:
             deadline.check()
             try:
                 if not _read_in_place(files, read):
-                    _read_by_ring(files, read, ring, block_bytes, deadline)
+                    _read_by_ring(files, read, ring, room, deadline)
             except OSError as error:
                 raise InvalidInputError(f"{read.path} cannot be read: {error.strerror or error}") from error
             return read.size
 
-        for size in run_in_order(work, reads, workers=threads, cost=lambda read: 1, budget_bytes=4 * threads):
+        # While some wait for the disk, others touch fresh memory for the first time.
+        workers = min(_MOST_WORKERS, 4 * threads)
+        for size in run_in_order(work, reads, workers=workers, cost=lambda read: 1, budget_bytes=2 * workers):
             deadline.check()
             done(size)
 
 
-def _read_in_place(files: OpenFiles, read: Read) -> bool:
-    """Reads straight to where the bytes are wanted, if that is in host memory and nothing lies between."""
+def _read_in_place(files: BlockFiles, read: Read) -> bool:
+    """Copies straight to where the bytes are wanted, if they are in the page cache and all wanted in host memory."""
     views: list[memoryview] = []
     end = 0
     for part in read.parts:
@@ -127,22 +132,19 @@ def _read_in_place(files: OpenFiles, read: Read) -> bool:
         out = number * cut.run_bytes + inside
         views.append(place.host[out : out + size].data)
         end = part.end
-    files.read_scattered(read.path, views, read.begin)
-    return True
+    return files.read_cached(read.path, views, read.begin)
 
 
-def _read_by_ring(
-    files: OpenFiles, read: Read, ring: StagingRing, block_bytes: int, deadline: Deadline
-) -> None:
+def _read_by_ring(files: BlockFiles, read: Read, ring: StagingRing, room: int, deadline: Deadline) -> None:
     slot = ring.take(deadline)
     copies: list[tuple[int, int, object, int]] = []
     try:
-        files.read(read.path, slot.view[: read.size], read.begin)
+        begin = files.read_block(read.path, slot.view[:room], read.begin, read.size)
         data = np.frombuffer(slot.view, np.uint8)
-        packed = block_bytes  # where runs are pushed together
+        packed = room  # where runs are pushed together
         for part in read.parts:
             place, cut = part.place, part.place.wanted.cut
-            for out, view in cut.within(part.offset, data[part.begin : part.end]):
+            for out, view in cut.within(part.offset, data[begin + part.begin : begin + part.end]):
                 if place.host is not None:
                     place.host[out : out + view.size].reshape(view.shape)[:] = view
                 elif len(view) == 1:

@@ -23,8 +23,8 @@ from textnlp_fast.loading.workers import Workers
 __all__ = ["BUFFERS", "RESTORED", "MemoryFiles", "Overwrite"]
 
 RESTORED: Final = "The old weights are in place again, bit by bit, and were checked."
-# Of a window: new bytes, old ones, the delta between them, the coded window, a copy of what a device decoded.
-BUFFERS: Final = 5
+# Of a window: new bytes (or a copy of what a device decoded), old ones, the delta between them, the coded window.
+BUFFERS: Final = 4
 _RESIDENT: Final = "resident:"
 _KEPT: Final = "kept:"
 

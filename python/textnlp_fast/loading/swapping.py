@@ -18,6 +18,7 @@ from textnlp_fast.delta.patch_file import PatchFile, read_patch
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.loading.exchange import Exchange
 from textnlp_fast.loading.resident import Module, find_residents
+from textnlp_fast.loading.sliced import Layout, find_sliced
 from textnlp_fast.loading.targets import match
 from textnlp_fast.loading.updates import PatchUpdate, Update, VersionUpdate
 from textnlp_fast.storage.repository import Repository
@@ -53,6 +54,7 @@ def swap(
     *,
     repository: str | os.PathLike[str] | Repository | None = None,
     from_version: str | None = None,
+    layout: Layout | None = None,
     partial: bool = False,
     source: str | os.PathLike[str] | None = None,
     memory_budget_bytes: int = DEFAULT_MEMORY_BYTES,
@@ -72,6 +74,10 @@ def swap(
     ``NAME@VERSION``, or ``NAME`` for the latest. Of a version only what memory does not have is read. It may follow
     any weights; ``from_version`` says which must be in memory.
 
+    ``layout`` says which tensors in memory are slices of the checkpoint's, or several of these fused: by name in
+    memory, the parts whose bytes follow each other there. A rank takes what is its own; the whole tensors pass by,
+    the old ones out of ``source`` or the repository, to be checked.
+
     With ``partial`` the model may hold some of the tensors only. ``source`` is a copy of the old model on disk,
     needed where a patch changes a file's header, or makes tensors of others that are not in ``model``. Up to
     ``undo_budget_bytes`` of the way back are kept in memory, what is more in a temporary file. ``before_commit`` is
@@ -83,11 +89,20 @@ def swap(
     bytes are in place again, but for NotRestoredError, which names the tensors that are not whole.
     """
     started = time.monotonic()
+    if source is not None and repository is not None and not layout:
+        raise InvalidInputError(
+            "source goes with a patch, or with slices",
+            hint="Leave it out: the repository has all that versions are made of.",
+        )
     new = _update(update, repository, from_version, source, memory_budget_bytes)
     residents = find_residents(model)
+    sliced = find_sliced(new, residents, layout or {})
+    parted = {part.tensor for target in sliced for part in target.parts}
+    whole = [resident for resident in residents if not any(resident is target.resident for target in sliced)]
     exchange = Exchange(
         new,
-        match(new, residents, partial=partial),
+        match(new, whole, partial=partial, elsewhere=parted),
+        sliced,
         memory_budget_bytes=memory_budget_bytes,
         undo_budget_bytes=undo_budget_bytes,
         threads=threads,
@@ -95,14 +110,14 @@ def swap(
         progress=progress,
     )
     undo_bytes = exchange.run(before_commit)
-    changed = exchange.changing
+    changed = exchange.changed
     return SwapReport(
         new.source_version,
         new.target_version,
         new.target_digest,
         exchange.tensors,
         len(changed),
-        sum(target.resident.size for target in changed),
+        sum(resident.size for resident in changed),
         new.fetched_bytes,
         undo_bytes,
         time.monotonic() - started,
@@ -131,10 +146,6 @@ def _update(
             f"a version in a repository is named by a string, not {type(update).__name__}",
             hint="Write NAME@VERSION, or leave repository= out for a patch.",
         )
-    if source is not None:
-        raise InvalidInputError(
-            "source goes with a patch", hint="Leave it out: the repository has all that versions are made of."
-        )
     place = repository if isinstance(repository, Repository) else Repository.open(repository)
     wanted = parse_reference(update)
     manifest = place.manifest(wanted.name, wanted.version)
@@ -142,4 +153,4 @@ def _update(
     if from_version is not None:
         first = parse_reference(from_version if "@" in from_version else f"{wanted.name}@{from_version}")
         old = place.manifest(first.name, first.version)
-    return VersionUpdate(place, manifest, old, memory_budget_bytes=memory_budget_bytes)
+    return VersionUpdate(place, manifest, old, source, memory_budget_bytes=memory_budget_bytes)

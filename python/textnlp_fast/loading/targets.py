@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from textnlp_fast.errors import InvalidInputError
@@ -36,14 +36,17 @@ class Target:
         return self.before != self.after
 
 
-def match(update: Update, residents: Sequence[Resident], *, partial: bool) -> list[Match]:
-    """What becomes of each tensor. Tensors in memory that neither end knows (buffers) are left alone.
+def match(
+    update: Update, residents: Sequence[Resident], *, partial: bool, elsewhere: Collection[str] = ()
+) -> list[Match]:
+    """What becomes of each tensor. Tensors in memory that neither end knows (buffers) are left alone. Those named in
+    ``elsewhere`` are in memory as parts of others.
 
     Raises InvalidInputError where the update cannot be carried out in memory: a tensor that comes, goes or changes
     its size or shape, one that is not in memory (but for ``partial``), tied tensors that would part.
     """
     update.check_fit(residents)
-    known = {name for resident in residents for name in resident.names}
+    known = {name for resident in residents for name in resident.names} | set(elsewhere)
     missing = [name for name in update.new if name not in known]
     old = update.old
     if missing and not partial and any(old is None or old.get(name) != update.new[name] for name in missing):
@@ -52,7 +55,7 @@ def match(update: Update, residents: Sequence[Resident], *, partial: bool) -> li
             hint="Pass all of the model, or partial=True for a part of it, as a rank of a pipeline has.",
         )
     found = [one for one in (_match(update, resident, old) for resident in residents) if one is not None]
-    if not found:
+    if not found and not elsewhere:
         raise InvalidInputError(
             "no tensor in memory has a name that the new weights have",
             hint=f"They have names like {some(list(update.new)[:3])}; rename the keys of the dict.",

@@ -12,9 +12,9 @@ from textnlp_fast.contents.inventory import Held
 from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta.filling import room_bytes
 from textnlp_fast.delta.making import Coded, CodedContents, Maker
-from textnlp_fast.delta.patch import model_digest
+from textnlp_fast.delta.patch import End, model_digest
 from textnlp_fast.delta.patch_file import PatchFile
-from textnlp_fast.delta.source import check_source, file_places
+from textnlp_fast.delta.source import check_source, file_places, held_places
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.loading.resident import Resident
 from textnlp_fast.storage.manifest import Manifest
@@ -27,6 +27,10 @@ __all__ = ["PatchUpdate", "Update", "VersionUpdate", "some", "tensors_of"]
 _LOAD_ANEW: Final = "Load the new version: `textnlp-fast delta apply`, then the model's own loader."
 # Threads that wait for a bucket cost no processor.
 _FETCHING: Final = 8
+
+
+Kind = tuple[str, tuple[int, ...]]
+"""A dtype and a shape."""
 
 
 class Update(Protocol):
@@ -112,6 +116,17 @@ class Update(Protocol):
 
     def find(self, missing: Collection[str], threads: int) -> Mapping[str, Held]:
         """Where contents are that new ones are made of and that memory does not have, as far as need be."""
+        ...
+
+    def kinds(self) -> Mapping[str, tuple[Kind, Kind]]:
+        """What tensors are before and after, as far as both have them."""
+        ...
+
+    def source_places(self) -> dict[str, Held]:
+        """Contents of the copy on disk. Nobody has looked at their bytes yet.
+
+        Raises InvalidInputError if there is none and one is needed.
+        """
         ...
 
 
@@ -226,6 +241,29 @@ class PatchUpdate:
         held = check_source(self._patch, self._source, threads=threads)
         return {name: held[name] for name in missing}
 
+    def kinds(self) -> Mapping[str, tuple[Kind, Kind]]:
+        source = self._need_source()
+        places = file_places(self._patch.source, source)
+        old = {
+            tensor.name: (tensor.dtype, tuple(tensor.shape))
+            for entry in self._patch.source.files
+            if entry.kind == "safetensors"
+            for tensor in SafetensorsFile.open(places[entry.path]).tensors
+        }
+        with self._file.open(source, check=False) as view:
+            return {name: (old[name], view.kind(name)) for name in view.names if name in old}
+
+    def source_places(self) -> dict[str, Held]:
+        return held_places(self._patch, self._need_source())
+
+    def _need_source(self) -> str | os.PathLike[str]:
+        if self._source is None:
+            raise InvalidInputError(
+                "memory has slices of tensors only: the rest of these must come from a copy of the old model",
+                hint="Pass source=, the directory or file of the model that is loaded.",
+            )
+        return self._source
+
     def _check_shapes(self) -> None:
         """Only headers tell, and where those of both ends are the same bytes there is nothing to look at."""
         headers = {
@@ -265,15 +303,24 @@ class VersionUpdate:
     """
 
     def __init__(
-        self, repository: Repository, manifest: Manifest, old: Manifest | None, *, memory_budget_bytes: int
+        self,
+        repository: Repository,
+        manifest: Manifest,
+        old: Manifest | None,
+        source: str | os.PathLike[str] | None,
+        *,
+        memory_budget_bytes: int,
     ) -> None:
         self._repository = repository
         self._manifest = manifest
         self._old = old
+        self._source = source
+        # Of the old version's, what slices are compared with.
+        self._contents = {**({} if old is None else old.contents), **manifest.contents}
         self._kept_bytes = kept_bytes(manifest.window_bytes, memory_budget_bytes)
         self._windows = ObjectWindows(
             repository.store,
-            manifest.contents,
+            self._contents,
             manifest.window_bytes,
             kept_bytes=self._kept_bytes,
             fetched=self._count,
@@ -305,7 +352,7 @@ class VersionUpdate:
 
     @property
     def contents(self) -> Mapping[str, Coded]:
-        return self._manifest.contents
+        return self._contents
 
     @property
     def coded(self) -> CodedContents:
@@ -318,10 +365,10 @@ class VersionUpdate:
         out[:] = self._windows.read_coded(files, digest, window, 0, len(out))
 
     def size_of(self, digest: str) -> int:
-        return self._manifest.contents[digest].size
+        return self._contents[digest].size
 
     def dtype_of(self, digest: str) -> str:
-        return self._manifest.contents[digest].dtype
+        return self._contents[digest].dtype
 
     def room_bytes(self) -> int:
         return 0
@@ -354,6 +401,31 @@ class VersionUpdate:
 
     def find(self, missing: Collection[str], threads: int) -> Mapping[str, Held]:
         return {}  # a manifest has everything that its contents are made of
+
+    def kinds(self) -> Mapping[str, tuple[Kind, Kind]]:
+        if self._old is None:
+            return {}
+        old, new = (
+            {
+                name: (tensor.dtype, tuple(tensor.shape))
+                for tensors in self._repository.headers(manifest).values()
+                for name, tensor in tensors.items()
+            }
+            for manifest in (self._old, self._manifest)
+        )
+        return {name: (old[name], kind) for name, kind in new.items() if name in old}
+
+    def source_places(self) -> dict[str, Held]:
+        if self._source is None or self._old is None:
+            return {}  # from the repository, then
+        places = file_places(End(self._old.version, self._old.files), self._source)
+        held: dict[str, Held] = {}
+        for entry in self._old.files:
+            offset = 0
+            for digest in entry.parts:
+                held.setdefault(digest, Held(str(places[entry.path]), offset))
+                offset += self.size_of(digest)
+        return held
 
     def _count(self, size_bytes: int) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ from textnlp_fast.contents.inventory import Held
 from textnlp_fast.contents.windows import DATA_ERRORS, DataError, OpenFiles, run_in_order, with_context
 from textnlp_fast.errors import CorruptDataError, DigestMismatchError, InvalidInputError
 from textnlp_fast.loading.cache import Claims, LoadCache
-from textnlp_fast.loading.device_decoding import DeviceDecoder, check_on_device
+from textnlp_fast.loading.device_decoding import DeviceDecoder, WrongStart, check_on_device
 from textnlp_fast.loading.places import Bytes, Place
 from textnlp_fast.loading.ring import Deadline, StagingRing
 from textnlp_fast.storage.planning import PullStep
@@ -95,12 +95,8 @@ class _Load:
         steps = [self._stored.step(digest, held) for digest in digests]
         try:
             suspects = self._make_once(steps, held)
-        except DATA_ERRORS:
-            # On a device a chain may fail over wrong local bytes before their digest tells.
-            suspects = [step.content.digest for step in steps if step.is_local]
-            if not suspects:
-                raise
-            self._drop(suspects, held)
+        except WrongStart as error:
+            self._drop([error.digest], held)
             self._make_once([self._stored.step(digest, {}) for digest in digests], {}, count=False)
             return
         if suspects:

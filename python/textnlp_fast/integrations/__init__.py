@@ -1,0 +1,1 @@
+"""Other projects' engines. Each module needs its own project and is imported by nobody here."""
