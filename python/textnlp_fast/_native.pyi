@@ -220,6 +220,8 @@ class CudaWatch:
 class CudaWork:
     """Work for the default stream of a device, ready to be queued again and again: for benches."""
 
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Raises TypeError: the functions below make it."""
     def seconds(self, rounds: int, restore: CudaWork | None) -> list[float]:
         """Does it ``rounds`` times, each after ``restore``, which is not timed; by the device's clock."""
     def result(self) -> bytes:
