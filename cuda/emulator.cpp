@@ -224,7 +224,11 @@ void launch(const Launch& shape, void (*body)(const void*), const void* argument
 }
 
 void fail_call(std::size_t number) { calls_to_failure = number + 1; }
-bool call_fails() { return calls_to_failure != 0 && --calls_to_failure == 0; }
+bool call_fails() {
+  if (calls_to_failure == 0) return false;
+  --calls_to_failure;
+  return calls_to_failure == 0;
+}
 std::size_t live_blocks() { return blocks_alive; }
 void count_block(int change) { blocks_alive += static_cast<std::size_t>(change); }
 

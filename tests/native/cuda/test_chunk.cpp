@@ -37,7 +37,7 @@ Bytes ending() {
   std::uint64_t hash = 0;
   for (std::size_t at = 0; at < data.size(); ++at) {
     hash = (hash << 1) + kGear[data[at]];
-    if (at >= 64 && hash < kCandidateBelow) return Bytes(data.begin() + at - 63, data.begin() + at + 1);
+    if (at >= 64 && hash < kCandidateBelow) return {data.data() + at - 63, data.data() + at + 1};
   }
   return {};
 }
