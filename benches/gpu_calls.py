@@ -41,28 +41,29 @@ class CallFigure:
     extra_bytes: int | None  # of device memory, at its peak; None where the device does not tell
 
 
-def encode_rows(bench: Bench, scene: Scene) -> Iterator[Row]:
-    """`encode_many` with and without the base, from arrays to payloads in host memory."""
-    encode_many = getattr(codec, "encode_many", None)
-    if encode_many is None:
+def encode_rows(bench: Bench, scene: Scene, standalone: Scene) -> Iterator[Row]:
+    """`encode_into` of one large tensor, to a payload that stays on the device; by the device's clock."""
+    if not hasattr(codec, "encode_many"):
         raise NotInThisBuildError("this build does not encode on a device")
-    bench.base.fill(scene.base)
-    bench.out.fill(scene.target)
-    tile = scene.target.size
-    size = bench.base.size // tile * tile
-    targets, bases = (room.parts(tile)[: size // tile] for room in (bench.out, bench.base))
-    for name, against in ((f"encode, {scene.name}", bases), ("encode, standalone", None)):
+    size, tile = bench.out.size, scene.target.size
+    # Tiles then are whole frames, and those of the first make the payload that the core makes of it.
+    frame = min(tile, codec.DEFAULT_FRAME_SIZE_BYTES)
+    payload = Room(codec.encode_bound(size, frame_size_bytes=frame), bench.device)
+    watch = _native.CudaWatch(bench.device)
+    for coded, base in ((scene, bench.base.whole), (standalone, None)):
+        bench.base.fill(scene.base)
+        bench.out.fill(coded.target)
         seconds = []
         for _ in range(bench.rounds + 1):
-            started = time.perf_counter()
-            payloads = encode_many(targets, against, dtype="BF16")
-            seconds.append(time.perf_counter() - started)
-        out = np.empty(tile, np.uint8)
-        codec.decode_into(bytes(payloads[-1]), out, scene.base if against else None)
-        check(np.array_equal(out, scene.target), name)
-        coded = sum(len(payload) for payload in payloads)
-        moved = size * (2 if against else 1) + coded
-        yield Row(name, "encode", size, moved, tuple(seconds[1:]), coded / size)
+            watch.start()
+            written = codec.encode_into(
+                bench.out.whole, payload.whole, base, dtype="BF16", frame_size_bytes=frame
+            )
+            seconds.append(watch.stop())
+        name = f"encode, {coded.name}"
+        check(payload.read(0, len(coded.payload)).tobytes() == coded.payload, name)
+        moved = size * (1 if base is None else 2) + written
+        yield Row(name, "encode", size, moved, tuple(seconds[1:]), written / size)
 
 
 def decode_call(scene: Scene, size_bytes: int, device: int, rounds: int) -> CallFigure:
