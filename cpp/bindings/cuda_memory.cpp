@@ -100,9 +100,12 @@ py::capsule dlpack_of(const std::shared_ptr<DeviceMemory>& memory, std::size_t o
   tensor.shape = exported->shape.data();
   exported->tensor.manager_ctx = exported.get();
   exported->tensor.deleter = [](DLManagedTensor* self) { delete static_cast<Exported*>(self->manager_ctx); };
-  PyObject* capsule = PyCapsule_New(&exported->tensor, "dltensor", &destroy_capsule);
-  if (capsule == nullptr) throw py::error_already_set();
-  (void)exported.release();
+  DLManagedTensor* managed = &exported.release()->tensor;  // the capsule's from here on
+  PyObject* capsule = PyCapsule_New(managed, "dltensor", &destroy_capsule);
+  if (capsule == nullptr) {
+    managed->deleter(managed);
+    throw py::error_already_set();
+  }
   return py::reinterpret_steal<py::capsule>(capsule);
 }
 

@@ -209,6 +209,8 @@ def test_wrong_calls(history: History, tmp_path: Path, monkeypatch: pytest.Monke
         ({"slices": {"q": (2, 0, 2)}}, "axis 2"),
         ({"slices": {"q": (0, 2, 2)}}, "rank 2"),
         ({"slices": {"q": (0, 0, 3)}}, "evenly"),
+        ({"slices": {"q": (0, 1)}}, "the slice"),
+        ({"slices": {"q": "row"}}, "the slice"),
     ):
         with pytest.raises(InvalidInputError, match=reason):
             load("m", "1.0.0", repository=folder, **wrong)  # type: ignore[arg-type]

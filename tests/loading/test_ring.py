@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import threading
 import time
@@ -17,6 +18,7 @@ from textnlp_fast.loading.ring import Deadline, StagingRing, host_memory
 from textnlp_fast.tensors.device_memory import (
     CudaStream,
     DeviceArray,
+    DeviceSpan,
     copy_to_device,
     copy_to_host,
     pinned_memory,
@@ -207,6 +209,47 @@ def test_what_an_array_says_of_itself(dtype: str, size: int, typestr: str, shape
     CudaStream(0).wait()
     assert bytes(out) == bytes(range(12 * size))
     del capsule
+
+
+class _Tensor(ctypes.Structure):
+    """DLManagedTensor of DLPack 0.8."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device", ctypes.c_int32 * 2),
+        ("ndim", ctypes.c_int32),
+        ("dtype", ctypes.c_uint8 * 4),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
+    )
+
+
+@pytest.mark.gpu
+@NO_DEVICE
+def test_a_consumer_keeps_the_memory() -> None:
+    """As torch does: it renames the capsule, keeps the tensor, and calls its deleter in the end."""
+    array = DeviceArray.empty((3, 2), "BF16", 12)
+    address = array.span().address
+    capsule: Any = array.__dlpack__()
+    get, rename = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_SetName
+    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    rename.argtypes = (ctypes.py_object, ctypes.c_char_p)
+    pointer = get(capsule, b"dltensor")
+    name = b"used_dltensor"
+    rename(capsule, name)
+    del capsule, array
+    tensor = _Tensor.from_address(pointer)
+    assert (tensor.data, list(tensor.device), tensor.ndim) == (address, [2, 0], 2)
+    assert (list(tensor.dtype), tensor.shape[:2], tensor.byte_offset) == ([4, 16, 1, 0], [3, 2], 0)
+    copy_to_device(b"twelve bytes", DeviceSpan(tensor.data, 12, None))
+    out = bytearray(12)
+    copy_to_host(DeviceSpan(tensor.data, 12, None), 0, out)
+    CudaStream(0).wait()
+    assert bytes(out) == b"twelve bytes"
+    tensor.deleter(pointer)
 
 
 @pytest.mark.gpu

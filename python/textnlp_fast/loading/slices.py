@@ -136,4 +136,9 @@ def slice_for(name: str, slices: Mapping[str, Slice | tuple[int, int, int]]) -> 
         )
     if found is None or isinstance(found, Slice):
         return found
+    if len(found) != 3 or not all(isinstance(each, int) for each in found):
+        raise InvalidInputError(
+            f"the slice of tensor {name!r} is {found!r}",
+            hint="Pass Slice(dim, rank, degree), or such a tuple.",
+        )
     return Slice(*found)

@@ -181,7 +181,8 @@ class DeviceArray:
 
 def pinned_memory(size_bytes: int, *, device: int = 0) -> memoryview:
     """Page-locked host memory. Raises DeviceError where there is no device, MemoryError where no more can be locked."""
-    return memoryview(_native.PinnedMemory(size_bytes, device))
+    memory: Any = _native.PinnedMemory(size_bytes, device)  # a buffer, which stubs of Python 3.10 cannot say
+    return memoryview(memory)
 
 
 def copy_to_device(data: Any, array: Any, offset: int = 0, *, stream: int = 0) -> None:
