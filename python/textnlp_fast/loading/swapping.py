@@ -97,7 +97,7 @@ def swap(
     new = _update(update, repository, from_version, source, memory_budget_bytes)
     residents = find_residents(model)
     sliced = find_sliced(new, residents, layout or {})
-    parted = {part.tensor for target in sliced for part in target.parts}
+    parted = {part.tensor for parts in (layout or {}).values() for part in parts}
     whole = [resident for resident in residents if not any(resident is target.resident for target in sliced)]
     exchange = Exchange(
         new,
