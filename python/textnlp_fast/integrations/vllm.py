@@ -196,8 +196,8 @@ def swap_all(
     """Swaps ``update`` into every rank of an engine, or into none; a report for each rank.
 
     ``options`` are those of :func:`textnlp_fast.swap` that mean the same on every rank, in plain types: ``repository``
-    is a URL or path. With more than one rank ``source=`` or, for a version, ``from_version=`` says what slices are
-    checked against. Tensors that change must be somewhere on the ranks, unless ``partial=True``. No request may run
+    is a URL or path. ``source=`` or, for a version, ``from_version=`` says what slices and fused tensors are checked
+    against. Tensors that change must be somewhere on the ranks, unless ``partial=True``. No request may run
     meanwhile (``llm.sleep(level=0)`` of newer engines, or your own gate): until this returns the weights are neither
     old nor new. The prefix cache, which old weights filled, is reset.
 
