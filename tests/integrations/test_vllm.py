@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import threading
@@ -20,10 +21,11 @@ from delta.models import Model, make, nudged, weights, write
 from loading.swaps import Trap, tensors_of
 from loading.test_swap_slices import KEY_VALUE, model_of, moved, rank_of, same
 from textnlp_fast.errors import InvalidInputError, NotRestoredError, SwapRefusedError
+from textnlp_fast.integrations import vllm as extension
 from textnlp_fast.integrations.vllm import SwapWorkerExtension, swap_all
 from textnlp_fast.storage import Repository, TransferOptions
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
+torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 
 DEGREE = 2
 HERE = threading.local()
@@ -40,16 +42,18 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+def parameter(words: Any) -> Any:
+    """The same memory as a tensor in bf16, where torch is installed."""
+    return words if torch is None else torch.from_numpy(words.view(np.int16)).view(torch.bfloat16)
+
+
 class Worker:
     """What a worker of vLLM has, as far as extensions are promised it."""
 
     def __init__(self, rank: int, weights: dict[str, Any]) -> None:
         self.rank = rank
         self.replies: deque[tuple[bool, Any]] = deque()
-        self.weights = {
-            name: torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-            for name, array in weights.items()
-        }
+        self.weights = {name: parameter(array) for name, array in weights.items()}
         model = types.SimpleNamespace(state_dict=lambda: self.weights)
         self.model_runner = types.SimpleNamespace(model=model)
         config = types.SimpleNamespace(num_key_value_heads=KEY_VALUE)
@@ -57,7 +61,8 @@ class Worker:
 
     def words(self) -> dict[str, Any]:
         return {
-            name: tensor.view(torch.int16).numpy().view(np.uint16) for name, tensor in self.weights.items()
+            name: tensor if torch is None else tensor.view(torch.int16).numpy().view(np.uint16)
+            for name, tensor in self.weights.items()
         }
 
 
@@ -260,6 +265,27 @@ def test_a_rank_that_holds_does_not_give_up(case: Case) -> None:
     assert llm.holds(case[1])
 
 
+def test_a_clock_that_runs_out_as_hold_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever hold says is what comes of it, however close the two are."""
+
+    def swap(model: Any, update: str, *, before_commit: Callable[[], None]) -> str:
+        before_commit()
+        return "report"
+
+    monkeypatch.setattr(extension, "swap", swap)
+    outcomes = set()
+    for number in range(100):
+        rank = extension._Swap(0.003)
+        rank.start(None, "update", {})
+        time.sleep(number % 13 * 0.0005)
+        held = rank.hold()
+        outcomes.add(held)
+        rank.finish(held)
+        assert (rank.report is not None) == held
+        assert (rank.error is None) == held
+    assert outcomes == {True, False}
+
+
 def test_a_rank_that_does_not_commit_is_named(case: Case) -> None:
     class Split(LLM):
         def received(self, worker: Any, args: list[Any]) -> list[Any]:
@@ -318,8 +344,8 @@ def test_a_tensor_that_no_rank_has(tmp_path: Path) -> None:
         swap_all(llm, patch, source=tmp_path / "old")
     assert llm.holds(old)
     # One rank is enough: those of a pipeline have other layers each.
-    words = np.frombuffer(expert.data, np.int16).copy()
-    llm.workers[1].weights["model.experts.0.w1.weight"] = torch.from_numpy(words).view(torch.bfloat16)
+    words = np.frombuffer(expert.data, np.uint16).copy()
+    llm.workers[1].weights["model.experts.0.w1.weight"] = parameter(words)
     swap_all(llm, patch, source=tmp_path / "old")
     assert llm.holds(new)
     assert words.tobytes() == nudged(expert, 1).data
