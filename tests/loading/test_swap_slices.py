@@ -277,3 +277,57 @@ def test_any_cuts(
     parts = tuple(Part(name, slices[name]) for name in "ba")
     textnlp_fast.swap(loaded, patch, layout={"fused": parts}, source=root / "old", threads=2)
     assert np.array_equal(loaded["fused"], cut(sides[1]))
+
+
+# --- tied weights ------------------------------------------------------------------------------------------------
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def tied(tmp_path: Path, heads: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor, Path]:
+    """An embedding before and after; ``heads`` is what the checkpoints have for the output layer, if anything."""
+    old = Tensor("BF16", (64, WIDTH), tensors_of(model_of(1))[EMBEDDING].data)
+    new = nudged(old, 3)
+    sides: list[Model] = []
+    for embedding, head in zip((old, new), heads, strict=True):
+        sides.append({"model.safetensors": {EMBEDDING: embedding, **({HEAD: head} if head else {})}})
+    patch = make(write(sides[0], tmp_path / "old"), write(sides[1], tmp_path / "new"), tmp_path / "p.tnpatch")
+    return old, new, patch
+
+
+def half(tensor: Tensor, rank: int) -> Words:
+    return np.frombuffer(tensor.data, np.uint16).reshape(tensor.shape)[rank * 32 : rank * 32 + 32].copy()
+
+
+def swap_tied(tmp_path: Path, patch: Path, loaded: dict[str, Words], rank: int) -> Any:
+    return textnlp_fast.swap(loaded, patch, layout=layout(loaded, rank, 2), source=tmp_path / "old")
+
+
+@pytest.mark.parametrize("in_checkpoint", [False, True])
+@pytest.mark.parametrize("first", [EMBEDDING, HEAD])
+def test_tied_slices_are_written_once(tmp_path: Path, in_checkpoint: bool, first: str) -> None:
+    embedding = Tensor("BF16", (64, WIDTH), tensors_of(model_of(1))[EMBEDDING].data)
+    heads = (embedding, nudged(embedding, 3)) if in_checkpoint else (None, None)
+    old, new, patch = tied(tmp_path, heads)
+    memory = half(old, 1)
+    loaded = {first: memory, EMBEDDING: memory, HEAD: memory}
+    report = swap_tied(tmp_path, patch, loaded, 1)
+    assert np.array_equal(memory, half(new, 1))
+    assert (report.tensors, report.changed_tensors) == (1, 1)
+
+
+def test_tied_slices_that_would_part(tmp_path: Path) -> None:
+    embedding = Tensor("BF16", (64, WIDTH), tensors_of(model_of(1))[EMBEDDING].data)
+    old, _, patch = tied(tmp_path, (embedding, nudged(embedding, 9)))
+    memory = half(old, 0)
+    with pytest.raises(InvalidInputError, match="share their memory"):
+        swap_tied(tmp_path, patch, {EMBEDDING: memory, HEAD: memory}, 0)
+    assert np.array_equal(memory, half(old, 0))
+
+
+def test_an_output_layer_that_nobody_knows(tmp_path: Path) -> None:
+    old, _, patch = tied(tmp_path, (None, None))
+    loaded = {EMBEDDING: half(old, 0), HEAD: half(old, 0)}
+    with pytest.raises(InvalidInputError, match=f"no tensor '{HEAD}'"):
+        swap_tied(tmp_path, patch, loaded, 0)
+    assert np.array_equal(loaded[EMBEDDING], half(old, 0))

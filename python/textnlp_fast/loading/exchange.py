@@ -92,7 +92,8 @@ class Exchange:
         self._find_base()
         with (
             MemoryFiles() as files,
-            tempfile.TemporaryDirectory(prefix="textnlp-fast-swap-") as folder,
+            # What is left of it is no reason to fail: the new weights are in place by then.
+            tempfile.TemporaryDirectory(prefix="textnlp-fast-swap-", ignore_cleanup_errors=True) as folder,
             Journal(
                 self._undo_budget_bytes, window_bytes=self._update.window_bytes, threads=self._threads_each
             ) as journal,

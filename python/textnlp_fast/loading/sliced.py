@@ -20,7 +20,7 @@ from textnlp_fast.loading.memory import Bytes
 from textnlp_fast.loading.resident import Resident
 from textnlp_fast.loading.slices import Cut, Slice, cut_of
 from textnlp_fast.loading.undo import Journal
-from textnlp_fast.loading.updates import Update
+from textnlp_fast.loading.updates import Kind, Update, some
 from textnlp_fast.loading.workers import Workers
 
 __all__ = ["SLICED_BUFFERS", "Layout", "Part", "SlicedOverwrite", "SlicedTarget", "find_sliced"]
@@ -81,41 +81,75 @@ def find_sliced(update: Update, residents: Sequence[Resident], layout: Layout) -
             f"the layout speaks of {missing[0]!r}, which is not in memory",
             hint="Its keys are the names of the tensors in memory; its parts name those of the checkpoint.",
         )
-    old = update.old
-    if old is None:
+    if update.old is None:
         raise InvalidInputError(
             "slices are checked against the version that they were cut from",
             hint="Pass from_version=, the version that is loaded.",
         )
     kinds = update.kinds()
-    targets = []
+    targets: dict[int, SlicedTarget] = {}
     for name, parts in layout.items():
-        found = []
-        begin = 0
-        for part in parts:
-            for side, names in (("new weights", update.new), ("old weights", old), ("headers", kinds)):
-                if part.tensor not in names:
-                    raise InvalidInputError(f"the {side} have no tensor {part.tensor!r}, a part of {name!r}")
-            before, after = kinds[part.tensor]
-            if before != after:
-                raise InvalidInputError(
-                    f"tensor {part.tensor!r} is {before[0]} {list(before[1])} and becomes {after[0]} {list(after[1])}",
-                    hint="Load the new version with the model's own loader.",
-                )
-            cut = cut_of(part.tensor, after[1], after[0], part.slice)
-            digest = update.new[part.tensor]
-            size = update.size_of(digest)
-            found.append(
-                PartTarget(part.tensor, cut, begin, size, old[part.tensor], digest, update.dtype_of(digest))
-            )
-            begin += cut.size_bytes
-        if begin != known[name].size:
+        resident = known[name]
+        if _is_left_to_its_twin(resident, name, layout, update):
+            continue
+        found = _parts(update, kinds, name, parts, resident.size)
+        twin = targets.setdefault(id(resident), SlicedTarget(resident, found))
+        if [_what(part) for part in twin.parts] != [_what(part) for part in found]:
             raise InvalidInputError(
-                f"tensor {name!r} has {known[name].size} bytes in memory; its parts have {begin}",
-                hint="Keep the weights in the type of the checkpoint, and name all parts in their order.",
+                f"tensors {some(resident.names)} share their memory; the new weights give them different bytes",
+                hint="Untie them in the model, or make a version in which they are the same.",
             )
-        targets.append(SlicedTarget(known[name], tuple(found)))
-    return targets
+    return list(targets.values())
+
+
+def _is_left_to_its_twin(resident: Resident, name: str, layout: Layout, update: Update) -> bool:
+    """Whether this is the name of tied weights that the checkpoint does not use: the output layer's, mostly."""
+
+    def is_known(each: str) -> bool:
+        return all(part.tensor in update.new for part in layout.get(each, ()))
+
+    return not is_known(name) and any(is_known(each) for each in resident.names if each in layout)
+
+
+def _parts(
+    update: Update,
+    kinds: Mapping[str, tuple[Kind, Kind]],
+    name: str,
+    parts: Sequence[Part],
+    size_bytes: int,
+) -> tuple[PartTarget, ...]:
+    """Where the parts of the tensor ``name`` are, which has ``size_bytes`` in memory."""
+    old = update.old or {}
+    found = []
+    begin = 0
+    for part in parts:
+        for side, names in (("new weights", update.new), ("old weights", old), ("headers", kinds)):
+            if part.tensor not in names:
+                raise InvalidInputError(f"the {side} have no tensor {part.tensor!r}, a part of {name!r}")
+        before, after = kinds[part.tensor]
+        if before != after:
+            raise InvalidInputError(
+                f"tensor {part.tensor!r} is {before[0]} {list(before[1])} and becomes {after[0]} {list(after[1])}",
+                hint="Load the new version with the model's own loader.",
+            )
+        cut = cut_of(part.tensor, after[1], after[0], part.slice)
+        digest = update.new[part.tensor]
+        size = update.size_of(digest)
+        found.append(
+            PartTarget(part.tensor, cut, begin, size, old[part.tensor], digest, update.dtype_of(digest))
+        )
+        begin += cut.size_bytes
+    if begin != size_bytes:
+        raise InvalidInputError(
+            f"tensor {name!r} has {size_bytes} bytes in memory; its parts have {begin}",
+            hint="Keep the weights in the type of the checkpoint, and name all parts in their order.",
+        )
+    return tuple(found)
+
+
+def _what(part: PartTarget) -> tuple[Cut, int, str, str]:
+    """All but the tensor's name."""
+    return part.cut, part.offset, part.before, part.after
 
 
 class SlicedOverwrite:

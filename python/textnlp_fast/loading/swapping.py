@@ -24,7 +24,7 @@ from textnlp_fast.loading.updates import PatchUpdate, Update, VersionUpdate
 from textnlp_fast.storage.repository import Repository
 from textnlp_fast.storage.version_manager import parse_reference
 
-__all__ = ["SwapReport", "swap"]
+__all__ = ["SwapReport", "open_update", "swap"]
 
 DEFAULT_UNDO_BYTES: Final = 256 << 20
 
@@ -94,10 +94,10 @@ def swap(
             "source goes with a patch, or with slices",
             hint="Leave it out: the repository has all that versions are made of.",
         )
-    new = _update(update, repository, from_version, source, memory_budget_bytes)
+    new = open_update(update, repository, from_version, source, memory_budget_bytes=memory_budget_bytes)
     residents = find_residents(model)
     sliced = find_sliced(new, residents, layout or {})
-    parted = {part.tensor for target in sliced for part in target.parts}
+    parted = {part.tensor for parts in (layout or {}).values() for part in parts}
     whole = [resident for resident in residents if not any(resident is target.resident for target in sliced)]
     exchange = Exchange(
         new,
@@ -124,13 +124,15 @@ def swap(
     )
 
 
-def _update(
+def open_update(
     update: str | os.PathLike[str] | PatchFile,
-    repository: str | os.PathLike[str] | Repository | None,
-    from_version: str | None,
-    source: str | os.PathLike[str] | None,
-    memory_budget_bytes: int,
+    repository: str | os.PathLike[str] | Repository | None = None,
+    from_version: str | None = None,
+    source: str | os.PathLike[str] | None = None,
+    *,
+    memory_budget_bytes: int = DEFAULT_MEMORY_BYTES,
 ) -> Update:
+    """What :func:`swap` is asked to put into memory. Raises InvalidInputError if the arguments do not go together."""
     if repository is None:
         if from_version is not None:
             raise InvalidInputError(

@@ -22,7 +22,7 @@ from textnlp_fast.storage.object_windows import ObjectWindows, kept_bytes
 from textnlp_fast.storage.repository import Repository
 from textnlp_fast.tensors import SafetensorsFile, TensorInfo
 
-__all__ = ["PatchUpdate", "Update", "VersionUpdate", "some", "tensors_of"]
+__all__ = ["Kind", "PatchUpdate", "Update", "VersionUpdate", "some", "tensors_of"]
 
 _LOAD_ANEW: Final = "Load the new version: `textnlp-fast delta apply`, then the model's own loader."
 # Threads that wait for a bucket cost no processor.
