@@ -18,6 +18,7 @@ void bind_chunk(py::module_& module);
 void bind_codec(py::module_& module);
 void bind_low_rank(py::module_& module);
 void bind_cuda(py::module_& module);
+void bind_cuda_encode(py::module_& module);
 
 // Raises the Python exception of a failed status; returns if it is ok. Needs the GIL.
 void raise_if_failed(const Status& status);
@@ -63,6 +64,18 @@ class DeviceBuffer {
   std::size_t size_ = 0;
   std::int32_t device_ = 0;
   py::object capsule_;
+};
+
+// The device of a call is the current one while this lives.
+class OnDevice {
+ public:
+  explicit OnDevice(int device);
+  ~OnDevice();
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
 };
 
 // Raises InvalidInputError about an argument.

@@ -84,21 +84,6 @@ void launch(Launch call, std::uintptr_t left, std::uintptr_t right, std::uintptr
   raise_if_failed(status);
 }
 
-// The device of a call is the current one while this lives.
-class OnDevice {
- public:
-  explicit OnDevice(int device) { raise_if_failed(cuda_use_device(device, &before_)); }
-  ~OnDevice() {
-    int ignored = 0;
-    (void)cuda_use_device(before_, &ignored);
-  }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
- private:
-  int before_ = 0;
-};
-
 // Decodes host payloads into arrays on one device. A failure names the job by its number, as `job`.
 void decode_payloads(const py::list& payloads, const py::list& bases, const py::list& outs, std::uintptr_t stream) {
   const std::size_t count = payloads.size();
@@ -184,6 +169,13 @@ py::tuple diff_of(const py::object& a, const py::object& b, unsigned dtype, std:
 }
 
 }  // namespace
+
+OnDevice::OnDevice(int device) { raise_if_failed(cuda_use_device(device, &before_)); }
+
+OnDevice::~OnDevice() {
+  int ignored = 0;
+  (void)cuda_use_device(before_, &ignored);
+}
 
 void bind_cuda(py::module_& module) {
   module.def("cuda_blake3", &blake3_of, py::arg("arrays"), py::arg("stream"));

@@ -9,4 +9,5 @@ PYBIND11_MODULE(_native, module) {
   textnlp_fast::bindings::bind_codec(module);
   textnlp_fast::bindings::bind_low_rank(module);
   textnlp_fast::bindings::bind_cuda(module);
+  textnlp_fast::bindings::bind_cuda_encode(module);
 }

@@ -189,9 +189,10 @@ TEXTNLP_FAST_HD inline void best_table(const Team& team, const TokenCounts& coun
                                        bool may_be_even, TokenTable& table, TableScratch& scratch) {
   own_table(team, counts, table_log, table);
   if (!may_be_even || table.code == kZeroOnly || table.symbols >= kMaxTokens - 1) return;
-  if (even_table(team, counts, table_log, scratch) && scratch.even.bits < table.bits) {
-    copy_table(team, scratch.even, table);
-  }
+  const bool shorter = even_table(team, counts, table_log, scratch) && scratch.even.bits < table.bits;
+  // Nobody writes to the table before all have weighed it.
+  team.sync();
+  if (shorter) copy_table(team, scratch.even, table);
 }
 
 // From counts to shares, contexts that lie side by side sharing a table where that is cheaper. Left to right: a context
@@ -222,7 +223,6 @@ TEXTNLP_FAST_HD inline void choose_tables(const Team& team, DeltaModel& model, T
       best_table(team, scratch.joined, log, even, scratch.together, scratch);
       if (scratch.together.bits <= model.tables[group].bits + model.tables[c].bits) {
         own_symbols(team, kMaxTokens, [&](unsigned t) { model.counts[group][t] = scratch.joined[t]; });
-        // Nobody writes to the table before all have weighed it.
         team.sync();
         copy_table(team, scratch.together, model.tables[group]);
         continue;
