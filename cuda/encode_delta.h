@@ -19,8 +19,8 @@ constexpr unsigned most_bits() {
 
 // Fills counts[context][token] of shared.delta.model, whose rule stands.
 template <class U>
-TEXTNLP_FAST_DEVICE void count_tokens(const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
-                                      DeltaModel& model) {
+TEXTNLP_FAST_DEVICE_CALL void count_tokens(const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                                           DeltaModel& model) {
   for (unsigned i = simt::thread(); i < kMaxContexts * kMaxTokens; i += kEncodeThreads) {
     model.counts[i / kMaxTokens][i % kMaxTokens] = 0;
   }
@@ -35,7 +35,7 @@ TEXTNLP_FAST_DEVICE void count_tokens(const std::uint8_t* target, const std::uin
 }
 
 // Puts the tables' symbols where the counts were. By all warps.
-TEXTNLP_FAST_DEVICE void make_delta_symbols(DeltaModel& model) {
+TEXTNLP_FAST_DEVICE_CALL void make_delta_symbols(DeltaModel& model) {
   for (unsigned c = simt::warp(); c < model.rule.contexts; c += kEncodeWarps) {
     symbols_of_shares(model.tables[c].freq, model.tables[c].symbols, kMaxTokens, model.counts[c]);
   }
@@ -44,9 +44,9 @@ TEXTNLP_FAST_DEVICE void make_delta_symbols(DeltaModel& model) {
 
 // Codes a segment from its last step to its first.
 template <class U>
-TEXTNLP_FAST_DEVICE std::uint32_t put_delta_segment(const std::uint8_t* target, const std::uint8_t* base,
-                                                    std::size_t count, const DeltaRule& rule,
-                                                    const TokenCounts* symbols, WarpWriter& words) {
+TEXTNLP_FAST_DEVICE_CALL std::uint32_t put_delta_segment(const std::uint8_t* target, const std::uint8_t* base,
+                                                         std::size_t count, const DeltaRule& rule,
+                                                         const TokenCounts* symbols, WarpWriter& words) {
   std::uint32_t state = kStateFloor;
   std::size_t step = (count - 1) / kLanes * kLanes;
   // The elements of the next step are on their way while one is coded.
@@ -98,7 +98,7 @@ TEXTNLP_FAST_DEVICE void put_delta_segments(const Encoding& encoding, const std:
 }
 
 // Chooses and writes what stands before the segments, by one warp. Sets shared.result to where they begin, or 0.
-TEXTNLP_FAST_DEVICE void plan_delta(const Encoding& encoding, std::size_t count, std::size_t limit) {
+TEXTNLP_FAST_DEVICE_CALL void plan_delta(const Encoding& encoding, std::size_t count, std::size_t limit) {
   EncodeShared& shared = encoding.shared;
   DeltaModel& model = shared.delta.model;
   const WarpTeam team = encoding.team();
@@ -121,7 +121,7 @@ TEXTNLP_FAST_DEVICE void plan_delta(const Encoding& encoding, std::size_t count,
 
 // Leaves the bytes of the body in shared.result, 0 if it is refused.
 template <class U>
-TEXTNLP_FAST_DEVICE void encode_delta(const Encoding& encoding, Dtype dtype, std::size_t limit) {
+TEXTNLP_FAST_DEVICE_CALL void encode_delta(const Encoding& encoding, Dtype dtype, std::size_t limit) {
   EncodeShared& shared = encoding.shared;
   DeltaModel& model = shared.delta.model;
   const std::size_t count = encoding.size / sizeof(U);

@@ -66,7 +66,7 @@ TEXTNLP_FAST_DEVICE std::uint64_t high_product(std::uint64_t a, std::uint64_t b)
 
 // Codes the symbols: one chain, which one lane follows, while the others of its warp look up what comes next; other
 // frames run beside it. Leaves states and the number of words, which end where the room for them does. By one warp.
-TEXTNLP_FAST_DEVICE void put_pair(const Encoding& encoding) {
+TEXTNLP_FAST_DEVICE_CALL void put_pair(const Encoding& encoding) {
   EncodeShared& shared = encoding.shared;
   PairStep* const steps = shared.pair_steps;
   // A pair that takes more than the raw frame is of no use.
@@ -121,7 +121,7 @@ TEXTNLP_FAST_DEVICE bool lay_pair(const Encoding& encoding, Sink& out) {
   return !out.full() && out.size() + sizeof(std::uint32_t) * shared.pair_words <= encoding.size;
 }
 
-TEXTNLP_FAST_DEVICE void copy_pair(const Encoding& encoding) {
+TEXTNLP_FAST_DEVICE_CALL void copy_pair(const Encoding& encoding) {
   const std::size_t bytes = sizeof(std::uint32_t) * encoding.shared.pair_words;
   const std::size_t end = encoding.size / sizeof(std::uint32_t) * sizeof(std::uint32_t);
   copy_shifted(encoding.room.words + (end - bytes), encoding.body() + encoding.shared.pair_at, bytes, simt::thread(),

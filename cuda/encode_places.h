@@ -7,7 +7,7 @@ namespace textnlp_fast::device {
 
 // How many elements may have changed for a sparse code to be looked for, in shared.most.
 template <class U>
-TEXTNLP_FAST_DEVICE void find_most_changed(const Encoding& encoding, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void find_most_changed(const Encoding& encoding, std::size_t count) {
   EncodeShared& shared = encoding.shared;
   if (simt::thread() < 2) shared.counters[simt::thread()] = 0;
   simt::sync_block();
@@ -38,7 +38,7 @@ TEXTNLP_FAST_DEVICE void find_most_changed(const Encoding& encoding, std::size_t
 
 // Masks of what changed in each row, and how often by field.
 template <class U>
-TEXTNLP_FAST_DEVICE void survey(const Encoding& encoding, std::size_t count, ElementRule rule) {
+TEXTNLP_FAST_DEVICE_CALL void survey(const Encoding& encoding, std::size_t count, ElementRule rule) {
   EncodeShared& shared = encoding.shared;
   SparseSurvey& found = shared.survey;
   for (unsigned field = simt::thread(); field <= kMaxContextField; field += kEncodeThreads) {
@@ -120,7 +120,7 @@ constexpr std::uint32_t kAlive = 1u << 31;
 
 // What each block will tell.
 template <class U>
-TEXTNLP_FAST_DEVICE void measure_blocks(const Encoding& encoding, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void measure_blocks(const Encoding& encoding, std::size_t count) {
   const EncodeShared& shared = encoding.shared;
   for (std::size_t block = simt::warp(); block < blocks_of(count); block += kEncodeWarps) {
     const bool changed = block_changed(encoding, block);
@@ -142,7 +142,7 @@ TEXTNLP_FAST_DEVICE void measure_blocks(const Encoding& encoding, std::size_t co
 constexpr unsigned kEventBits = 10;  // a block has at most 512
 
 // Where in the pair and in the row of elements each block's part goes; by one warp.
-TEXTNLP_FAST_DEVICE void place_blocks(const Encoding& encoding, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void place_blocks(const Encoding& encoding, std::size_t count) {
   EncodeShared& shared = encoding.shared;
   const bool alive_told = shared.kinds.listed != 0;
   std::uint32_t symbols = 0;
@@ -172,8 +172,8 @@ TEXTNLP_FAST_DEVICE void place_blocks(const Encoding& encoding, std::size_t coun
 
 // Tells where a block's events are, and collects its elements; by a warp.
 template <class U>
-TEXTNLP_FAST_DEVICE void tell_block(const Encoding& encoding, std::size_t block, const BlockTold& told,
-                                    std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void tell_block(const Encoding& encoding, std::size_t block, const BlockTold& told,
+                                         std::size_t count) {
   EncodeShared& shared = encoding.shared;
   std::uint32_t* const spans = shared.events_room.spans[simt::warp()];
   std::uint16_t* const order = shared.events_room.places[simt::warp()];
@@ -228,7 +228,7 @@ TEXTNLP_FAST_DEVICE void tell_block(const Encoding& encoding, std::size_t block,
 }
 
 // The bits of the blocks, whose chances are learned from block to block: a chain, by one thread.
-TEXTNLP_FAST_DEVICE void tell_bits(const Encoding& encoding, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void tell_bits(const Encoding& encoding, std::size_t count) {
   EncodeShared& shared = encoding.shared;
   PlaceModel& model = shared.chances;
   for (Chance& chance : model.alive) chance = Chance{};

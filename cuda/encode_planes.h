@@ -40,8 +40,8 @@ TEXTNLP_FAST_DEVICE void count_element(PlanesRoom& room, U value) {
 
 // Marks the planes of which a sample looks like noise.
 template <class U>
-TEXTNLP_FAST_DEVICE void glance_at_planes(const Encoding& encoding, const PlaneBytes<U>& bytes, std::size_t count,
-                                          double worth) {
+TEXTNLP_FAST_DEVICE_CALL void glance_at_planes(const Encoding& encoding, const PlaneBytes<U>& bytes, std::size_t count,
+                                               double worth) {
   PlanesRoom& room = encoding.shared.planes;
   if (simt::thread() < kMaxPlanes) room.noise[simt::thread()] = false;
   clear_counts(room, sizeof(U));
@@ -61,7 +61,7 @@ TEXTNLP_FAST_DEVICE void glance_at_planes(const Encoding& encoding, const PlaneB
 
 // Counts the bytes of all planes that are not noise: a part of those of a long one, and which others occur.
 template <class U>
-TEXTNLP_FAST_DEVICE void count_planes(PlanesRoom& room, const PlaneBytes<U>& bytes, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void count_planes(PlanesRoom& room, const PlaneBytes<U>& bytes, std::size_t count) {
   if (count < kSampledFrom) {
     for (std::size_t i = simt::thread(); i < count; i += kEncodeThreads) count_element<U>(room, bytes.at(i));
     simt::sync_block();
@@ -96,7 +96,8 @@ TEXTNLP_FAST_DEVICE void count_planes(PlanesRoom& room, const PlaneBytes<U>& byt
 
 // Plans each plane; says in shared.segments how many segments coded ones take, in shared.result whether it is worth it.
 template <class U>
-TEXTNLP_FAST_DEVICE void plan_planes(const Encoding& encoding, std::size_t count, double worth, std::size_t limit) {
+TEXTNLP_FAST_DEVICE_CALL void plan_planes(const Encoding& encoding, std::size_t count, double worth,
+                                          std::size_t limit) {
   EncodeShared& shared = encoding.shared;
   PlanesRoom& room = shared.planes;
   for (unsigned p = simt::warp(); p < sizeof(U); p += kEncodeWarps) {
@@ -124,9 +125,9 @@ TEXTNLP_FAST_DEVICE void plan_planes(const Encoding& encoding, std::size_t count
 }
 
 template <class U>
-TEXTNLP_FAST_DEVICE std::uint32_t put_plane_segment(const PlaneBytes<U>& bytes, unsigned plane, std::size_t begin,
-                                                    std::size_t count, const std::uint32_t* symbols, unsigned log,
-                                                    WarpWriter& words) {
+TEXTNLP_FAST_DEVICE_CALL std::uint32_t put_plane_segment(const PlaneBytes<U>& bytes, unsigned plane, std::size_t begin,
+                                                         std::size_t count, const std::uint32_t* symbols, unsigned log,
+                                                         WarpWriter& words) {
   std::uint32_t state = kStateFloor;
   std::size_t step = (count - 1) / kLanes * kLanes;
   bool active = step + simt::lane() < count;
@@ -173,8 +174,8 @@ TEXTNLP_FAST_DEVICE void put_planes(const Encoding& encoding, const PlaneBytes<U
 
 // Writes what is not copied, and says where the rest goes; by one warp. Returns where the body ends.
 template <class U>
-TEXTNLP_FAST_DEVICE std::size_t lay_planes(const Encoding& encoding, const PlaneBytes<U>& bytes, std::size_t count,
-                                           unsigned segments) {
+TEXTNLP_FAST_DEVICE_CALL std::size_t lay_planes(const Encoding& encoding, const PlaneBytes<U>& bytes, std::size_t count,
+                                                unsigned segments) {
   EncodeShared& shared = encoding.shared;
   PlanesRoom& room = shared.planes;
   const std::size_t capacity = encoding.size;
@@ -211,7 +212,7 @@ TEXTNLP_FAST_DEVICE std::size_t lay_planes(const Encoding& encoding, const Plane
 
 // Leaves the bytes of the body in shared.result, 0 if it is refused.
 template <class U>
-TEXTNLP_FAST_DEVICE void encode_planes(const Encoding& encoding, Dtype dtype, bool difference, std::size_t limit) {
+TEXTNLP_FAST_DEVICE_CALL void encode_planes(const Encoding& encoding, Dtype dtype, bool difference, std::size_t limit) {
   EncodeShared& shared = encoding.shared;
   PlanesRoom& room = shared.planes;
   const std::size_t count = encoding.size / sizeof(U);

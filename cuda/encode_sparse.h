@@ -24,7 +24,7 @@ TEXTNLP_FAST_DEVICE void try_steps(const Encoding& encoding, Dtype dtype, std::s
 
 // Chooses tables for the row of elements; about what these and the elements under them take in shared.values_bits.
 template <class U>
-TEXTNLP_FAST_DEVICE void choose_values(const Encoding& encoding, std::size_t total) {
+TEXTNLP_FAST_DEVICE_CALL void choose_values(const Encoding& encoding, std::size_t total) {
   EncodeShared& shared = encoding.shared;
   DeltaModel& model = shared.delta.model;
   if (simt::thread() == 0) {
@@ -46,7 +46,7 @@ TEXTNLP_FAST_DEVICE void choose_values(const Encoding& encoding, std::size_t tot
 
 // The body with steps.
 template <class U>
-TEXTNLP_FAST_DEVICE void put_steps(const Encoding& encoding, Dtype dtype, std::size_t total, std::size_t limit) {
+TEXTNLP_FAST_DEVICE_CALL void put_steps(const Encoding& encoding, Dtype dtype, std::size_t total, std::size_t limit) {
   EncodeShared& shared = encoding.shared;
   with_format<U>(dtype, [&](auto format) {
     using Format = decltype(format);
@@ -75,7 +75,7 @@ TEXTNLP_FAST_DEVICE void put_steps(const Encoding& encoding, Dtype dtype, std::s
 
 // The values' symbols, behind those of the places, by one warp.
 template <class U>
-TEXTNLP_FAST_DEVICE void tell_values(const Encoding& encoding, std::size_t total) {
+TEXTNLP_FAST_DEVICE_CALL void tell_values(const Encoding& encoding, std::size_t total) {
   EncodeShared& shared = encoding.shared;
   const TokenCounts* const tables = shared.delta.model.counts;
   const DeltaRule rule = shared.delta.model.rule;
@@ -106,7 +106,7 @@ TEXTNLP_FAST_DEVICE void tell_values(const Encoding& encoding, std::size_t total
 
 // The body with values, one by one or in lanes.
 template <class U>
-TEXTNLP_FAST_DEVICE void put_values(const Encoding& encoding, std::size_t total, std::size_t limit) {
+TEXTNLP_FAST_DEVICE_CALL void put_values(const Encoding& encoding, std::size_t total, std::size_t limit) {
   EncodeShared& shared = encoding.shared;
   DeltaModel& model = shared.delta.model;
   const Telling telling = total <= kMostPaired ? Telling::paired : Telling::in_lanes;
@@ -149,7 +149,7 @@ TEXTNLP_FAST_DEVICE void put_values(const Encoding& encoding, std::size_t total,
 
 // Leaves the bytes of the body in shared.result, 0 if it is refused.
 template <class U>
-TEXTNLP_FAST_DEVICE void encode_sparse(const Encoding& encoding, Dtype dtype, std::size_t limit) {
+TEXTNLP_FAST_DEVICE_CALL void encode_sparse(const Encoding& encoding, Dtype dtype, std::size_t limit) {
   EncodeShared& shared = encoding.shared;
   const std::size_t count = encoding.size / sizeof(U);
   const ElementRule element = element_rule(dtype);

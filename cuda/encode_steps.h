@@ -32,7 +32,7 @@ struct Stepped {
 // Finds the step that explains most changes, in shared.step: a warp looks at elements from all over, 32 at a time, and
 // keeps those that one after the other would.
 template <class Format>
-TEXTNLP_FAST_DEVICE void find_step(const Encoding& encoding, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void find_step(const Encoding& encoding, std::size_t count) {
   using Word = typename Format::Word;
   EncodeShared& shared = encoding.shared;
   if (simt::warp() == 0) {
@@ -72,7 +72,7 @@ TEXTNLP_FAST_DEVICE void find_step(const Encoding& encoding, std::size_t count) 
 // About what telling the changes as steps takes, in bits, in shared.steps_bits: 0 if they are none. Which elements are
 // neither outcome, and how many of each group can move, stay in the room.
 template <class Format>
-TEXTNLP_FAST_DEVICE void measure_steps(const Encoding& encoding, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void measure_steps(const Encoding& encoding, std::size_t count) {
   using Word = typename Format::Word;
   EncodeShared& shared = encoding.shared;
   if (simt::thread() < 3) shared.counters[simt::thread()] = 0;
@@ -118,7 +118,7 @@ TEXTNLP_FAST_DEVICE void measure_steps(const Encoding& encoding, std::size_t cou
 
 // The exceptions' symbols, behind those of the places: a chain, by one thread.
 template <class Format>
-TEXTNLP_FAST_DEVICE void tell_exceptions(const Encoding& encoding, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void tell_exceptions(const Encoding& encoding, std::size_t count) {
   EncodeShared& shared = encoding.shared;
   Chance in_group;
   Chance here;
@@ -148,7 +148,7 @@ TEXTNLP_FAST_DEVICE void tell_exceptions(const Encoding& encoding, std::size_t c
 }
 
 // Turns the groups' numbers of directions into those before each; by one warp.
-TEXTNLP_FAST_DEVICE void place_groups(const Encoding& encoding, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void place_groups(const Encoding& encoding, std::size_t count) {
   std::uint32_t before = 0;
   for (std::size_t first = 0; first < groups_of(count); first += simt::kWarp) {
     const std::size_t group = first + simt::lane();
@@ -162,7 +162,7 @@ TEXTNLP_FAST_DEVICE void place_groups(const Encoding& encoding, std::size_t coun
 
 // A bit for each element that can move.
 template <class Format>
-TEXTNLP_FAST_DEVICE void tell_directions(const Encoding& encoding, std::size_t count) {
+TEXTNLP_FAST_DEVICE_CALL void tell_directions(const Encoding& encoding, std::size_t count) {
   const EncodeShared& shared = encoding.shared;
   std::uint32_t* const directions = encoding.room.directions;
   for (std::uint32_t word = simt::thread(); word <= shared.movable / 32; word += kEncodeThreads) directions[word] = 0;

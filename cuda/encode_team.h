@@ -226,15 +226,16 @@ struct Encoding {
   [[nodiscard]] TEXTNLP_FAST_DEVICE std::uint8_t* body() const { return room.bodies[shared.which ^ 1]; }
 };
 
-// The bytes of a body, 0 if it does not fit or is not below the limit. (The limit of frames of one or two bytes is none.)
+// The bytes of a body, 0 if it does not fit or is not below the limit. (The limit of frames of one or two bytes is
+// none.)
 TEXTNLP_FAST_DEVICE std::uint32_t accepted(const Encoding& encoding, std::size_t bytes, std::size_t limit) {
   return bytes <= encoding.size && bytes < limit ? static_cast<std::uint32_t>(bytes) : 0;
 }
 
 // Moves bytes by `threads` threads, of which this is number `index`: whole words to round addresses, put together from
 // two where the source lies otherwise. Reads no word that reaches out of the source.
-TEXTNLP_FAST_DEVICE void copy_shifted(const std::uint8_t* from, std::uint8_t* to, std::size_t size, unsigned index,
-                                      unsigned threads) {
+TEXTNLP_FAST_DEVICE_CALL void copy_shifted(const std::uint8_t* from, std::uint8_t* to, std::size_t size, unsigned index,
+                                           unsigned threads) {
   constexpr std::size_t kWord = sizeof(std::uint64_t);
   std::size_t head = (kWord - reinterpret_cast<std::uintptr_t>(to) % kWord) % kWord;
   const auto off = static_cast<unsigned>((reinterpret_cast<std::uintptr_t>(from) + head) % kWord);
@@ -331,7 +332,7 @@ TEXTNLP_FAST_DEVICE std::size_t lay_segments(EncodeShared& shared, unsigned firs
 }
 
 // Copies the segments to their places, each by a warp.
-TEXTNLP_FAST_DEVICE void copy_segments(const Encoding& encoding, unsigned first, unsigned count) {
+TEXTNLP_FAST_DEVICE_CALL void copy_segments(const Encoding& encoding, unsigned first, unsigned count) {
   const EncodeShared& shared = encoding.shared;
   for (unsigned s = first + simt::warp(); s < first + count; s += kEncodeWarps) {
     const StreamPlace& stream = shared.streams[s];
@@ -348,8 +349,8 @@ TEXTNLP_FAST_DEVICE EncodeSymbol unpacked(std::uint32_t symbol) {
 }
 
 // Shares to symbols, by a warp; `symbols` is a multiple of 32.
-TEXTNLP_FAST_DEVICE void symbols_of_shares(const std::uint16_t* freq, unsigned used, unsigned symbols,
-                                           std::uint32_t* out) {
+TEXTNLP_FAST_DEVICE_CALL void symbols_of_shares(const std::uint16_t* freq, unsigned used, unsigned symbols,
+                                                std::uint32_t* out) {
   std::uint32_t before = 0;
   for (unsigned first = 0; first < symbols; first += simt::kWarp) {
     const unsigned s = first + simt::lane();

@@ -81,7 +81,9 @@ def test_any_pair(pair_of: tuple[str, bytes, bytes], frame: int, offset: int, wi
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
 def test_steps(dtype: str) -> None:
     found = set()
-    for seed, (size, odd, still) in enumerate([(1e-3, 0, 0), (1e-4, 0.01, 0.3), (3e-5, 0.002, 0), (1e-3, 0.2, 0)]):
+    for seed, (size, odd, still) in enumerate(
+        [(1e-3, 0, 0), (1e-4, 0.01, 0.3), (3e-5, 0.002, 0), (1e-3, 0.2, 0)]
+    ):
         _, base = pair(dtype, 3000, seed, "weights", "sparse")
         target = stepped(dtype, base, size, seed, stay=0.1 * (seed % 2), odd=odd, still=still)
         found |= set(coders(agrees(target, base, dtype)))
@@ -114,10 +116,15 @@ def test_many_at_once_there_and_here() -> None:
         target, base = pair(dtype, int(rng.integers(0, 300)), n, "weights", change)
         cases.append((dtype, target, None if n % 3 == 0 else base))
     expected = [codec.encode(target, base, dtype=dtype) for dtype, target, base in cases]
-    targets = [to_device(array(target), offset=n % 7, interface=True) for n, (_, target, _) in enumerate(cases)]
+    targets = [
+        to_device(array(target), offset=n % 7, interface=True) for n, (_, target, _) in enumerate(cases)
+    ]
     bases = [on_device(base, n % 3) for n, (_, _, base) in enumerate(cases)]
     assert codec.encode_many(targets, bases, dtypes=[case[0] for case in cases]) == expected
-    assert codec.encode_many([c[1] for c in cases], [c[2] for c in cases], dtypes=[c[0] for c in cases]) == expected
+    assert (
+        codec.encode_many([c[1] for c in cases], [c[2] for c in cases], dtypes=[c[0] for c in cases])
+        == expected
+    )
     target, base = pair("BF16", 3000, 1, "weights", "dense")
     out = to_device(np.full(codec.encode_bound(6000, frame_size_bytes=512), 0xA5, np.uint8), offset=3)
     written = codec.encode_into(on_device(target), out, on_device(base), dtype="BF16", frame_size_bytes=512)
@@ -136,9 +143,7 @@ def test_checkpoints(name: str) -> None:
     for key in sorted(shared, key=lambda key: -head[0][key]["data_offsets"][1])[:3]:
         at = head[0][key]["data_offsets"][0]
         size = min(head[0][key]["data_offsets"][1] - at, 1 << 16)
-        parts = [
-            data[8 + int.from_bytes(data[:8], "little") + at :][:size] for data in (old, new)
-        ]
+        parts = [data[8 + int.from_bytes(data[:8], "little") + at :][:size] for data in (old, new)]
         agrees(parts[1], parts[0], head[0][key]["dtype"], offset=2)
 
 

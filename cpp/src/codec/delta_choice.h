@@ -58,7 +58,7 @@ TEXTNLP_FAST_HD inline std::uint32_t from_to(unsigned before, unsigned value) {
 
 // One more than the last symbol that occurs, at least 1.
 template <class Team>
-TEXTNLP_FAST_HD inline unsigned used_symbols(const Team& team, const std::uint32_t* counts) {
+TEXTNLP_FAST_HD_CALL unsigned used_symbols(const Team& team, const std::uint32_t* counts) {
   double high = 0;
   int last = -1;
   own_symbols(team, kMaxTokens, [&](unsigned s) {
@@ -118,8 +118,8 @@ TEXTNLP_FAST_HD inline void tell_table(const Team& team, TokenTable& table, unsi
 }
 
 template <class Team>
-TEXTNLP_FAST_HD inline void own_table(const Team& team, const TokenCounts& counts, unsigned table_log,
-                                      TokenTable& table) {
+TEXTNLP_FAST_HD_CALL void own_table(const Team& team, const TokenCounts& counts, unsigned table_log,
+                                    TokenTable& table) {
   own_symbols(team, kMaxTokens, [&](unsigned t) { table.freq[t] = 0; });
   team.sync();
   const unsigned symbols = used_symbols(team, counts);
@@ -137,8 +137,8 @@ TEXTNLP_FAST_HD inline void own_table(const Team& team, const TokenCounts& count
 // Both signs of a size share alike, and shares are rounded, but that of the dominant bucket, which has what is left.
 // False if nothing is left.
 template <class Team>
-TEXTNLP_FAST_HD inline bool even_table(const Team& team, const TokenCounts& counts, unsigned table_log,
-                                       TableScratch& scratch) {
+TEXTNLP_FAST_HD_CALL bool even_table(const Team& team, const TokenCounts& counts, unsigned table_log,
+                                     TableScratch& scratch) {
   TokenTable& table = scratch.even;
   std::uint16_t* const shares = scratch.shares;
   const unsigned last = bucket_of(used_symbols(team, counts) - 1);
@@ -185,8 +185,8 @@ TEXTNLP_FAST_HD inline bool even_table(const Team& team, const TokenCounts& coun
 }
 
 template <class Team>
-TEXTNLP_FAST_HD inline void best_table(const Team& team, const TokenCounts& counts, unsigned table_log,
-                                       bool may_be_even, TokenTable& table, TableScratch& scratch) {
+TEXTNLP_FAST_HD_CALL void best_table(const Team& team, const TokenCounts& counts, unsigned table_log, bool may_be_even,
+                                     TokenTable& table, TableScratch& scratch) {
   own_table(team, counts, table_log, table);
   if (!may_be_even || table.code == kZeroOnly || table.symbols >= kMaxTokens - 1) return;
   const bool shorter = even_table(team, counts, table_log, scratch) && scratch.even.bits < table.bits;
@@ -198,7 +198,7 @@ TEXTNLP_FAST_HD inline void best_table(const Team& team, const TokenCounts& coun
 // From counts to shares, contexts that lie side by side sharing a table where that is cheaper. Left to right: a context
 // joins the group before it when one table for both costs less than two.
 template <class Team>
-TEXTNLP_FAST_HD inline void choose_tables(const Team& team, DeltaModel& model, TableScratch& scratch) {
+TEXTNLP_FAST_HD_CALL void choose_tables(const Team& team, DeltaModel& model, TableScratch& scratch) {
   const unsigned contexts = model.rule.contexts;
   const unsigned log = model.rule.table_log;
   const bool even = model.may_be_even;
@@ -252,7 +252,7 @@ struct BitCounter {
 };
 
 template <class Bits>
-TEXTNLP_FAST_HD inline void put_even(Bits& bits, const TokenTable& table, unsigned order, EvenHistory& history) {
+TEXTNLP_FAST_HD_CALL void put_even(Bits& bits, const TokenTable& table, unsigned order, EvenHistory& history) {
   const unsigned last = bucket_of(table.symbols - 1);
   if (!history.any) bits.put(order, kLevelOrderBits);
   bits.put_golomb(from_to(history.last, last), kLastOrder);
@@ -268,7 +268,7 @@ TEXTNLP_FAST_HD inline void put_even(Bits& bits, const TokenTable& table, unsign
 
 // The order that tells the levels in the fewest bytes.
 template <class Team>
-TEXTNLP_FAST_HD inline unsigned level_order(const Team& team, const DeltaModel& model) {
+TEXTNLP_FAST_HD_CALL unsigned level_order(const Team& team, const DeltaModel& model) {
   if (!model.may_be_even) return 0;
   double least = 0;
   int order = -1;
@@ -289,7 +289,7 @@ TEXTNLP_FAST_HD inline unsigned level_order(const Team& team, const DeltaModel& 
 
 // The context codes with their tables, padded to a byte. The first lane writes.
 template <class Team>
-TEXTNLP_FAST_HD inline void put_tables(const Team& team, Sink& out, const DeltaModel& model) {
+TEXTNLP_FAST_HD_CALL void put_tables(const Team& team, Sink& out, const DeltaModel& model) {
   const unsigned order = level_order(team, model);
   BitWriter bits(out);
   EvenHistory history;

@@ -89,7 +89,7 @@ TEXTNLP_FAST_HD inline void insert(Edge* first, Edge* at, bool guarded) {
   *at = value;
 }
 
-TEXTNLP_FAST_HD inline void sort(Edge* edge, std::ptrdiff_t size) {
+TEXTNLP_FAST_HD_CALL void sort(Edge* edge, std::ptrdiff_t size) {
   struct Part {
     std::ptrdiff_t first;
     std::ptrdiff_t last;

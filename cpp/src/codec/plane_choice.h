@@ -65,8 +65,8 @@ TEXTNLP_FAST_HD inline unsigned used_bytes(const Team& team, const std::uint32_t
 
 // Whether what a sample shows says that coding the plane saves nothing.
 template <class Team>
-TEXTNLP_FAST_HD inline bool shows_noise(const Team& team, const std::uint32_t* counts, std::size_t sampled,
-                                        double worth) {
+TEXTNLP_FAST_HD_CALL bool shows_noise(const Team& team, const std::uint32_t* counts, std::size_t sampled,
+                                      double worth) {
   // A sample shows less entropy than there is, by half a bit of nature's for each further symbol (Miller, 1955).
   const double unseen = 0.72 * (used_bytes(team, counts) - 1);
   return (entropy_bits(team, counts, 256) + unseen) / 8 > worth * static_cast<double>(sampled);
@@ -81,7 +81,7 @@ TEXTNLP_FAST_HD inline double planned_bytes(const Team& team, const std::uint32_
 // Moves shares one by one from where they are worth least to where they are worth most. normalise() hands out many at a
 // time, which shows where many symbols are rare.
 template <class Team>
-TEXTNLP_FAST_HD inline void settle(const Team& team, const std::uint32_t* counts, PlanePlan& plan) {
+TEXTNLP_FAST_HD_CALL void settle(const Team& team, const std::uint32_t* counts, PlanePlan& plan) {
   for (unsigned moves = 0; moves < 256; ++moves) {
     int poorest = -1;
     int richest = -1;
@@ -117,8 +117,8 @@ TEXTNLP_FAST_HD inline void settle(const Team& team, const std::uint32_t* counts
 // Shares under the finer log, made in `fine`, where they are worth it; `least` bits are what no shares beat. The plan's
 // bytes are handed in and back.
 template <class Team>
-TEXTNLP_FAST_HD inline double refine(const Team& team, const std::uint32_t* counts, double least, double bytes,
-                                     PlanePlan& plan, PlanePlan& fine) {
+TEXTNLP_FAST_HD_CALL double refine(const Team& team, const std::uint32_t* counts, double least, double bytes,
+                                   PlanePlan& plan, PlanePlan& fine) {
   const double lost = coded_bits(team, counts, plan.freq, plan.symbols, plan.table_log) - least;
   if (lost / 8 < kWorthFine * bytes) return bytes;
   const unsigned symbols = plan.symbols;
@@ -142,8 +142,8 @@ TEXTNLP_FAST_HD inline double refine(const Team& team, const std::uint32_t* coun
 
 // Plans a plane of `count` bytes by their counts.
 template <class Team>
-TEXTNLP_FAST_HD inline void plan_plane(const Team& team, const std::uint32_t* counts, std::size_t count, double worth,
-                                       PlanePlan& plan, PlanePlan& fine) {
+TEXTNLP_FAST_HD_CALL void plan_plane(const Team& team, const std::uint32_t* counts, std::size_t count, double worth,
+                                     PlanePlan& plan, PlanePlan& fine) {
   double high = 0;
   int last = -1;
   own_symbols(team, 256, [&](unsigned byte) {

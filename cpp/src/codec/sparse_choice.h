@@ -62,7 +62,7 @@ TEXTNLP_FAST_HD inline unsigned listed_contexts(const double* changed, const dou
 }
 
 // Hazards in proportion to the chance of a change, the likeliest at the top.
-TEXTNLP_FAST_HD inline void hazard_codes(const double* changed, const double* all, unsigned contexts, Split& split) {
+TEXTNLP_FAST_HD_CALL void hazard_codes(const double* changed, const double* all, unsigned contexts, Split& split) {
   constexpr double kScale = 1 << 20;
   double logs[kMaxContexts];
   double most = -64;
@@ -83,7 +83,7 @@ TEXTNLP_FAST_HD inline void hazard_codes(const double* changed, const double* al
 }
 
 // Chooses the contexts (first and number) and the split.
-TEXTNLP_FAST_HD inline void choose_split(const SparseSurvey& survey, DeltaRule& rule, Split& split) {
+TEXTNLP_FAST_HD_CALL void choose_split(const SparseSurvey& survey, DeltaRule& rule, Split& split) {
   const unsigned mask = rule.element.context_mask;
   unsigned highest = 0;
   unsigned lowest = mask;
@@ -116,7 +116,7 @@ TEXTNLP_FAST_HD inline bool has_hazards(const SparseRule& rule) {
   return any;
 }
 
-TEXTNLP_FAST_HD inline void put_split(Sink& out, Telling telling, const DeltaRule& rule, const Split& split) {
+TEXTNLP_FAST_HD_CALL void put_split(Sink& out, Telling telling, const DeltaRule& rule, const Split& split) {
   out.byte(static_cast<std::uint8_t>(telling));
   out.varint(rule.context_base);
   out.byte(static_cast<std::uint8_t>(rule.contexts));

@@ -44,7 +44,7 @@ TEXTNLP_FAST_HD inline bool step_between(typename Format::Word from, typename Fo
 
 // The shortest decimal number between two: learning rates are such. Powers of ten by multiplication: the C library's
 // differ from one to the next.
-TEXTNLP_FAST_HD inline double roundest(double least, double most) {
+TEXTNLP_FAST_HD_CALL double roundest(double least, double most) {
   double unit = 1;
   while (unit > most && unit > 0) unit /= 10;
   while (unit > 0 && unit * 10 <= most) unit *= 10;
@@ -56,7 +56,7 @@ TEXTNLP_FAST_HD inline double roundest(double least, double most) {
 }
 
 // The step that most of the intervals have in common, 0 if not nearly all do. Two edges an interval.
-TEXTNLP_FAST_HD inline float common_step(Edge* edge, std::size_t sampled) {
+TEXTNLP_FAST_HD_CALL float common_step(Edge* edge, std::size_t sampled) {
   if (sampled < kStepSamples / 8) return 0;
   edges::sort(edge, static_cast<std::ptrdiff_t>(2 * sampled));
   int covered = 0;

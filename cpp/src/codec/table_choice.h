@@ -76,7 +76,7 @@ TEXTNLP_FAST_HD inline void own_symbols(const Team& team, unsigned symbols, cons
 
 // Shannon's bound for coding these counts under their own distribution, in bits.
 template <class Team>
-TEXTNLP_FAST_HD inline double entropy_bits(const Team& team, const std::uint32_t* counts, unsigned symbols) {
+TEXTNLP_FAST_HD_CALL double entropy_bits(const Team& team, const std::uint32_t* counts, unsigned symbols) {
   std::int64_t mine = 0;
   double sum = 0;
   for (unsigned first = 0; first < symbols; first += Team::kSize) {
@@ -92,8 +92,8 @@ TEXTNLP_FAST_HD inline double entropy_bits(const Team& team, const std::uint32_t
 
 // Bits that `counts` take under the shares `freq` of 2^table_log.
 template <class Team>
-TEXTNLP_FAST_HD inline double coded_bits(const Team& team, const std::uint32_t* counts, const std::uint16_t* freq,
-                                         unsigned symbols, unsigned table_log) {
+TEXTNLP_FAST_HD_CALL double coded_bits(const Team& team, const std::uint32_t* counts, const std::uint16_t* freq,
+                                       unsigned symbols, unsigned table_log) {
   double bits = 0;
   for (unsigned first = 0; first < symbols; first += Team::kSize) {
     const unsigned s = first + team.lane();
@@ -106,8 +106,8 @@ TEXTNLP_FAST_HD inline double coded_bits(const Team& team, const std::uint32_t* 
 // Shares that sum to 2^table_log, at least 1 for every symbol that occurs and 0 for the others. Needs one count that is
 // not zero, and at most 2^table_log such counts.
 template <class Team>
-TEXTNLP_FAST_HD inline void normalise(const Team& team, const std::uint32_t* counts, unsigned symbols,
-                                      unsigned table_log, std::uint16_t* freq) {
+TEXTNLP_FAST_HD_CALL void normalise(const Team& team, const std::uint32_t* counts, unsigned symbols, unsigned table_log,
+                                    std::uint16_t* freq) {
   const std::int64_t scale = std::int64_t{1} << table_log;
   std::int64_t total = 0;
   own_symbols(team, symbols, [&](unsigned s) { total += counts[s]; });
@@ -151,7 +151,7 @@ TEXTNLP_FAST_HD inline void normalise(const Team& team, const std::uint32_t* cou
 
 // About what write_table will take, in bits, at a fraction of the effort.
 template <class Team>
-TEXTNLP_FAST_HD inline unsigned estimated_table_bits(const Team& team, const std::uint16_t* freq, unsigned symbols) {
+TEXTNLP_FAST_HD_CALL unsigned estimated_table_bits(const Team& team, const std::uint16_t* freq, unsigned symbols) {
   if (symbols == 1) return kSymbolBits;
   double high = 0;
   int where = -1;
@@ -196,7 +196,7 @@ struct Plan {
 };
 
 template <class Team>
-TEXTNLP_FAST_HD inline Plan plan_table(const Team& team, const std::uint16_t* freq, unsigned symbols) {
+TEXTNLP_FAST_HD_CALL Plan plan_table(const Team& team, const std::uint16_t* freq, unsigned symbols) {
   Plan best;
   double high = 0;
   int where = -1;
@@ -235,7 +235,7 @@ TEXTNLP_FAST_HD inline Plan plan_table(const Team& team, const std::uint16_t* fr
 }
 
 // Writes what plan_table() planned; one thread. `symbols` is one more than the last symbol with a share.
-TEXTNLP_FAST_HD inline void put_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols, const Plan& plan) {
+TEXTNLP_FAST_HD_CALL void put_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols, const Plan& plan) {
   bits.put(symbols - 1, kSymbolBits);
   if (symbols == 1) return;
   bits.put(plan.implied == 0 ? 0 : 1, 1);

@@ -136,9 +136,9 @@ def encode(
 ) -> bytes:
     """Encode a tensor's bytes, against ``base`` (as many bytes, same dtype) where given.
 
-    Each frame takes the smallest of: same as base, delta, standalone, raw. ``threads=0`` uses every processor. Arrays on
-    a CUDA device are encoded there (:func:`encode_into`). Raises :class:`InvalidInputError` if sizes do not match or the
-    dtype is unknown, :class:`DeviceError` where there is no device.
+    Each frame takes the smallest of: same as base, delta, standalone, raw. ``threads=0`` uses every processor. Arrays
+    on a CUDA device are encoded there (:func:`encode_into`). Raises :class:`InvalidInputError` if sizes do not match
+    or the dtype is unknown, :class:`DeviceError` where there is no device.
     """
     out = bytearray(encode_bound(_nbytes(target), frame_size_bytes=frame_size_bytes))
     written = encode_into(
