@@ -200,6 +200,7 @@ struct EncodeFrames {
 };
 
 constexpr std::size_t kCounterBytes = 64;
+static_assert(sizeof(EncodeShared) <= std::size_t{48} << 10, "more shared memory has to be asked for");
 
 std::size_t lists_bytes(std::size_t count, std::size_t frames) {
   return kCounterBytes + device::rounded((count + 1) * sizeof(std::uint64_t)) +

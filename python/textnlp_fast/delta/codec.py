@@ -190,7 +190,7 @@ def _nbytes(target: Any) -> int:
         return int(nbytes)
     facts = getattr(target, "__cuda_array_interface__", None)
     if facts is not None:
-        return math.prod(facts["shape"]) * int(facts["typestr"][2:])
+        return int(math.prod(facts["shape"])) * int(facts["typestr"][2:])
     return memoryview(target).nbytes
 
 
