@@ -160,4 +160,21 @@ Status cuda_event_record(void* /*event*/, void* /*stream*/) noexcept { return ab
 Status cuda_event_done(void* /*event*/, bool* /*done*/) noexcept { return absent(); }
 Status cuda_event_wait(void* /*event*/) noexcept { return absent(); }
 
+Status cuda_encode_workspace(std::size_t /*count*/, std::size_t /*frames*/, std::size_t /*largest*/,
+                             std::size_t* /*least*/, std::size_t* /*best*/) noexcept {
+  return absent();
+}
+
+Status cuda_encode(const EncodeTensor* /*tensors_dev*/, std::size_t /*count*/, std::size_t /*frames*/,
+                   std::size_t /*frame_size*/, std::size_t /*largest*/, void* /*workspace_dev*/,
+                   std::size_t /*workspace_size*/, unsigned long long* /*sizes_dev*/, void* /*stream*/) noexcept {
+  return absent();
+}
+
+Status cuda_encode_payloads(const EncodeJob* /*jobs*/, std::size_t count, std::size_t /*frame_size*/,
+                            std::size_t* /*written*/, void* /*stream*/, std::size_t* failed) noexcept {
+  *failed = count;
+  return absent();
+}
+
 }  // namespace textnlp_fast

@@ -46,6 +46,9 @@ inline void release_locked(void* at) noexcept { (void)cudaFreeHost(at); }
 
 inline Status allocate(void** at_dev, std::size_t size, void* /*stream*/) noexcept {
   if (emulator::call_fails()) return failed_call();
+  // More than any device has: sanitizers take such a call for a mistake.
+  constexpr std::size_t kMost = std::size_t{1} << 39;
+  if (size > kMost) return Status::failure(Code::out_of_memory, "no memory left for this call");
   *at_dev = std::aligned_alloc(256, (size + 255) / 256 * 256);
   if (*at_dev == nullptr) return Status::failure(Code::out_of_memory, "no memory left for this call");
   emulator::count_block(1);
@@ -69,6 +72,8 @@ inline Status to_host(void* to, const void* from_dev, std::size_t size, void* st
 inline Status wait(void* /*stream*/) noexcept { return emulator::call_fails() ? failed_call() : Status{}; }
 inline Status allocate_locked(void** at, std::size_t size) noexcept {
   if (emulator::call_fails()) return failed_call();
+  constexpr std::size_t kMost = std::size_t{1} << 39;
+  if (size > kMost) return Status::failure(Code::out_of_memory, "no memory left for this call");
   *at = std::aligned_alloc(4096, (size + 4095) / 4096 * 4096);
   return *at != nullptr ? Status{} : Status::failure(Code::out_of_memory, "no memory left for this call");
 }

@@ -12,11 +12,14 @@
 #include <cuda_runtime_api.h>
 #define TEXTNLP_FAST_DEVICE __device__ __forceinline__
 #define TEXTNLP_FAST_DEVICE_DATA __device__
+// Of long functions: called, not inlined.
+#define TEXTNLP_FAST_DEVICE_CALL __device__ __noinline__
 #define TEXTNLP_FAST_UNROLL _Pragma("unroll")
 #else
 #include "cuda/emulator.h"
 #define TEXTNLP_FAST_DEVICE inline
 #define TEXTNLP_FAST_DEVICE_DATA
+#define TEXTNLP_FAST_DEVICE_CALL inline
 #define TEXTNLP_FAST_UNROLL
 #endif
 

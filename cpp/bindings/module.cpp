@@ -14,4 +14,5 @@ PYBIND11_MODULE(_native, module) {
   textnlp_fast::bindings::bind_cuda_work(module);
   textnlp_fast::bindings::bind_cuda_chunk(module);
   textnlp_fast::bindings::bind_cuda_low_rank(module);
+  textnlp_fast::bindings::bind_cuda_encode(module);
 }

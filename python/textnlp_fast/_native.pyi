@@ -123,6 +123,17 @@ def cuda_decode_payloads(
 ) -> None:
     """Decodes host payloads into arrays on one device; waits. An error about one of them has its number as ``job``."""
 
+def cuda_encode_payloads(
+    targets: list[object],
+    bases: list[object | None],
+    dtypes: list[int],
+    outs: list[object],
+    frame_size: int,
+    stream: int,
+) -> list[int]:
+    """Encodes arrays on one device into buffers there or on the host; waits. Returns the bytes of each payload; an
+    error about one of them has its number as ``job``."""
+
 def cuda_blake3(arrays: list[object], key: bytes | None, stream: int) -> list[bytes]:
     """BLAKE3 of each of many arrays on one device; waits."""
 

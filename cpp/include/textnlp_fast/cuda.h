@@ -185,4 +185,46 @@ struct DecodeJob {
 // nothing of use; it is `count` where no job is.
 Status cuda_decode_payloads(const DecodeJob* jobs, std::size_t count, void* stream, std::size_t* failed) noexcept;
 
+// A tensor to encode: what encode() (codec.h) takes, on the device. All parts may lie anywhere; `out_dev` overlaps
+// neither of the others. `size` is a multiple of the element size, below 2^48.
+struct EncodeTensor {
+  const std::uint8_t* target_dev;
+  const std::uint8_t* base_dev;  // null if there is none
+  std::uint8_t* out_dev;
+  std::uint64_t size;      // bytes
+  std::uint64_t capacity;  // bytes at `out_dev`; encode_bound() suffices always
+  Dtype dtype;
+};
+
+// Bytes of device memory that cuda_encode() works in: the least it takes, and with which it is fastest. `frames` are
+// those of all `count` tensors, ceil(size / frame size) each; `largest` is the most bytes that a frame has.
+Status cuda_encode_workspace(std::size_t count, std::size_t frames, std::size_t largest, std::size_t* least,
+                             std::size_t* best) noexcept;
+
+// Encodes `count` tensors in one go, each to the bytes that encode() makes. `tensors_dev` lies in device memory;
+// `frames` and `largest` as above, `frame_size` as in EncodeOptions. `workspace_dev` is aligned to 64 bytes.
+// `sizes_dev[n]` receives the bytes of the n-th payload; where these are more than its capacity, frames that do not fit
+// were left out.
+Status cuda_encode(const EncodeTensor* tensors_dev, std::size_t count, std::size_t frames, std::size_t frame_size,
+                   std::size_t largest, void* workspace_dev, std::size_t workspace_size, unsigned long long* sizes_dev,
+                   void* stream) noexcept;
+
+// A tensor on the device, and the place of its payload, there or in host memory.
+struct EncodeJob {
+  const std::uint8_t* target_dev;
+  const std::uint8_t* base_dev;  // null if there is none
+  std::size_t size;              // bytes of the tensor
+  Dtype dtype;
+  std::uint8_t* out;
+  std::size_t capacity;  // at least encode_bound()
+  bool out_on_device;
+};
+
+// All of the above for a list of tensors in host memory, with a wait at the end; `written[n]` receives the bytes of the
+// n-th payload. Takes a workspace from the stream's pool, as large as there is room for up to the best, and at most
+// 512 MiB for payloads on their way to the host. On failure `*failed` is the number of the first job that is at fault,
+// or `count` where none is.
+Status cuda_encode_payloads(const EncodeJob* jobs, std::size_t count, std::size_t frame_size, std::size_t* written,
+                            void* stream, std::size_t* failed) noexcept;
+
 }  // namespace textnlp_fast

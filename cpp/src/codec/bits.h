@@ -5,15 +5,16 @@
 #include <cstring>
 
 #include "codec/host_device.h"
+#include "codec/tokens.h"
 
 namespace textnlp_fast {
 
 // Writes that do not fit are dropped and set full(): callers check once at the end.
 class Sink {
  public:
-  Sink(std::uint8_t* begin, std::size_t capacity) : begin_(begin), at_(begin), end_(begin + capacity) {}
+  TEXTNLP_FAST_HD Sink(std::uint8_t* begin, std::size_t capacity) : begin_(begin), at_(begin), end_(begin + capacity) {}
 
-  void byte(std::uint8_t value) {
+  TEXTNLP_FAST_HD void byte(std::uint8_t value) {
     if (at_ == end_) {
       full_ = true;
     } else {
@@ -21,7 +22,7 @@ class Sink {
     }
   }
 
-  void bytes(const void* data, std::size_t size) {
+  TEXTNLP_FAST_HD void bytes(const void* data, std::size_t size) {
     if (size > static_cast<std::size_t>(end_ - at_)) {
       full_ = true;
     } else if (size != 0) {
@@ -31,13 +32,13 @@ class Sink {
   }
 
   // Little-endian base-128.
-  void varint(std::uint64_t value) {
+  TEXTNLP_FAST_HD void varint(std::uint64_t value) {
     for (; value >= 0x80; value >>= 7) byte(static_cast<std::uint8_t>(value | 0x80));
     byte(static_cast<std::uint8_t>(value));
   }
 
-  [[nodiscard]] bool full() const { return full_; }
-  [[nodiscard]] std::size_t size() const { return static_cast<std::size_t>(at_ - begin_); }
+  [[nodiscard]] TEXTNLP_FAST_HD bool full() const { return full_; }
+  [[nodiscard]] TEXTNLP_FAST_HD std::size_t size() const { return static_cast<std::size_t>(at_ - begin_); }
 
  private:
   std::uint8_t* begin_;
@@ -48,9 +49,9 @@ class Sink {
 
 class BitWriter {
  public:
-  explicit BitWriter(Sink& out) : out_(out) {}
+  TEXTNLP_FAST_HD explicit BitWriter(Sink& out) : out_(out) {}
 
-  void put(std::uint32_t value, unsigned bits) {
+  TEXTNLP_FAST_HD void put(std::uint32_t value, unsigned bits) {
     pending_ |= static_cast<std::uint64_t>(value) << filled_;
     filled_ += bits;
     while (filled_ >= 8) {
@@ -61,21 +62,21 @@ class BitWriter {
   }
 
   // Exp-Golomb of order `order`: value + 2^order in binary, preceded by as many zeros as it has bits beyond order + 1.
-  void put_golomb(std::uint32_t value, unsigned order) {
+  TEXTNLP_FAST_HD void put_golomb(std::uint32_t value, unsigned order) {
     const std::uint32_t shifted = value + (1u << order);
-    const unsigned bits = 32u - static_cast<unsigned>(__builtin_clz(shifted));
+    const unsigned bits = floor_log2(shifted) + 1;
     const unsigned extra = bits - 1 - order;
     put(0, extra);
     put(1, 1);
     if (bits > 1) put(shifted & ((1u << (bits - 1)) - 1), bits - 1);
   }
 
-  void finish() {
+  TEXTNLP_FAST_HD void finish() {
     if (filled_ > 0) put(0, 8 - filled_);
   }
 
-  static unsigned golomb_bits(std::uint32_t value, unsigned order) {
-    const unsigned bits = 32u - static_cast<unsigned>(__builtin_clz(value + (1u << order)));
+  TEXTNLP_FAST_HD static unsigned golomb_bits(std::uint32_t value, unsigned order) {
+    const unsigned bits = floor_log2(value + (1u << order)) + 1;
     return 2 * bits - 1 - order;
   }
 

@@ -8,20 +8,12 @@
 #include <vector>
 
 #include "codec/frame.h"
+#include "codec/frame_choice.h"
 #include "cpu/kernels.h"
 #include "thread/in_order.h"
 
 namespace textnlp_fast {
 namespace {
-
-// Version, element type, a varint of up to four bytes, three bytes.
-constexpr std::size_t kMaxHeader = 9;
-// A delta smaller than this share of the raw frame is not weighed against a standalone code.
-constexpr double kClearlyDelta = 0.55;
-// Wide elements may hold little.
-constexpr double kClearlyWideDelta = 0.2;
-// Below this share of the raw frame nothing beats the places of the changes.
-constexpr double kRarelyChanged = 0.01;
 
 bool overlaps(const std::uint8_t* a, std::size_t a_size, const std::uint8_t* b, std::size_t b_size) {
   const auto first = reinterpret_cast<std::uintptr_t>(a);
@@ -58,7 +50,7 @@ struct Body {
   }
 
   void weigh_difference(Dtype under, const std::uint8_t* target, const std::uint8_t* base) {
-    if (!has_difference(under) || static_cast<double>(best) < kRarelyChanged * static_cast<double>(size)) return;
+    if (!has_difference(under) || rarely_changed(best, size)) return;
     weigh(FrameMode::difference, under,
           [&](std::size_t limit, Sink& sink) { return encode_difference(under, target, base, size, limit, sink); });
   }
@@ -82,9 +74,8 @@ struct Body {
 
 // Whether the lowest bytes of wide floats stay, as they do where narrower ones were widened: a sample says so.
 bool lowest_bytes_stay(const std::uint8_t* target, const std::uint8_t* base, std::size_t size, std::size_t element) {
-  constexpr std::size_t kSamples = 512;
   const std::size_t count = size / element;
-  const std::size_t every = count / kSamples + 1;
+  const std::size_t every = lowest_byte_stride(count);
   for (std::size_t i = 0; i < count; i += every) {
     if (target[i * element] != base[i * element]) return false;
   }
@@ -116,8 +107,7 @@ std::size_t encode_frame(Dtype dtype, const std::uint8_t* target, const std::uin
     if (as_bytes) body.weigh_against(Dtype::u8, target, base);
     body.weigh_against(dtype, target, base);
   }
-  const double clearly_delta = element_size(dtype) > 2 ? kClearlyWideDelta : kClearlyDelta;
-  if (static_cast<double>(body.best) >= clearly_delta * static_cast<double>(size)) {
+  if (!clearly_delta(dtype, body.best, size)) {
     body.weigh_alone(dtype, target);
     if (as_bytes) body.weigh_alone(Dtype::u8, target);
   }

@@ -9,11 +9,6 @@
 #include "cpu/kernels.h"
 
 namespace textnlp_fast {
-namespace {
-
-constexpr unsigned kTableLog = 10;
-
-}  // namespace
 
 bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
                   std::size_t limit, Sink& out) {
@@ -33,7 +28,7 @@ bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* b
   const unsigned most = kernel.max_field(element_bytes, base, count, rule.element);
   rule.context_base = most >= kMaxContexts ? most - (kMaxContexts - 1) : 0;
   rule.contexts = most - rule.context_base + 1;
-  rule.table_log = kTableLog;
+  rule.table_log = kDeltaTableLog;
   rule.scheme = dense_scheme(element_bytes);
   std::memset(model.counts, 0, sizeof model.counts);
   kernel.delta_histogram(element_bytes, target, base, count, &rule, model.counts);

@@ -5,31 +5,11 @@
 
 #include "codec/bits.h"
 #include "codec/codec_kernels.h"
+#include "codec/delta_choice.h"
 #include "codec/frame.h"
 #include "codec/table_reading.h"
 
 namespace textnlp_fast {
-
-// For one and two bytes no more than 64 tokens: vector kernels keep them in registers.
-TokenScheme dense_scheme(std::size_t element_bytes) noexcept;
-
-// Shares of the tokens of a context, and how they are told.
-struct TokenTable {
-  std::uint16_t freq[kMaxTokens];
-  unsigned symbols;
-  unsigned code;      // ContextCode
-  unsigned dominant;  // the bucket that an even table leaves out
-  double bits;        // of the tokens under it, and of itself
-};
-
-// The tables of a frame while they are made: counts by context, then shares, neighbours with like shares sharing one.
-struct DeltaModel {
-  DeltaRule rule;
-  bool may_be_even;  // whether tables that give both signs one share are tried: they are small
-  TokenCounts counts[kMaxContexts];
-  TokenTable tables[kMaxContexts];
-  double bits;  // of everything but the fixed parts
-};
 
 // One more than the last token that occurs in any context.
 unsigned most_tokens(const DeltaModel& model) noexcept;

@@ -6,27 +6,6 @@
 
 namespace textnlp_fast {
 
-namespace {
-
-constexpr std::size_t kBodySizeBytes = 3;
-
-bool has_body_size(FrameMode mode) { return mode != FrameMode::same && mode != FrameMode::raw; }
-
-}  // namespace
-
-std::size_t frame_header_size(FrameMode mode, std::size_t decoded_size) noexcept {
-  std::size_t size = 3 + (has_body_size(mode) ? kBodySizeBytes : 0);
-  for (; decoded_size >= 0x80; decoded_size >>= 7) ++size;
-  return size;
-}
-
-void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decoded_size, std::size_t body_size) {
-  out.byte(static_cast<std::uint8_t>(kFrameVersion << 4 | static_cast<unsigned>(mode)));
-  out.byte(static_cast<std::uint8_t>(dtype));
-  out.varint(decoded_size);
-  if (has_body_size(mode)) out.bytes(&body_size, kBodySizeBytes);
-}
-
 Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInfo* info) noexcept {
   ByteReader reader{payload, payload, payload + size};
   const unsigned first = reader.byte();
@@ -64,20 +43,6 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
   info->encoded_size = info->header_size + static_cast<std::size_t>(body);
   info->decoded_size = static_cast<std::size_t>(decoded);
   return {};
-}
-
-unsigned choose_segments(std::size_t count, double body_bytes) noexcept {
-  // A further segment's states take 128 bytes: at most half a percent of the frame.
-  constexpr double kBytesPerSegment = 128 / 0.005;
-  return segments_within(count, body_bytes / kBytesPerSegment);
-}
-
-unsigned segments_within(std::size_t count, double most) noexcept {
-  constexpr std::size_t kElementsPerSegment = std::size_t{1} << 15;
-  const std::size_t whole = count / kElementsPerSegment;
-  const auto by_length = static_cast<double>(whole);
-  const double wanted = most < by_length ? most : by_length;
-  return wanted < 2 ? 1 : wanted < 4 ? 2 : 4;
 }
 
 SegmentOutput* SegmentWriter::prepare(std::size_t count, unsigned segments, std::size_t words_an_element) {

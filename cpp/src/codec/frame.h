@@ -7,14 +7,32 @@
 #include "codec/bits.h"
 #include "codec/byte_reader.h"
 #include "codec/codec_kernels.h"
+#include "codec/segment_choice.h"
 #include "codec/segments.h"
 #include "textnlp_fast/codec.h"
 
 namespace textnlp_fast {
 
+constexpr std::size_t kBodySizeBytes = 3;
+// Version, element type, a varint of up to four bytes, the body's size.
+constexpr std::size_t kMaxHeader = 6 + kBodySizeBytes;
+
+TEXTNLP_FAST_HD inline bool has_body_size(FrameMode mode) { return mode != FrameMode::same && mode != FrameMode::raw; }
+
 // Bytes of the header of a frame with a body, and the header itself. `body_size` is below 2^24.
-std::size_t frame_header_size(FrameMode mode, std::size_t decoded_size) noexcept;
-void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decoded_size, std::size_t body_size);
+TEXTNLP_FAST_HD inline std::size_t frame_header_size(FrameMode mode, std::size_t decoded_size) noexcept {
+  std::size_t size = 3 + (has_body_size(mode) ? kBodySizeBytes : 0);
+  for (; decoded_size >= 0x80; decoded_size >>= 7) ++size;
+  return size;
+}
+
+TEXTNLP_FAST_HD inline void put_frame_header(Sink& out, FrameMode mode, Dtype dtype, std::size_t decoded_size,
+                                             std::size_t body_size) {
+  out.byte(static_cast<std::uint8_t>(kFrameVersion << 4 | static_cast<unsigned>(mode)));
+  out.byte(static_cast<std::uint8_t>(dtype));
+  out.varint(decoded_size);
+  if (has_body_size(mode)) out.bytes(&body_size, kBodySizeBytes);
+}
 
 // Calls visit(from, to, info) for each frame of a payload that decodes to `size` bytes: where it begins in the payload
 // and in the tensor. Stops at the first failure.
@@ -49,12 +67,6 @@ constexpr const char* kNoBase = "the payload is a delta: pass the base tensor it
 
 inline bool needs_base(FrameMode mode) { return mode != FrameMode::raw && mode != FrameMode::planes; }
 
-// Segments for `count` elements that code to about `body_bytes`: up to four, so that independent streams hide each
-// other's latency, but one where the states of a second would show in the size.
-unsigned choose_segments(std::size_t count, double body_bytes) noexcept;
-// The same where `most` of them can be paid for.
-unsigned segments_within(std::size_t count, double most) noexcept;
-
 // Room for the words of a frame's segments, each written from its end downwards; kept between calls of a thread.
 class SegmentWriter {
  public:
@@ -82,7 +94,9 @@ bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* 
                    std::size_t limit, Sink& out);
 bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit, Sink& out);
 // The difference of bytes, as planes; for integers of one byte only.
-bool has_difference(Dtype dtype) noexcept;
+TEXTNLP_FAST_HD inline bool has_difference(Dtype dtype) noexcept {
+  return element_size(dtype) == 1 && exponent_bits(dtype) == 0;
+}
 bool encode_difference(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
                        std::size_t limit, Sink& out);
 

@@ -1,12 +1,12 @@
 // Sparse frames: where the changes are, told apart from what they are.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
 
 #include "codec/delta_model.h"
 #include "codec/frame.h"
 #include "codec/listed.h"
+#include "codec/sparse_choice.h"
 #include "codec/sparse_rule.h"
 #include "codec/steps.h"
 #include "codec/tables.h"
@@ -15,13 +15,8 @@
 namespace textnlp_fast {
 namespace {
 
-// Up to so many listed elements are coded one by one: 32 lanes would take 64 bytes more.
-constexpr std::size_t kMostPaired = 6144;
 // From so many on, tables are worth unfolding slot by slot.
 constexpr std::size_t kWorthSlots = 1000;
-constexpr unsigned kTableLog = 10;
-// Below so many bits a change, steps need not be weighed against tables: a direction takes one.
-constexpr double kStepBits = 1.5;
 
 // Kept between calls of a thread.
 struct EncodeScratch {
@@ -68,7 +63,7 @@ double choose_values(unsigned element_bytes, EncodeScratch& scratch) {
   DeltaModel& model = scratch.model;
   DeltaRule& rule = model.rule;
   rule.scheme = dense_scheme(element_bytes);
-  rule.table_log = kTableLog;
+  rule.table_log = kDeltaTableLog;
   std::memset(model.counts, 0, sizeof model.counts);
   kernels().codec->delta_histogram(element_bytes, listed.target.data(), listed.base.data(), listed.total(), &rule,
                                    model.counts);

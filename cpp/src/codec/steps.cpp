@@ -1,10 +1,10 @@
 #include "codec/steps.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "codec/chance.h"
+#include "codec/step_choice.h"
 #include "codec/step_formats.h"
 #include "codec/steps_scalar.h"
 #include "cpu/float_environment.h"
@@ -13,11 +13,6 @@
 
 namespace textnlp_fast {
 namespace {
-
-constexpr std::size_t kSamples = 160;
-constexpr std::size_t kLooked = 1200;
-constexpr double kExplained = 0.9;
-constexpr double kTight = 1.0 / 16;
 
 // Calls `action` with the format of a type that has steps.
 template <class Action>
@@ -29,79 +24,14 @@ void by_format(Dtype dtype, const Action& action) {
   }
 }
 
-// The steps, up or down, that lead from `from` to `to`: those between two distances. False if the bounds are not plain.
-template <class Format>
-bool step_between(typename Format::Word from, typename Format::Word to, double& least, double& most) {
-  using Word = typename Format::Word;
-  const Word magnitude = to & static_cast<Word>(~(Word{1} << (sizeof(Word) * 8 - 1)));
-  if (magnitude == 0 || (to & Format::kExponent) == Format::kExponent ||
-      (from & Format::kExponent) == Format::kExponent) {
-    return false;
-  }
-  const double start = Format::wide(from);
-  const double end = Format::wide(to);
-  const double below = (end + Format::wide(static_cast<Word>(to - 1))) / 2;
-  const double above = ((to + 1) & Format::kExponent) == Format::kExponent
-                           ? end + (end - below)
-                           : (end + Format::wide(static_cast<Word>(to + 1))) / 2;
-  const double a = std::fabs(below - start);
-  const double b = std::fabs(above - start);
-  least = std::min(a, b);
-  most = std::max(a, b);
-  return most > 0;
-}
-
-// The shortest decimal number between two: learning rates are such. Powers of ten by multiplication: the C library's
-// differ from one to the next.
-double roundest(double least, double most) {
-  double unit = 1;
-  while (unit > most && unit > 0) unit /= 10;
-  while (unit > 0 && unit * 10 <= most) unit *= 10;
-  for (unsigned digits = 0; digits < 6; ++digits, unit /= 10) {
-    const double rounded = std::floor(most / unit) * unit;
-    if (rounded >= least && rounded > 0) return rounded;
-  }
-  return (least + most) / 2;
-}
-
 // Out of line, as step_all().
 template <class Format>
 __attribute__((noinline)) float find(const std::uint8_t* target, const std::uint8_t* base, std::size_t count) {
   using Word = typename Format::Word;
-  struct Edge {
-    double at;
-    int change;
-  };
-  Edge edges[2 * kSamples];
-  // Changed elements from all over. Small ones say more: they were rounded less.
-  std::size_t sampled = 0;
-  std::size_t loose = 0;
-  const std::size_t stride = std::max<std::size_t>(1, count / kLooked);
-  for (std::size_t i = 0; i < count && sampled < kSamples; i += stride) {
-    const Word from = word_at<Word>(base, i);
-    const Word to = word_at<Word>(target, i);
-    double least;
-    double most;
-    if (from == to || !step_between<Format>(from, to, least, most)) continue;
-    if (most - least > kTight * most && ++loose > kSamples / 4) continue;
-    edges[2 * sampled] = {least, 1};
-    edges[2 * sampled + 1] = {most, -1};
-    ++sampled;
-  }
-  if (sampled < kSamples / 8) return 0;
-  std::sort(edges, edges + 2 * sampled, [](const Edge& a, const Edge& b) { return a.at < b.at; });
-  int covered = 0;
-  int best = 0;
-  double size = 0;
-  for (std::size_t e = 0; e + 1 < 2 * sampled; ++e) {
-    covered += edges[e].change;
-    if (covered > best) {
-      best = covered;
-      size = roundest(edges[e].at, edges[e + 1].at);
-    }
-  }
-  const auto narrowed = static_cast<float>(size);
-  return best >= kExplained * static_cast<double>(sampled) && std::isnormal(narrowed) ? narrowed : 0;
+  Edge edges[2 * kStepSamples];
+  return choice::find_step<Format>(
+      count, [=](std::size_t i) { return word_at<Word>(base, i); },
+      [=](std::size_t i) { return word_at<Word>(target, i); }, edges);
 }
 
 struct Exceptions {
@@ -145,7 +75,6 @@ float find_step(Dtype dtype, const std::uint8_t* target, const std::uint8_t* bas
 
 double write_steps(PairWriter& out, Dtype dtype, const std::uint8_t* target, const std::uint8_t* base,
                    std::size_t count, std::size_t events, const Outcomes& outcomes, Directions& directions) {
-  constexpr double kExceptionBits = 12;
   const std::uint8_t* const up = outcomes.up.data();
   const std::uint8_t* const down = outcomes.down.data();
   directions.prepare(count);

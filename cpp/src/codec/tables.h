@@ -7,9 +7,6 @@
 
 namespace textnlp_fast {
 
-// log2 to six digits, the same on every machine. `value` is not 0.
-double log2_of(std::uint64_t value) noexcept;
-
 // Shannon's bound for coding these counts under their own distribution, in bits.
 double entropy_bits(const std::uint32_t* counts, unsigned symbols) noexcept;
 
@@ -23,9 +20,6 @@ void normalise(const std::uint32_t* counts, unsigned symbols, unsigned table_log
 
 // docs/format.md, "Table". `symbols` is one more than the last symbol with a share.
 void write_table(BitWriter& bits, const std::uint16_t* freq, unsigned symbols);
-
-// About what write_table will take, in bits, at a fraction of the effort.
-unsigned estimated_table_bits(const std::uint16_t* freq, unsigned symbols) noexcept;
 
 // Shares with their starts, for the encoder.
 void build_encode_symbols(const std::uint16_t* freq, unsigned symbols, EncodeSymbol* out) noexcept;

@@ -10,6 +10,7 @@ copied on the way in, and the GIL is released while the core works.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,6 +33,7 @@ __all__ = [
     "encode",
     "encode_bound",
     "encode_into",
+    "encode_many",
     "frames",
     "scan",
 ]
@@ -108,8 +110,18 @@ def encode_into(
     dtype: str,
     frame_size_bytes: int = DEFAULT_FRAME_SIZE_BYTES,
     threads: int = 0,
+    stream: int | None = None,
 ) -> int:
-    """Encode into ``out``, a writable buffer of at least :func:`encode_bound` bytes; return the bytes written."""
+    """Encode into ``out``, a writable buffer of at least :func:`encode_bound` bytes; return the bytes written.
+
+    ``target`` and ``base`` may be arrays on a CUDA device: then the device encodes, in the order of ``stream`` (as in
+    :func:`decode_into`), ``out`` may lie there or in host memory, and the call returns when the payload is in it. The
+    bytes are the same.
+    """
+    if on_device(target):
+        return _native.cuda_encode_payloads(
+            [target], [base], [_number(dtype)], [out], frame_size_bytes, stream or 0
+        )[0]
     return _native.encode_into(target, base, _number(dtype), frame_size_bytes, threads, out)
 
 
@@ -120,23 +132,66 @@ def encode(
     dtype: str,
     frame_size_bytes: int = DEFAULT_FRAME_SIZE_BYTES,
     threads: int = 0,
+    stream: int | None = None,
 ) -> bytes:
     """Encode a tensor's bytes, against ``base`` (as many bytes, same dtype) where given.
 
-    Each frame takes the smallest of: same as base, delta, standalone, raw. ``threads=0`` uses every processor. Raises
-    :class:`InvalidInputError` if sizes do not match or the dtype is unknown.
+    Each frame takes the smallest of: same as base, delta, standalone, raw. ``threads=0`` uses every processor. Arrays
+    on a CUDA device are encoded there (:func:`encode_into`). Raises :class:`InvalidInputError` if sizes do not match
+    or the dtype is unknown, :class:`DeviceError` where there is no device.
     """
-    size = (
-        memoryview(target).nbytes if isinstance(target, bytes | bytearray | memoryview) else _nbytes(target)
+    out = bytearray(encode_bound(_nbytes(target), frame_size_bytes=frame_size_bytes))
+    written = encode_into(
+        target, out, base, dtype=dtype, frame_size_bytes=frame_size_bytes, threads=threads, stream=stream
     )
-    out = bytearray(encode_bound(size, frame_size_bytes=frame_size_bytes))
-    written = encode_into(target, out, base, dtype=dtype, frame_size_bytes=frame_size_bytes, threads=threads)
     return bytes(memoryview(out)[:written])
+
+
+def encode_many(
+    targets: Sequence[Any],
+    bases: Sequence[Any] | None = None,
+    *,
+    dtypes: Sequence[str],
+    frame_size_bytes: int = DEFAULT_FRAME_SIZE_BYTES,
+    threads: int = 0,
+    stream: int | None = None,
+) -> list[bytes]:
+    """:func:`encode` for many tensors: on a device in one launch for many of them, however small they are.
+
+    An error about one of them has its place in the sequences as ``job``.
+    """
+    priors = [None] * len(targets) if bases is None else list(bases)
+    if not len(targets) == len(priors) == len(dtypes):
+        raise InvalidInputError("there are not as many targets, bases and dtypes")
+    if any(on_device(target) for target in targets):
+        outs = [
+            bytearray(encode_bound(_nbytes(target), frame_size_bytes=frame_size_bytes)) for target in targets
+        ]
+        numbers = [_number(dtype) for dtype in dtypes]
+        sizes = _native.cuda_encode_payloads(
+            list(targets), priors, numbers, list(outs), frame_size_bytes, stream or 0
+        )
+        return [bytes(memoryview(out)[:size]) for out, size in zip(outs, sizes, strict=True)]
+    payloads = []
+    for job, (target, base, dtype) in enumerate(zip(targets, priors, dtypes, strict=True)):
+        try:
+            payloads.append(
+                encode(target, base, dtype=dtype, frame_size_bytes=frame_size_bytes, threads=threads)
+            )
+        except TextnlpFastError as error:
+            error.job = job
+            raise
+    return payloads
 
 
 def _nbytes(target: Any) -> int:
     nbytes = getattr(target, "nbytes", None)
-    return int(nbytes) if nbytes is not None else memoryview(target).nbytes
+    if nbytes is not None:
+        return int(nbytes)
+    facts = getattr(target, "__cuda_array_interface__", None)
+    if facts is not None:
+        return int(math.prod(facts["shape"])) * int(facts["typestr"][2:])
+    return memoryview(target).nbytes
 
 
 def decode_into(
