@@ -75,7 +75,7 @@ test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 # --- the rest ----------------------------------------------------------------------------------------------------------
 
 # The rooms whose answers come out of kernels; the others ask the same of every instruction set.
-ISA_TESTS := tests/codec tests/hash tests/chunk tests/low_rank tests/loading tests/test_cpu.py
+ISA_TESTS := tests/codec tests/hash tests/chunk tests/low_rank tests/test_cpu.py
 test-isa: $(VENV)/.installed  ## These rooms on one instruction set: make test-isa ISA=portable (avx2, avx512, neon)
 	@test -n "$(ISA)" || { echo "say which: make test-isa ISA=portable"; exit 2; }
 	TEXTNLP_FAST_ISA=$(ISA) $(BIN)/$(PYTEST) $(ISA_TESTS) $(PYTEST_ARGS)

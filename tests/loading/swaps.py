@@ -47,6 +47,7 @@ class Trap:
         self.sprung = False
         self._lock = threading.Lock()
         for owner, name in (
+            (codec, "encode"),
             (codec, "encode_into"),
             (codec, "decode_into"),
             (codec, "decode_many"),

@@ -92,17 +92,16 @@ class DeviceWindows:
         self._step(0)
         self._update.prefetch((link, window.window) for window in windows for link in window.chain.links)
         lane = self._take(device)
-        try:
-            for window, made in zip(windows, self._decode(lane, windows), strict=True):
-                memory = window.target.resident.memory.window(window.begin, window.begin + window.size)
-                try:
-                    self._journal.write(memory, made, window.target.dtype)
-                except DeviceError as error:
-                    raise _about(error, window) from error
-                self._step(window.size)
-        finally:
-            with self._lock:
-                self._lanes.setdefault(device, []).append(lane)
+        for window, made in zip(windows, self._decode(lane, windows), strict=True):
+            memory = window.target.resident.memory.window(window.begin, window.begin + window.size)
+            try:
+                self._journal.write(memory, made, window.target.dtype)
+            except DeviceError as error:
+                raise _about(error, window) from error
+            self._step(window.size)
+        # Not after an error: the way back may start from what the lane holds.
+        with self._lock:
+            self._lanes.setdefault(device, []).append(lane)
 
     def close(self) -> None:
         """Gives the memory back."""

@@ -23,11 +23,13 @@ __all__ = ["Change", "Journal"]
 
 @dataclass(slots=True)
 class Change:
-    """A window of some memory. ``old`` holds its bytes from before it is written until it is."""
+    """A window of some memory. Until it is written ``old`` holds its bytes from before or, on a device, ``new`` those
+    to come."""
 
     memory: Memory
     dtype: str
     old: memoryview | None
+    new: DeviceBytes | None = None
     payload: bytes | None = None
     spilled: tuple[int, int] | None = None
 
@@ -63,33 +65,34 @@ class Journal:
     def write(self, memory: Memory, new: memoryview | DeviceBytes, dtype: str) -> None:
         """Overwrites ``memory`` with ``new``, able to go back from any point of it.
 
-        What lies on a device passes through two buffers of the host, where its way back is coded.
+        What lies on a device is coded there. If this raises, ``new`` must stay as it is until all was put back.
         """
+        if isinstance(new, DeviceBytes):
+            self._write_on_device(memory, new, dtype)
+            return
         buffer = self._buffers.take()
         old = memoryview(buffer)[: memory.size]
         memory.read(old)
         change = Change(memory, dtype, old)
         with self._buffers.borrow() as coded:
-            if isinstance(new, DeviceBytes):
-                with self._buffers.borrow() as copy:
-                    new.read(copy[: new.size])
-                    written = self._encode(old, coded, copy[: new.size], dtype)
-            else:
-                written = self._encode(old, coded, new, dtype)
+            written = codec.encode_into(old, coded, new, dtype=dtype, threads=self._threads)
             change.payload = bytes(coded[:written])
         with self._lock:
             self._keep(change)
             self._changes.append(change)
-        if isinstance(new, DeviceBytes):
-            assert isinstance(memory, DeviceBytes)
-            memory.copy_from(new)
-        else:
-            memory.write(new)
+        memory.write(new)
         change.old = None
         self._buffers.give_back(buffer)
 
-    def _encode(self, old: memoryview, coded: memoryview, new: memoryview, dtype: str) -> int:
-        return codec.encode_into(old, coded, new, dtype=dtype, threads=self._threads)
+    def _write_on_device(self, memory: Memory, new: DeviceBytes, dtype: str) -> None:
+        assert isinstance(memory, DeviceBytes)
+        payload = codec.encode(memory.array, new.array, dtype=dtype, stream=new.stream)
+        change = Change(memory, dtype, None, new=new, payload=payload)
+        with self._lock:
+            self._keep(change)
+            self._changes.append(change)
+        memory.copy_from(new)
+        change.new = None
 
     def restore(self) -> Iterator[Change]:
         """Puts back what was overwritten, the last change first, and yields each that is done."""
@@ -98,6 +101,8 @@ class Journal:
             if change.old is not None:
                 change.memory.write(change.old)
             else:
+                if change.new is not None and isinstance(change.memory, DeviceBytes):
+                    change.memory.copy_from(change.new)  # the way back starts from all of it
                 array = change.memory.array
                 codec.decode_into(self._payload(change), array, array, threads=self._threads)
             self._changes.pop()
