@@ -432,9 +432,6 @@ def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(first, str(guide), "exec"), names)
     assert names["model"]["w"].tobytes() == tensors_of(versions[1])["w"].data
     exec(compile(second, str(guide), "exec"), names)
-    exec(
-        compile(slices, str(guide), "exec"),
-        names,
-    )
+    exec(compile(slices, str(guide), "exec"), names)
     assert names["by_rules"] == names["layout"]
     assert names["model"]["w"].tobytes() == tensors_of(versions[2])["w"].data
