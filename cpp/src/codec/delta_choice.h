@@ -278,7 +278,8 @@ TEXTNLP_FAST_HD_CALL unsigned level_order(const Team& team, const DeltaModel& mo
     for (unsigned c = 0; c < model.rule.contexts; ++c) {
       if (model.tables[c].code == kEvenTable) put_even(bits, model.tables[c], tried, history);
     }
-    const auto bytes = static_cast<double>((bits.bits + 7) / 8);
+    const auto whole = (bits.bits + 7) / 8;
+    const auto bytes = static_cast<double>(whole);
     if (order >= 0 && -bytes <= least) return;
     least = -bytes;
     order = static_cast<int>(tried);

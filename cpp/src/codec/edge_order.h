@@ -20,7 +20,7 @@ constexpr std::ptrdiff_t kFew = 16;
 
 TEXTNLP_FAST_HD inline bool before(const Edge& a, const Edge& b) { return a.at < b.at; }
 
-TEXTNLP_FAST_HD inline void swap(Edge& a, Edge& b) {
+TEXTNLP_FAST_HD inline void swap(Edge& a, Edge& b) noexcept {
   const Edge kept = a;
   a = b;
   b = kept;
