@@ -17,10 +17,12 @@ from textnlp_fast.contents.working import DEFAULT_MEMORY_BYTES
 from textnlp_fast.delta.patch_file import PatchFile, read_patch
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.loading.exchange import Exchange
+from textnlp_fast.loading.patch_update import PatchUpdate
 from textnlp_fast.loading.resident import Module, find_residents
 from textnlp_fast.loading.sliced import Layout, find_sliced
 from textnlp_fast.loading.targets import match
-from textnlp_fast.loading.updates import PatchUpdate, Update, VersionUpdate
+from textnlp_fast.loading.updates import Update
+from textnlp_fast.loading.version_update import VersionUpdate
 from textnlp_fast.storage.repository import Repository
 from textnlp_fast.storage.version_manager import parse_reference
 
