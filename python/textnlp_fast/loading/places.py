@@ -114,9 +114,14 @@ def device_number(device: str) -> int | None:
         raise InvalidInputError(f"device {device!r} is none of 'cpu', 'cuda', 'cuda:0' and so on, 'auto'")
     count = device_count()
     if not count:
-        raise DeviceError(f"there is no CUDA device: {no_device_reason()}")
+        raise DeviceError(
+            f"there is no CUDA device: {no_device_reason()}",
+            hint="Use device='cpu', or 'auto'; `textnlp-fast info` says what was found.",
+        )
     if number and int(number) >= count:
-        raise DeviceError(f"there is no {device}: {count} devices were found")
+        raise DeviceError(
+            f"there is no {device}: {count} devices were found", hint="They are counted from 0: 'cuda:0'."
+        )
     return int(number or 0)
 
 
