@@ -24,7 +24,7 @@ from textnlp_fast.delta.recipe import Cast, Piece, Pieces, Recipe, Strand, Trans
 from textnlp_fast.errors import CorruptDataError, TextnlpFastError, UnsupportedFormatError
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.storage import Repository, TransferOptions
-from textnlp_fast.storage.chunked_transfer import object_key
+from textnlp_fast.storage.extents import object_key
 from textnlp_fast.storage.manifest import Content, Extent, Manifest, serialize_manifest
 from textnlp_fast.storage.manifest_reading import parse_manifest
 

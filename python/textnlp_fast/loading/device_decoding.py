@@ -20,8 +20,8 @@ from textnlp_fast.errors import CorruptDataError, DeviceError, InvalidInputError
 from textnlp_fast.hashing import blake3_many
 from textnlp_fast.loading.places import Place
 from textnlp_fast.loading.ring import Deadline, StagingRing
-from textnlp_fast.storage.chunked_transfer import check_object, fetch_extents
 from textnlp_fast.storage.decoding import made_from
+from textnlp_fast.storage.extents import check_object, fetch_extents
 from textnlp_fast.storage.manifest import Extent
 from textnlp_fast.storage.planning import PullStep
 from textnlp_fast.storage.stored_tensors import StoredTensors

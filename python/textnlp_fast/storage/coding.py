@@ -25,13 +25,13 @@ from textnlp_fast.delta import codec
 from textnlp_fast.delta.planning import Bases
 from textnlp_fast.delta.recipe import Whole
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.decoding import Decoder
+from textnlp_fast.storage.extents import decode_window, fetch_extents
 from textnlp_fast.storage.manifest import Content, Extent, chain_of
+from textnlp_fast.storage.packing import ShardObject, ShardWriter, Slot
 from textnlp_fast.storage.planning import CodeStep, PushPlan
 from textnlp_fast.storage.scratch import fetched_contents
-from textnlp_fast.storage.shard_manager import ShardObject, ShardWriter, Slot
 
 __all__ = ["Coded", "Coder"]
 

@@ -21,8 +21,8 @@ from textnlp_fast.contents.windows import (
 )
 from textnlp_fast.delta import codec
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
+from textnlp_fast.storage.extents import decode_window, fetch_extents
 from textnlp_fast.storage.headers import read_dtypes
 from textnlp_fast.storage.manifest import Content, Extent, Manifest, chain_of
 from textnlp_fast.storage.object_windows import new_maker, working_bytes

@@ -11,7 +11,7 @@ from textnlp_fast.contents.inventory import Held
 from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta.making import Maker
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import check_object, fetch_extents, object_key
+from textnlp_fast.storage.extents import check_object, fetch_extents, object_key
 from textnlp_fast.storage.manifest import Content, Extent
 
 __all__ = ["ObjectWindows", "kept_bytes", "new_maker", "working_bytes"]

@@ -28,9 +28,9 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.anchoring import Choice, choose_anchor
-from textnlp_fast.storage.chunked_transfer import is_whole
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
+from textnlp_fast.storage.extents import is_whole
 from textnlp_fast.storage.manifest import Content, Extent, Manifest, closure
 from textnlp_fast.storage.matching import find_recipes, needs_recipes
 from textnlp_fast.storage.parents import parent_of, repository_for

@@ -17,8 +17,8 @@ from textnlp_fast.contents.windows import BufferPool, OpenFiles, run_in_order
 from textnlp_fast.delta import codec
 from textnlp_fast.delta.recipe import Whole
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import decode_window, fetch_extents
 from textnlp_fast.storage.config import TransferOptions
+from textnlp_fast.storage.extents import decode_window, fetch_extents
 from textnlp_fast.storage.manifest import Content, Extent, chain_of
 from textnlp_fast.storage.planning import CodeStep, PushPlan
 

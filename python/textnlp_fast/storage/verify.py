@@ -18,9 +18,9 @@ from textnlp_fast.errors import (
     VersionNotFoundError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.chunked_transfer import digest_of_object
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.decoding import Decoder
+from textnlp_fast.storage.extents import digest_of_object
 from textnlp_fast.storage.manifest import Manifest, closure
 from textnlp_fast.storage.planning import PullStep, plan_pull
 from textnlp_fast.storage.version_manager import VersionManager

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from textnlp_fast.hashing import blake3_hex
-from textnlp_fast.storage.chunked_transfer import Heads, is_whole, object_key
+from textnlp_fast.storage.extents import Heads, is_whole, object_key
 
 __all__ = ["ShardObject", "ShardStore", "ShardWriter", "Slot"]
 
