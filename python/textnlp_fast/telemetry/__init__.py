@@ -1,0 +1,10 @@
+"""What operations did, for whoever listens: metrics, traces, or nobody.
+
+>>> from textnlp_fast.telemetry import operation
+>>> with operation("push", model="gpt2", version="1.0.0") as op:
+...     op.count(bytes_saved=10)
+"""
+
+from textnlp_fast.telemetry.operations import Listener, Operation, adopting, count, listen, operation, phase
+
+__all__ = ["Listener", "Operation", "adopting", "count", "listen", "operation", "phase"]
