@@ -6,10 +6,9 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,6 @@ from textnlp_fast.contents.documents import MAX_DOCUMENT_BYTES, parse_document, 
 from textnlp_fast.contents.entries import MAX_WINDOW_BYTES, MIN_WINDOW_BYTES
 from textnlp_fast.errors import (
     CorruptDataError,
-    InvalidInputError,
     MissingObjectError,
     ModelNotFoundError,
     ObjectExistsError,
@@ -31,6 +29,18 @@ from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.config import DEFAULT_WINDOW_BYTES
 from textnlp_fast.storage.manifest import FORMATS, Manifest, serialize_manifest
 from textnlp_fast.storage.manifest_reading import parse_manifest
+from textnlp_fast.storage.names import (
+    STAGE_PREFIX,
+    ModelReference,
+    check_name,
+    check_version,
+    is_version,
+    latest_of,
+    manifest_key,
+    now_utc,
+    parse_reference,
+)
+from textnlp_fast.storage.registry.references import read_references
 
 __all__ = [
     "ModelReference",
@@ -46,19 +56,7 @@ __all__ = [
 
 REPOSITORY_KEY: Final = "repository.json"
 _REPOSITORY_LIMIT_BYTES: Final = 1 << 16
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
 _MANIFEST_KEY = re.compile(r"models/(?P<name>.+)/versions/(?P<version>[^/]+)\.json", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelReference:
-    """`NAME@VERSION`, or `NAME` for its latest version (`version` is None)."""
-
-    name: str
-    version: str | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.version is None else f"{self.name}@{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,53 +65,6 @@ class RepositoryInfo:
 
     id: str
     window_bytes: int
-
-
-def check_name(name: str) -> str:
-    """Returns a model's name, one to four words joined by '/', or raises InvalidInputError."""
-    segments = name.split("/")
-    if len(segments) > 4 or any(not _SEGMENT.fullmatch(part) or part == "versions" for part in segments):
-        raise InvalidInputError(
-            f"{name!r} is not a model name",
-            hint="Use letters, digits, '.', '_' and '-', up to four words joined by '/': org/my-model.",
-        )
-    return name
-
-
-def check_version(version: str) -> str:
-    """Returns a semantic version without build metadata (which has no order), or raises InvalidInputError."""
-    if not _is_version(version):
-        raise InvalidInputError(
-            f"{version!r} is not a version", hint="Use MAJOR.MINOR.PATCH: 1.0.0 or 2.1.0-rc.1."
-        )
-    return version
-
-
-def _is_version(version: str) -> bool:
-    short = len(version) <= 128 and version.isascii() and "+" not in version
-    return short and semver.Version.is_valid(version)
-
-
-def latest_of(versions: Sequence[str]) -> str:
-    """The latest of versions in their order: the highest that is no pre-release, if there is one."""
-    stable = [version for version in versions if not semver.Version.parse(version).prerelease]
-    return (stable or versions)[-1]
-
-
-def parse_reference(text: str) -> ModelReference:
-    """Reads `NAME@VERSION` or `NAME`."""
-    name, at, version = text.partition("@")
-    return ModelReference(check_name(name), check_version(version) if at else None)
-
-
-def manifest_key(name: str, version: str) -> str:
-    """Key of a version's manifest."""
-    return f"models/{check_name(name)}/versions/{check_version(version)}.json"
-
-
-def now_utc() -> str:
-    """The time, ISO 8601, UTC, whole seconds."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class VersionManager:
@@ -174,7 +125,7 @@ class VersionManager:
         found: dict[str, list[str]] = {}
         for meta in self._store.list("models"):
             match = _MANIFEST_KEY.fullmatch(meta.key)
-            if match is not None and _is_version(match["version"]):
+            if match is not None and is_version(match["version"]):
                 found.setdefault(match["name"], []).append(match["version"])
         return {name: sorted(found[name], key=semver.Version.parse) for name in sorted(found)}
 
@@ -184,7 +135,7 @@ class VersionManager:
         names = (
             meta.key.removeprefix(prefix + "/").removesuffix(".json") for meta in self._store.list(prefix)
         )
-        versions = sorted(filter(_is_version, names), key=semver.Version.parse)
+        versions = sorted(filter(is_version, names), key=semver.Version.parse)
         if not versions:
             known = ", ".join(list(self.models())[:10])
             raise ModelNotFoundError(
@@ -194,10 +145,35 @@ class VersionManager:
         return versions
 
     def resolve(self, reference: ModelReference) -> tuple[str, str]:
-        """Name and version that a reference means; the latest version where it names none."""
-        if reference.version is not None:
-            return reference.name, reference.version
-        return reference.name, latest_of(self.versions(reference.name))
+        """Name and version that a reference means: the latest where it names none, what an alias or a stage says.
+
+        Of several versions in one stage the highest is meant. Raises ModelNotFoundError and VersionNotFoundError.
+        """
+        name, selector = reference.name, reference.version
+        if selector is None:
+            return name, latest_of(self.versions(name))
+        if reference.is_exact:
+            return name, selector
+        references = read_references(self._store, name)
+        if not selector.startswith(STAGE_PREFIX):
+            alias = references.aliases.get(selector)
+            if alias is not None:
+                return name, alias.version
+            self.versions(name)
+            known = ", ".join(sorted(references.aliases)[:10])
+            raise VersionNotFoundError(
+                f"{name} has no alias {selector!r}",
+                hint=f"It has: {known}." if known else "It has no alias yet.",
+            )
+        stage = selector.removeprefix(STAGE_PREFIX)
+        versions = self.versions(name)
+        found = [version for version in versions if references.stage_of(version) == stage]
+        if not found:
+            known = ", ".join(sorted({references.stage_of(version) for version in versions}))
+            raise VersionNotFoundError(
+                f"no version of {name} is in stage {stage!r}", hint=f"Its versions are in: {known}."
+            )
+        return name, found[-1]
 
     def parents_for(self, name: str, version: str) -> list[str]:
         """The versions below `version`, the highest first: a push is coded against the first it can read."""
