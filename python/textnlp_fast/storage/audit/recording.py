@@ -1,0 +1,229 @@
+"""The log as the verbs use it: one call that records, one that wraps a change."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from textnlp_fast.contents.documents import parse_document
+from textnlp_fast.errors import (
+    CorruptDataError,
+    InvalidInputError,
+    MissingObjectError,
+    RepositoryNotFoundError,
+    StorageUnavailableError,
+    TextnlpFastError,
+)
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.audit.actor import claimed_actor
+from textnlp_fast.storage.audit.heads import Head
+from textnlp_fast.storage.audit.log import AuditLog
+from textnlp_fast.storage.audit.records import BEGIN, AuditKey, AuditRecord, Outcome, new_record
+from textnlp_fast.storage.audit.witness import Witness
+
+__all__ = ["AuditPolicy", "Receipt", "audited", "log_of", "record", "repository_id"]
+
+_REPOSITORY_LIMIT_BYTES: Final = 1 << 16
+_MOST_NAMED: Final = 4096  # versions that the first record of a log names
+_VERSION_KEY = re.compile(r"models/(?P<name>.+)/versions/(?P<version>[^/]+)\.json", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPolicy:
+    """What is recorded, and as whom.
+
+    `mode` is "on" (changes), "full" (their outcomes too, where those are not plain to see) or "off". `key` proves
+    that a record is from one of its holders. `witness_folder` is where this machine remembers the end of each log.
+    """
+
+    mode: Literal["off", "on", "full"] = "on"
+    reads: bool = False
+    actor: str | None = None
+    key: AuditKey | None = field(default=None, repr=False)
+    witness_folder: Path | None = None
+
+    @classmethod
+    def from_environment(cls) -> AuditPolicy:
+        """As `TEXTNLP_FAST_AUDIT`, `_AUDIT_READS`, `_ACTOR`, `_AUDIT_KEY_FILE` and `_AUDIT_WITNESS` say."""
+        mode = os.environ.get("TEXTNLP_FAST_AUDIT", "on")
+        if mode not in ("off", "on", "full"):
+            raise InvalidInputError(f"TEXTNLP_FAST_AUDIT is {mode!r}", hint="Use one of off, on, full.")
+        key_file, folder = (os.environ.get(f"TEXTNLP_FAST_AUDIT_{name}") for name in ("KEY_FILE", "WITNESS"))
+        return cls(
+            mode=mode,  # type: ignore[arg-type]
+            reads=os.environ.get("TEXTNLP_FAST_AUDIT_READS", "").lower() in {"1", "true", "yes", "on"},
+            actor=os.environ.get("TEXTNLP_FAST_ACTOR"),
+            key=AuditKey.parse(Path(key_file).read_text(), key_file)[0] if key_file else None,
+            witness_folder=Path(folder) if folder else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where a record is: `head` is its number and digest, `operation` what links it to others of the same operation."""
+
+    head: Head
+    operation: str
+
+
+@dataclass(slots=True)
+class _Opened:
+    repository: str
+    log: AuditLog
+
+
+_logs: weakref.WeakKeyDictionary[ObjectStore, _Opened] = weakref.WeakKeyDictionary()
+_logs_lock = threading.Lock()
+
+
+def record(
+    store: ObjectStore,
+    *,
+    action: str,
+    model: str | None = None,
+    version: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+    outcome: Outcome = "done",
+    operation: str | None = None,
+    policy: AuditPolicy | None = None,
+) -> Receipt | None:
+    """Appends a record to the repository's audit log: one create once this process has written before.
+
+    `action` is a verb in lower-case words joined by dots (`alias.set`); `detail` an object of texts, integers, true,
+    false, null, lists and objects of those, never of secrets. Call it *before* a change (`outcome="intended"`) whose
+    effect can be seen in the repository afterwards, with what tells that effect in `detail` (the digest of a document
+    that is about to be created): then whatever is killed when, nothing happens unrecorded. Or use :func:`audited`,
+    which records around a change.
+
+    None if the policy (the environment's if not given) says that nothing is recorded. Raises what the store raises:
+    whoever must record and cannot does not go on.
+    """
+    policy = policy or AuditPolicy.from_environment()
+    if policy.mode == "off":
+        return None
+    opened = _open(store, policy)
+    actor = claimed_actor(policy.actor)
+
+    def made(
+        action: str,
+        outcome: Outcome,
+        model: str | None,
+        version: str | None,
+        detail: Mapping[str, Any] | None,
+    ) -> AuditRecord:
+        return new_record(
+            opened.repository,
+            action=action,
+            outcome=outcome,
+            actor=actor,
+            model=model,
+            version=version,
+            detail=detail,
+            operation=operation,
+        )
+
+    entry = made(action, outcome, model, version, detail)
+    head = opened.log.append(
+        entry, key=policy.key, begin=lambda: made(BEGIN, "done", None, None, _held_before(store))
+    )
+    return Receipt(head, entry.operation)
+
+
+@contextmanager
+def audited(
+    store: ObjectStore,
+    *,
+    action: str,
+    model: str | None = None,
+    version: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+    shows: bool = False,
+    policy: AuditPolicy | None = None,
+) -> Iterator[Receipt | None]:
+    """Records that a change is intended, lets it happen, and records how it ended.
+
+    Killed in between, the log says what was intended, and that nobody knows the end. Where the repository itself
+    `shows` it (a version is there or not), success is recorded only by a policy of "full", which makes it one create
+    an operation. Failure always is. If the second record cannot be written the change has been made all the same; the
+    error says so.
+    """
+    policy = policy or AuditPolicy.from_environment()
+    given: dict[str, Any] = {"action": action, "model": model, "version": version, "policy": policy}
+    receipt = record(store, detail=detail, outcome="intended", **given)
+    try:
+        yield receipt
+    except BaseException as error:
+        if receipt is not None:
+            why = {"error": type(error).__name__, "intended": receipt.head.sequence}
+            try:
+                record(store, detail=why, outcome="failed", operation=receipt.operation, **given)
+            except TextnlpFastError as unrecorded:
+                error.__context__ = unrecorded  # what went wrong first is what the caller must hear
+        raise
+    if receipt is not None and (not shows or policy.mode == "full"):
+        try:
+            ended = {"intended": receipt.head.sequence}
+            record(store, detail=ended, outcome="done", operation=receipt.operation, **given)
+        except StorageUnavailableError as error:
+            error.hint = f"{action} was done; only the record of its success could not be written."
+            raise
+
+
+def log_of(store: ObjectStore, policy: AuditPolicy | None = None) -> AuditLog:
+    """The log of the repository in a store. Raises RepositoryNotFoundError if there is none."""
+    return _open(store, policy or AuditPolicy.from_environment()).log
+
+
+def repository_id(store: ObjectStore) -> str:
+    """The id in `repository.json`. Raises RepositoryNotFoundError."""
+    try:
+        document = parse_document(
+            store.get("repository.json", limit_bytes=_REPOSITORY_LIMIT_BYTES), "repository.json"
+        )
+    except MissingObjectError:
+        raise RepositoryNotFoundError(f"there is no repository at {store.url}") from None
+    identity = document.get("id")
+    if not isinstance(identity, str) or not re.fullmatch(r"[0-9a-f]{32}", identity):
+        raise CorruptDataError("repository.json carries no id")
+    return identity
+
+
+def witness_for(store: ObjectStore, repository: str, policy: AuditPolicy) -> Witness | None:
+    """This machine's memory of a log: where the policy says, or beside its state for what is not on this machine."""
+    if policy.witness_folder is not None:
+        return Witness(policy.witness_folder, repository)
+    if store.url.startswith(("file:", "memory:", "/")):
+        return None
+    root = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return Witness(Path(root) / "textnlp-fast", repository)
+
+
+def _open(store: ObjectStore, policy: AuditPolicy) -> _Opened:
+    with _logs_lock:
+        opened = _logs.get(store)
+    if opened is None:
+        repository = repository_id(store)
+        opened = _Opened(repository, AuditLog(store, witness_for(store, repository, policy)))
+        with _logs_lock:
+            opened = _logs.setdefault(store, opened)
+    return opened
+
+
+def _held_before(store: ObjectStore) -> dict[str, Any]:
+    """What was there before the log: versions pushed by who kept none."""
+    found: list[str] = []
+    count = 0
+    for meta in store.list("models"):
+        match = _VERSION_KEY.fullmatch(meta.key)
+        if match is not None:
+            count += 1
+            if len(found) < _MOST_NAMED:
+                found.append(f"{match['name']}@{match['version']}")
+    return {"versions": count, "named": found}
