@@ -11,8 +11,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from obstore.store import MemoryStore
 
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.objectstore.azure import open_azure
 from textnlp_fast.objectstore.backend import Backend
 from textnlp_fast.objectstore.conditional import Backoff
+from textnlp_fast.objectstore.encryption import ServerSideEncryption
+from textnlp_fast.objectstore.gcs import open_gcs
 from textnlp_fast.objectstore.local import LocalBackend
 from textnlp_fast.objectstore.remote import RemoteBackend
 from textnlp_fast.objectstore.s3 import open_s3
@@ -33,18 +36,20 @@ def open_store(
     region: str | None = None,
     endpoint_url: str | None = None,
     allow_http: bool = False,
+    encryption: ServerSideEncryption | None = None,
     timeout_s: float = 60.0,
     retries: int = 5,
 ) -> ObjectStore:
-    """Open the objects at ``url``: a folder's path or ``file://`` URL, ``s3://bucket[/prefix]``, or
-    ``memory://name``.
+    """Open the objects at ``url``: a folder's path or ``file://`` URL, ``s3://bucket[/prefix]``,
+    ``gs://bucket[/prefix]``, ``az://container[/prefix]``, or ``memory://name``.
 
     ``timeout_s`` bounds how long the store may stay silent, ``retries`` how often a request is sent again.
-    ``region``, ``endpoint_url`` and ``allow_http`` (plain HTTP to another machine) are for buckets; the first
-    two default to ``AWS_REGION`` and ``AWS_ENDPOINT_URL``. Credentials come from the default chain of the
-    environment and from nowhere else. ``memory://name`` is one store per name and process. Raises
-    ``InvalidInputError`` for a URL that names none of these and ``AuthenticationError`` where no credentials
-    can be found.
+    ``region`` (S3), ``endpoint_url``, ``allow_http`` (plain HTTP to another machine) and ``encryption`` are for
+    buckets. Endpoints default to what the provider's own tools read: ``AWS_ENDPOINT_URL``,
+    ``AZURE_STORAGE_ENDPOINT``, ``STORAGE_EMULATOR_HOST``. Credentials come from the provider's default chain and from
+    nowhere else. ``memory://name`` is one store per name and process. Raises ``InvalidInputError`` for a URL that names
+    none of these, ``AuthenticationError`` where no credentials can be found and ``MissingPackageError`` where the
+    provider's client is not installed.
     """
     if timeout_s <= 0 or retries < 0:
         raise InvalidInputError(
@@ -56,6 +61,7 @@ def open_store(
         region=region,
         endpoint_url=endpoint_url,
         allow_http=allow_http,
+        encryption=encryption,
         timeout_s=timeout_s,
         retries=retries,
     )
@@ -104,30 +110,63 @@ def _backend(
     region: str | None,
     endpoint_url: str | None,
     allow_http: bool,
+    encryption: ServerSideEncryption | None,
     timeout_s: float,
     retries: int,
 ) -> Backend:
     folder = local_folder(place)
     if folder is not None:
+        _refuse_encryption(encryption)
         return LocalBackend(folder, timeout_s=timeout_s)
     parts = urlsplit(place)
     _refuse_extras(parts, place)
-    if parts.scheme == "memory":
-        return _memory(parts.netloc + parts.path)
+    path = parts.path.strip("/")
     if parts.scheme == "s3":
         return open_s3(
             parts.netloc,
-            parts.path.strip("/"),
+            path,
             region=region,
             endpoint_url=endpoint_url,
             allow_http=allow_http,
+            encryption=encryption,
             timeout_s=timeout_s,
             retries=retries,
         )
+    if parts.scheme == "az":
+        return open_azure(
+            parts.netloc,
+            path,
+            endpoint_url=endpoint_url,
+            allow_http=allow_http,
+            encryption=encryption,
+            timeout_s=timeout_s,
+            retries=retries,
+        )
+    if parts.scheme == "gs":
+        return open_gcs(
+            parts.netloc,
+            path,
+            endpoint_url=endpoint_url,
+            allow_http=allow_http,
+            encryption=encryption,
+            timeout_s=timeout_s,
+            retries=retries,
+        )
+    if parts.scheme == "memory":
+        _refuse_encryption(encryption)
+        return _memory(parts.netloc + parts.path)
     raise InvalidInputError(
         f"{parts.scheme}:// is no place this version can store to",
-        hint="Use a folder, s3://bucket/prefix or memory://name.",
+        hint="Use a folder, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or memory://name.",
     )
+
+
+def _refuse_encryption(encryption: ServerSideEncryption | None) -> None:
+    if encryption is not None:
+        raise InvalidInputError(
+            "encryption is what a bucket's provider does, and there is no bucket here",
+            hint="Leave it out; encrypt the disk below the folder instead.",
+        )
 
 
 def _memory(name: str) -> RemoteBackend:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import bisect
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -21,22 +21,53 @@ from textnlp_fast.errors import (
     TextnlpFastError,
 )
 from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
+from textnlp_fast.objectstore.ranges import cut, merged
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
-    from obstore.store import S3Store
+    from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
 
-__all__ = ["RemoteBackend"]
+    _Store = S3Store | AzureStore | MemoryStore
+
+__all__ = ["RemoteBackend", "client_options", "retry_options"]
 
 _PART_BYTES = 8 << 20
 _MULTIPART_FROM_BYTES = 16 << 20
 _MOST_PARTS = 9_000  # S3 takes 10,000
 _PARTS_AT_ONCE = 6
-_COALESCE_BYTES = 256 << 10
 _LISTING_RETRIES = 3
+_CONNECT_TIMEOUT_S = 10.0
+_RETRY_TIMEOUT_S = 240.0  # a retried request keeps its signature, which S3 takes for five minutes
+# A request that keeps moving may take this many times the timeout of a silent one.
+_WHOLE_REQUEST_TIMEOUTS = 10
 _STATUS = re.compile(r"status code: (\d{3})")  # obstore has no class for these, only a sentence
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _REFUSED = (obstore_errors.PermissionDeniedError, obstore_errors.UnauthenticatedError)
 _IMPOSSIBLE = (obstore_errors.InvalidPathError, obstore_errors.NotSupportedError, NotImplementedError)
+
+
+def client_options(timeout_s: float, *, plain_http: bool) -> ClientConfig:
+    """How obstore's HTTP client waits; it speaks TLS alone unless ``plain_http``."""
+    return {
+        "connect_timeout": timedelta(seconds=min(timeout_s, _CONNECT_TIMEOUT_S)),
+        "read_timeout": timedelta(seconds=timeout_s),
+        "timeout": timedelta(seconds=timeout_s * _WHOLE_REQUEST_TIMEOUTS),
+        "allow_http": plain_http,
+        "user_agent": "textnlp-fast",
+    }
+
+
+def retry_options(timeout_s: float, retries: int) -> RetryConfig:
+    """How often obstore sends a request again, and for how long; with 0 ``retries`` it is sent once."""
+    return {
+        "max_retries": retries,
+        "retry_timeout": timedelta(seconds=min(timeout_s * (retries + 1), _RETRY_TIMEOUT_S)),
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=5),
+            "base": 2,
+        },
+    }
 
 
 class RemoteBackend:
@@ -47,7 +78,7 @@ class RemoteBackend:
     conflict with itself.
     """
 
-    def __init__(self, url: str, *, patient: S3Store | MemoryStore, once: S3Store | MemoryStore) -> None:
+    def __init__(self, url: str, *, patient: _Store, once: _Store) -> None:
         self.url = url
         self._patient = patient
         self._once = once
@@ -68,7 +99,7 @@ class RemoteBackend:
 
     def get_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> list[memoryview]:
         # Merged here and not by obstore, which panics where a merged range passes the end of the object.
-        groups = _merged(starts, lengths)
+        groups = merged(starts, lengths)
         firsts = [first for first, _ in groups]
         try:
             with self._errors("read", key):
@@ -86,13 +117,7 @@ class RemoteBackend:
             )
             error.position = size
             raise error from None
-        views = [memoryview(part) for part in parts]
-        ranges = []
-        for start, length in zip(starts, lengths, strict=True):
-            group = bisect.bisect_right(firsts, start) - 1
-            begin = start - firsts[group]
-            ranges.append(views[group][begin : begin + length])
-        return ranges
+        return cut(groups, [memoryview(part) for part in parts], starts, lengths)
 
     def head(self, key: str) -> ObjectMeta:
         with self._errors("look at", key):
@@ -176,7 +201,7 @@ def _what_to_do(error: Exception, doing: str, url: str, key: str) -> TextnlpFast
     text = str(error)
     status = _STATUS.search(text)
     code = int(status[1]) if status else None
-    if "NoSuchBucket" in text:
+    if any(name in text for name in _NO_BUCKET):
         return InvalidInputError(
             f"{doing}: there is no such bucket",
             hint="Create the bucket, or check its name, region and endpoint.",
@@ -195,21 +220,11 @@ def _what_to_do(error: Exception, doing: str, url: str, key: str) -> TextnlpFast
     return StorageUnavailableError(doing)
 
 
-def _merged(starts: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int]]:
-    """Ranges (start, length), ascending and apart, that cover the wanted ones: near neighbours become one."""
-    groups: list[tuple[int, int]] = []
-    for start, length in sorted(zip(starts, lengths, strict=True)):
-        if groups:
-            first, size = groups[-1]
-            if start <= first + size + _COALESCE_BYTES:
-                groups[-1] = (first, max(size, start + length - first))
-                continue
-        groups.append((start, length))
-    return groups
-
-
 def _meta(entry: Any) -> ObjectMeta:
-    return ObjectMeta(entry["path"], entry["size"], entry["e_tag"] or "")
+    etag = entry["e_tag"] or ""
+    if re.fullmatch(r"0x[0-9A-Fa-f]+", etag):
+        etag = f'"{etag}"'  # Azure's listings leave out the quotes that its other answers have
+    return ObjectMeta(entry["path"], entry["size"], etag)
 
 
 def _first_line(text: str) -> str:

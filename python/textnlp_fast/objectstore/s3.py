@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import os
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from obstore.store import S3Store
 
 from textnlp_fast.errors import AuthenticationError, InvalidInputError
+from textnlp_fast.objectstore.encryption import ServerSideEncryption
+from textnlp_fast.objectstore.endpoints import check_endpoint
 from textnlp_fast.objectstore.keys import check_prefix
-from textnlp_fast.objectstore.remote import RemoteBackend
+from textnlp_fast.objectstore.remote import RemoteBackend, client_options, retry_options
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
+    from obstore.store import S3Config, S3Credential
 
 __all__ = ["open_s3"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 # The last is obstore's own name; looked at here, so that no endpoint goes unchecked.
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-_CONNECT_TIMEOUT_S = 10.0
-_RETRY_TIMEOUT_S = 240.0  # a retried request keeps its signature, which S3 takes for five minutes
-_WHOLE_REQUEST_TIMEOUTS = (
-    10  # a request that keeps moving may take this many times the timeout of a silent one
-)
 _CREDENTIAL_LIFE = timedelta(
     minutes=5
 )  # how long obstore may keep what boto3 gave; boto3 refreshes by itself
@@ -48,6 +43,7 @@ def open_s3(
     region: str | None,
     endpoint_url: str | None,
     allow_http: bool,
+    encryption: ServerSideEncryption | None,
     timeout_s: float,
     retries: int,
 ) -> RemoteBackend:
@@ -56,7 +52,7 @@ def open_s3(
         raise InvalidInputError(f"{bucket!r} is no bucket name: 3 to 63 of a-z, 0-9, '.' and '-'")
     prefix = check_prefix(prefix)
     endpoint = endpoint_url or next(filter(None, map(os.environ.get, _ENDPOINT_VARIABLES)), None)
-    plain_http = _check_endpoint(endpoint, allow_http) if endpoint else False
+    plain_http = check_endpoint(endpoint, allow_http=allow_http) if endpoint else False
     provider = _credentials()
     config: S3Config = {
         "region": _region(region, provider),
@@ -65,66 +61,24 @@ def open_s3(
     }
     if endpoint:
         config["endpoint"] = endpoint.rstrip("/")
-    client: ClientConfig = {
-        "connect_timeout": timedelta(seconds=min(timeout_s, _CONNECT_TIMEOUT_S)),
-        "read_timeout": timedelta(seconds=timeout_s),
-        "timeout": timedelta(seconds=timeout_s * _WHOLE_REQUEST_TIMEOUTS),
-        "allow_http": plain_http,
-        "user_agent": "textnlp-fast",
-    }
+    if encryption is not None:
+        config["server_side_encryption"] = "aws:kms" if encryption.kms_key else "AES256"
+        if encryption.kms_key:
+            config["sse_kms_key_id"] = encryption.kms_key
+            config["sse_bucket_key_enabled"] = encryption.bucket_key
 
     def connect(tries: int) -> S3Store:
-        retry: RetryConfig = {
-            "max_retries": tries,
-            "retry_timeout": timedelta(seconds=min(timeout_s * (tries + 1), _RETRY_TIMEOUT_S)),
-            "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
-                "max_backoff": timedelta(seconds=5),
-                "base": 2,
-            },
-        }
         return S3Store(
             bucket,
             prefix=prefix or None,
             config=config,
-            client_options=client,
-            retry_config=retry,
+            client_options=client_options(timeout_s, plain_http=plain_http),
+            retry_config=retry_options(timeout_s, tries),
             credential_provider=provider,
         )
 
     url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
     return RemoteBackend(url, patient=connect(retries), once=connect(0))
-
-
-def _check_endpoint(endpoint: str, allow_http: bool) -> bool:
-    """Whether the endpoint is plain HTTP, which only this machine may be unless the caller says otherwise."""
-    parts = urlsplit(endpoint)
-    if parts.username or parts.password:
-        raise InvalidInputError(
-            "the endpoint URL carries credentials",
-            hint="Take them out: credentials come from the environment, a profile or a role only.",
-        )
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidInputError(
-            f"{endpoint!r} is no endpoint URL", hint="Give https://host or https://host:port."
-        )
-    if parts.scheme == "https":
-        return False
-    if not allow_http and not _is_loopback(parts.hostname):
-        raise InvalidInputError(
-            f"{endpoint!r} would send weights and signatures in clear",
-            hint="Use https://, or pass allow_http=True if the network is yours.",
-        )
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _region(region: str | None, provider: _Boto3Credentials | None) -> str:

@@ -1,0 +1,1 @@
+"""Servers written for the tests, where no real one can run."""

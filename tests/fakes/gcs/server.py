@@ -1,0 +1,241 @@
+"""The fake as an HTTP server on loopback, with faults on request."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from fakes.gcs.api import Api
+from fakes.gcs.state import ApiError
+from fakes.gcs.wire import Answer, Request, json_answer
+
+__all__ = ["GcsFake", "GcsFault"]
+
+Kind = Literal[
+    "status",  # refused with `code` and `reason`, not done
+    "status_after",  # done, and answered with `code`
+    "lose_answer",  # done, and the connection is cut
+    "lose_request",  # not done, and the connection is cut
+    "cut_chunk",  # of a chunk for a resumable session `keep` bytes arrive, then the connection is cut
+]
+
+_RECORDED_BYTES = 1 << 16
+
+
+@dataclass
+class GcsFault:
+    """What to do to which requests, as in :class:`faults.proxy.Fault`; ``path`` is searched in path and query."""
+
+    kind: Kind
+    method: str = ".*"
+    path: str = ".*"
+    after: int = 0
+    times: int = 1
+    code: int = 503
+    reason: str = "backendError"
+    keep: int = 0
+    meanwhile: Callable[[], None] | None = None
+    hits: int = 0
+    _seen: int = field(default=0, repr=False)
+
+    def applies(self, method: str, path: str) -> bool:
+        if not re.fullmatch(self.method, method) or not re.search(self.path, path):
+            return False
+        self._seen += 1
+        if not self.after < self._seen <= self.after + self.times:
+            return False
+        self.hits += 1
+        return True
+
+
+class GcsFake:
+    """The server, running from ``with`` to the end of the block.
+
+    ``exchanges`` records requests, without long bodies, and their answers. With ``require_tokens`` only who has a token
+    of its own ``/token`` endpoint is let in.
+    """
+
+    def __init__(self, *, require_tokens: bool = False, port: int = 0) -> None:
+        self.api = Api()
+        self.require_tokens = require_tokens
+        self.tokens: set[str] = set()
+        self.token_requests: list[dict[str, str]] = []
+        self.exchanges: list[tuple[Request, Answer]] = []
+        self._faults: list[GcsFault] = []
+        self._lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", port), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def make_bucket(self, *, default_kms_key: str | None = None) -> str:
+        """A new, empty bucket."""
+        name = f"test-{uuid.uuid4().hex[:16]}"
+        resource: dict[str, Any] = {"name": name}
+        if default_kms_key:
+            resource["encryption"] = {"defaultKmsKeyName": default_kms_key}
+        request = Request(
+            "POST", "/storage/v1/b", {"project": "test"}, {}, json.dumps(resource).encode(), self.endpoint_url
+        )
+        assert self.api.answer(request).status == 200
+        return name
+
+    def open_uploads(self) -> int:
+        """Resumable sessions that were begun and neither finished nor cancelled."""
+        return self.api.uploads.open_sessions
+
+    def inject(self, fault: GcsFault) -> GcsFault:
+        """Add a fault; of several that match a request the first does its harm."""
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def heal(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._faults.clear()
+
+    def fault_for(self, method: str, target: str) -> GcsFault | None:
+        with self._lock:
+            return next((fault for fault in self._faults if fault.applies(method, target)), None)
+
+    def answer(self, request: Request) -> Answer:
+        """What the API says, errors included."""
+        try:
+            if request.path == "/token":
+                return self._issue(request)
+            sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+            # A session's address is a secret of its own.
+            if self.require_tokens and sent not in self.tokens and "upload_id" not in request.query:
+                raise ApiError(401, "authError", "Invalid Credentials")
+            return self.api.answer(request)
+        except ApiError as error:
+            if error.status == 304:
+                return Answer(304)
+            if request.query.get("alt") == "media":
+                message = error.body["error"]["message"]
+                return Answer(error.status, {"Content-Type": "text/html; charset=UTF-8"}, message.encode())
+            return json_answer(error.body, error.status)
+
+    def record(self, request: Request, answer: Answer) -> None:
+        """Remember an exchange."""
+        kept = (
+            replace(request, body=request.body[:_RECORDED_BYTES]),
+            replace(answer, body=answer.body[:_RECORDED_BYTES]),
+        )
+        with self._lock:
+            self.exchanges.append(kept)
+
+    def _issue(self, request: Request) -> Answer:
+        self.token_requests.append(dict(parse_qsl(request.body.decode())))
+        token = secrets.token_urlsafe(16)
+        self.tokens.add(token)
+        return json_answer(
+            {
+                "access_token": token,
+                "expires_in": 3600,
+                "token_type": "Bearer",
+                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            }
+        )
+
+    def __enter__(self) -> GcsFake:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def _handler(fake: GcsFake) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = 1 << 16
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet: the tests look at what was done, not at what was said."""
+
+        def _serve(self) -> None:
+            parts = urlsplit(self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            request = Request(
+                self.command,
+                parts.path,
+                dict(parse_qsl(parts.query, keep_blank_values=True)),
+                {name.lower(): value for name, value in self.headers.items()},
+                body,
+                f"http://{self.headers['Host']}",
+            )
+            fault = fake.fault_for(self.command, self.path)
+            if fault is not None and fault.kind == "lose_request":
+                self._cut()
+                return
+            if fault is not None and fault.kind == "cut_chunk":
+                fake.api.uploads.keep(request, fault.keep)
+                self._cut()
+                return
+            if fault is not None and fault.kind == "status":
+                answer = json_answer(ApiError(fault.code, fault.reason, "Injected.").body, fault.code)
+            else:
+                answer = fake.answer(request)
+            fake.record(request, answer)
+            if fault is not None and fault.meanwhile is not None:
+                fault.meanwhile()
+            if fault is not None and fault.kind == "lose_answer":
+                self._cut()
+                return
+            if fault is not None and fault.kind == "status_after":
+                answer = json_answer(ApiError(fault.code, fault.reason, "Injected.").body, fault.code)
+            self.send_response_only(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if answer.status not in {204, 304}:
+                self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
+            self.wfile.flush()
+
+        def _cut(self) -> None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = _serve
+
+    return Handler
+
+
+def main() -> None:
+    """Run it in a process of its own: ``python -m fakes.gcs.server PORT``; buckets are made by the API."""
+    with GcsFake(port=int(sys.argv[1])) as fake:
+        print(fake.endpoint_url, flush=True)  # noqa: T201
+        while True:
+            time.sleep(3600)
+
+
+if __name__ == "__main__":
+    main()

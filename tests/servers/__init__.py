@@ -1,0 +1,26 @@
+"""Servers for tests, all on loopback: S3 (moto, ministack, radosgw), Azure Blob (azurite), and the fake of Google's.
+
+A server that is not installed skips the tests that need it. Workers of one run share the processes.
+"""
+
+from servers.azure import AzureServer, azure_container, azure_environment, azure_server
+from servers.gcs import _gcs_session, gcs_bucket, gcs_environment, gcs_fake
+from servers.process import free_port
+from servers.s3 import S3Server, aws_environment, fault_proxy, s3_bucket, s3_server
+
+__all__ = [
+    "AzureServer",
+    "S3Server",
+    "_gcs_session",
+    "aws_environment",
+    "azure_container",
+    "azure_environment",
+    "azure_server",
+    "fault_proxy",
+    "free_port",
+    "gcs_bucket",
+    "gcs_environment",
+    "gcs_fake",
+    "s3_bucket",
+    "s3_server",
+]
