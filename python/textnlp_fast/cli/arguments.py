@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -51,6 +52,20 @@ class PatchVerb(_LoadingVerb):
     takes = "textnlp_fast.delta"
 
 
+def _configured(name: str, default: int) -> Callable[[], int]:
+    """A default that settings may have set. They are loaded only where there are any: it takes a while."""
+
+    def value() -> int:
+        if not any(os.environ.get(f"TEXTNLP_FAST_{one}") for one in (name.upper(), "CONFIG", "ENV_FILE")):
+            return default
+        from textnlp_fast.config import load_settings  # noqa: PLC0415
+
+        found: int = getattr(load_settings(), name)
+        return found
+
+    return value
+
+
 def repository_option(command: Command) -> Command:
     """`--repo`, or the environment's TEXTNLP_FAST_REPO."""
     return click.option(
@@ -69,9 +84,18 @@ def json_option(command: Command) -> Command:
 
 def tuning_options(command: Command) -> Command:
     """`--threads` and `--memory`."""
-    threads = click.option("--threads", type=click.IntRange(0), default=0, help="0 takes every processor.")
+    threads = click.option(
+        "--threads",
+        type=click.IntRange(0),
+        default=_configured("threads", 0),
+        help="0 takes every processor.",
+    )
     memory = click.option(
-        "--memory-mib", type=click.IntRange(176), default=384, show_default=True, help="Budget for buffers."
+        "--memory-mib",
+        type=click.IntRange(176),
+        default=_configured("memory_mib", 384),
+        show_default="384",
+        help="Budget for buffers.",
     )
     return threads(memory(command))
 
@@ -87,6 +111,15 @@ def open_repository(
     """Opens what `--repo` names. Raises InvalidInputError if it names nothing that lasts."""
     from textnlp_fast.storage import Repository, TransferOptions  # noqa: PLC0415
 
+    place: dict[str, Any] = {}
+    if not repo or any(
+        os.environ.get(f"TEXTNLP_FAST_{one}") for one in ("CONFIG", "ENV_FILE", "ENDPOINT_URL")
+    ):
+        from textnlp_fast.config import load_settings  # noqa: PLC0415
+
+        settings = load_settings()
+        repo = repo or settings.repository_url
+        place = {"region": settings.aws_region, "endpoint_url": settings.endpoint_url}
     if not repo:
         raise InvalidInputError(
             "no repository was given", hint="Pass --repo URL, or set TEXTNLP_FAST_REPO once for all commands."
@@ -97,7 +130,7 @@ def open_repository(
             hint="Name a folder or s3://bucket/prefix; memory:// is for use from Python.",
         )
     transfer = TransferOptions(threads=threads, memory_budget_bytes=memory_mib << 20, **options)
-    return Repository.open(repo, create=create, options=transfer)
+    return Repository.open(repo, create=create, options=transfer, **place)
 
 
 def named_version(reference: str) -> tuple[str, str]:

@@ -26,6 +26,7 @@ VERBS = {
     "ls": "List the models of a repository.",
     "show": "Show one version: files, tensors, where they are stored.",
     "delta": "Make, apply, inspect and squash patches: no repository needed.",
+    "config": "Show settings and where each comes from.",
     "info": "Show what this machine and this build offer.",
 }
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from textnlp_fast.contents.working import thread_count
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.storage.anchor_costs import Prices, Readers
+
+if TYPE_CHECKING:
+    from textnlp_fast.config import Settings
 
 __all__ = [
     "DEFAULT_PRICES",
@@ -124,6 +127,32 @@ class StorageConfig:
             raise InvalidInputError(f"bucket_name {self.bucket_name!r} is not the name of a bucket or folder")
         if any(part in ("", ".", "..") for part in self.prefix.split("/")) and self.prefix:
             raise InvalidInputError(f"prefix {self.prefix!r} is not a path below the bucket")
+
+    @classmethod
+    def from_settings(cls, settings: Settings | None = None) -> StorageConfig:
+        """What settings say (None: those of the environment). Raises InvalidInputError if they name no bucket."""
+        if settings is None:
+            from textnlp_fast.config import load_settings  # noqa: PLC0415 - takes a while to load
+
+            settings = load_settings()
+        bucket = settings.model_storage_bucket
+        if not bucket:
+            raise InvalidInputError(
+                "the settings name no bucket", hint="Set MODEL_STORAGE_BUCKET, and TEXTNLP_FAST_PROVIDER."
+            )
+        return cls(
+            provider=settings.bucket_provider,
+            bucket_name=bucket,
+            prefix=settings.prefix,
+            region=settings.aws_region if settings.bucket_provider == "aws" else None,
+            endpoint_url=settings.endpoint_url,
+            root=settings.root,
+            enable_sharding=settings.enable_sharding,
+            enable_versioning=settings.enable_versioning,
+            enable_compression=settings.enable_compression,
+            memory_budget_bytes=settings.memory_budget_bytes,
+            threads=settings.threads,
+        )
 
     @property
     def url(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from textnlp_fast.contents.documents import parse_document
 from textnlp_fast.errors import (
@@ -28,7 +28,10 @@ from textnlp_fast.storage.audit.log import AuditLog
 from textnlp_fast.storage.audit.records import BEGIN, AuditKey, AuditRecord, Outcome, new_record
 from textnlp_fast.storage.audit.witness import Witness
 
-__all__ = ["AuditPolicy", "Receipt", "audited", "log_of", "record", "repository_id"]
+if TYPE_CHECKING:
+    from textnlp_fast.config import Settings
+
+__all__ = ["AuditPolicy", "Receipt", "audited", "keys_of", "log_of", "record", "repository_id", "witness_for"]
 
 _REPOSITORY_LIMIT_BYTES: Final = 1 << 16
 _MOST_NAMED: Final = 4096  # versions that the first record of a log names
@@ -50,19 +53,39 @@ class AuditPolicy:
     witness_folder: Path | None = None
 
     @classmethod
-    def from_environment(cls) -> AuditPolicy:
-        """As `TEXTNLP_FAST_AUDIT`, `_AUDIT_READS`, `_ACTOR`, `_AUDIT_KEY_FILE` and `_AUDIT_WITNESS` say."""
-        mode = os.environ.get("TEXTNLP_FAST_AUDIT", "on")
-        if mode not in ("off", "on", "full"):
-            raise InvalidInputError(f"TEXTNLP_FAST_AUDIT is {mode!r}", hint="Use one of off, on, full.")
-        key_file, folder = (os.environ.get(f"TEXTNLP_FAST_AUDIT_{name}") for name in ("KEY_FILE", "WITNESS"))
+    def current(cls) -> AuditPolicy:
+        """As the environment and the files that it names say, at this moment."""
+        from textnlp_fast.config.loading import load_settings  # noqa: PLC0415 - takes longer than all else here
+
+        return cls.of(load_settings())
+
+    @classmethod
+    def of(cls, settings: Settings) -> AuditPolicy:
+        """What the settings say of the audit log. Raises InvalidInputError for keys that cannot be read."""
+        keys = keys_of(settings)
         return cls(
-            mode=mode,  # type: ignore[arg-type]
-            reads=os.environ.get("TEXTNLP_FAST_AUDIT_READS", "").lower() in {"1", "true", "yes", "on"},
-            actor=os.environ.get("TEXTNLP_FAST_ACTOR"),
-            key=AuditKey.parse(Path(key_file).read_text(), key_file)[0] if key_file else None,
-            witness_folder=Path(folder) if folder else None,
+            mode=settings.audit,
+            reads=settings.audit_reads,
+            actor=settings.actor,
+            key=keys[0] if keys else None,
+            witness_folder=settings.audit_witness,
         )
+
+
+def keys_of(settings: Settings) -> tuple[AuditKey, ...]:
+    """The audit keys of the settings: the first seals new records, all of them prove old ones."""
+    found: tuple[AuditKey, ...] = ()
+    if settings.audit_key is not None:
+        found += AuditKey.parse(settings.audit_key.get_secret_value(), "the setting audit_key")
+    if settings.audit_key_file is not None:
+        try:
+            text = settings.audit_key_file.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError(
+                f"cannot read audit keys from {settings.audit_key_file}: {error}"
+            ) from error
+        found += AuditKey.parse(text, str(settings.audit_key_file))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +125,10 @@ def record(
     that is about to be created): then whatever is killed when, nothing happens unrecorded. Or use :func:`audited`,
     which records around a change.
 
-    None if the policy (the environment's if not given) says that nothing is recorded. Raises what the store raises:
+    None if the policy (that of the settings if not given) says that nothing is recorded. Raises what the store raises:
     whoever must record and cannot does not go on.
     """
-    policy = policy or AuditPolicy.from_environment()
+    policy = policy or AuditPolicy.current()
     if policy.mode == "off":
         return None
     opened = _open(store, policy)
@@ -154,7 +177,7 @@ def audited(
     an operation. Failure always is. If the second record cannot be written the change has been made all the same; the
     error says so.
     """
-    policy = policy or AuditPolicy.from_environment()
+    policy = policy or AuditPolicy.current()
     given: dict[str, Any] = {"action": action, "model": model, "version": version, "policy": policy}
     receipt = record(store, detail=detail, outcome="intended", **given)
     try:
@@ -178,7 +201,7 @@ def audited(
 
 def log_of(store: ObjectStore, policy: AuditPolicy | None = None) -> AuditLog:
     """The log of the repository in a store. Raises RepositoryNotFoundError if there is none."""
-    return _open(store, policy or AuditPolicy.from_environment()).log
+    return _open(store, policy or AuditPolicy.current()).log
 
 
 def repository_id(store: ObjectStore) -> str:
