@@ -12,6 +12,7 @@ __all__ = [
     "AuthenticationError",
     "ConflictError",
     "CorruptDataError",
+    "DeploymentNotFoundError",
     "DeviceError",
     "DigestMismatchError",
     "InternalError",
@@ -21,11 +22,13 @@ __all__ = [
     "MissingObjectError",
     "MissingPackageError",
     "ModelNotFoundError",
+    "NotAllowedError",
     "ObjectExistsError",
     "OutOfSpaceError",
     "PromiseBrokenError",
     "RepositoryNotFoundError",
     "SafetensorsError",
+    "SignatureError",
     "StorageUnavailableError",
     "TextnlpFastError",
     "UnsafeFileError",
@@ -99,6 +102,12 @@ class VersionNotFoundError(InvalidInputError, LookupError):
     exit_code = 3
 
 
+class DeploymentNotFoundError(InvalidInputError, LookupError):
+    """The model is not deployed there."""
+
+    exit_code = 3
+
+
 class VersionExistsError(InvalidInputError):
     """The version is published already, with other content; versions never change."""
 
@@ -144,6 +153,12 @@ class PromiseBrokenError(CorruptDataError):
         super().__init__(message, hint=hint)
         self.tensor = tensor
         self.bound = bound
+
+
+class SignatureError(CorruptDataError):
+    """Bytes are not signed, or not by whom they should be."""
+
+    default_hint = "Do not use them. Check which key signs and which one is trusted."
 
 
 class MissingObjectError(CorruptDataError):
@@ -204,6 +219,12 @@ class AuthenticationError(TextnlpFastError):
         "Log in with the provider's own tool (for AWS: `aws sso login`, or a role), or check the "
         "bucket policy."
     )
+
+
+class NotAllowedError(TextnlpFastError):
+    """The registry's rules leave this to somebody else; nothing was changed."""
+
+    exit_code = 9
 
 
 class OutOfSpaceError(TextnlpFastError):

@@ -178,7 +178,7 @@ def test_odd_names_are_refused(tmp_path: Path, repository: Repository, makers: M
 
 
 @pytest.mark.parametrize(
-    "version", ["", "1", "1.0", "v1.0.0", "01.0.0", "1.0.0+build", "1.0.0/..", "latest", "1.0.٣"]
+    "version", ["", "1", "1.0", "v1.0.0", "01.0.0", "1.0.0+", "1.0.0+a_b", "1.0.0/..", "latest", "1.0.٣"]
 )
 def test_odd_versions_are_refused(
     tmp_path: Path, repository: Repository, makers: Makers, version: str

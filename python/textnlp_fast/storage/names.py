@@ -14,6 +14,7 @@ from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.storage.registry.grammar import check_alias, check_stage
 
 __all__ = [
+    "BUILD_KEY",
     "STAGE_PREFIX",
     "ModelReference",
     "check_name",
@@ -24,9 +25,12 @@ __all__ = [
     "manifest_key",
     "now_utc",
     "parse_reference",
+    "split_build",
 ]
 
 STAGE_PREFIX: Final = "stage:"
+BUILD_KEY: Final = "build"
+"""In the metadata of a version that was pushed with build metadata."""
 _URL_PREFIX: Final = "models:/"
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
 # Below a model's name they are keys of the repository's own.
@@ -46,7 +50,7 @@ class ModelReference:
     @property
     def is_exact(self) -> bool:
         """Whether it names a version itself, which never changes its meaning."""
-        return self.version is not None and is_version(self.version)
+        return self.version is not None and is_version(split_build(self.version)[0])
 
     def __str__(self) -> str:
         return self.name if self.version is None else f"{self.name}@{self.version}"
@@ -78,8 +82,21 @@ def is_version(version: str) -> bool:
     return short and semver.Version.is_valid(version)
 
 
+def split_build(version: str) -> tuple[str, str]:
+    """A version and its build metadata, "" if it has none: `1.0.0+cuda13` is version 1.0.0, of build `cuda13`.
+
+    Build metadata has no order: two builds of one version cannot be told apart by it, so a repository has one of them.
+    """
+    core, plus, build = version.partition("+")
+    if plus and not (len(version) <= 128 and version.isascii() and semver.Version.is_valid(version)):
+        return version, ""
+    return core, build
+
+
 def check_selector(text: str) -> str | None:
     """What stands for a version: itself, an alias, `stage:NAME`, or `latest`, which gives None.
+
+    A version may have build metadata.
 
     Raises InvalidInputError.
     """
@@ -89,7 +106,8 @@ def check_selector(text: str) -> str | None:
         return STAGE_PREFIX + check_stage(text.removeprefix(STAGE_PREFIX))
     if text[:1].isalpha():
         return check_alias(text)
-    return check_version(text)
+    check_version(split_build(text)[0])
+    return text
 
 
 def latest_of(versions: Sequence[str]) -> str:

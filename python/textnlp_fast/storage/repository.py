@@ -16,6 +16,7 @@ from textnlp_fast.storage.explain import Explanation
 from textnlp_fast.storage.explain_versions import explain_versions
 from textnlp_fast.storage.headers import read_dtypes, read_tensors
 from textnlp_fast.storage.manifest import Manifest
+from textnlp_fast.storage.names import BUILD_KEY, check_selector, split_build
 from textnlp_fast.storage.pull import PullReport, pull_model
 from textnlp_fast.storage.push import PushReport, PushRequest, push_model
 from textnlp_fast.storage.stored_tensors import StoredTensors
@@ -24,7 +25,6 @@ from textnlp_fast.storage.version_manager import (
     ModelReference,
     VersionManager,
     check_name,
-    check_version,
     parse_reference,
 )
 from textnlp_fast.tensors import TensorInfo
@@ -57,10 +57,16 @@ class Repository:
     `options` say how versions are coded and how much memory and how many threads may be used.
     """
 
-    def __init__(self, store: ObjectStore, options: TransferOptions | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        options: TransferOptions | None = None,
+        *,
+        versions: VersionManager | None = None,
+    ) -> None:
         self._store = store
         self._options = options or TransferOptions()
-        self._versions = VersionManager(store)
+        self._versions = versions or VersionManager(store)
 
     @classmethod
     def open(
@@ -138,9 +144,11 @@ class Repository:
         holds other files, StorageUnavailableError and OutOfSpaceError; whatever it raises, nothing was
         published, unless the hint of a StorageUnavailableError says that the last answer was lost.
         """
-        if isinstance(parent, str) and "@" in parent:
-            reference = parse_reference(parent)
-            parent = (reference.name, reference.version or "")
+        if isinstance(parent, str) and parent != "auto":
+            parent = self._across(check_name(name), parent)
+        version, build = split_build(version)
+        if build:
+            metadata = {**(metadata or {}), BUILD_KEY: build}
         request = PushRequest(
             path=model_path,
             name=name,
@@ -170,16 +178,22 @@ class Repository:
         manifest = self.manifest(name, version)
         return pull_model(self._store, manifest, dest, self._options, have=have, progress=progress)
 
+    def resolve(self, reference: ModelReference) -> tuple[str, str]:
+        """Name and version that a reference means, by an alias or a stage too; raises what is not found."""
+        return self._versions.resolve(reference)
+
+    def versions(self, name: str) -> list[str]:
+        """Versions of a model in the order of semantic versioning. Raises ModelNotFoundError."""
+        return self._versions.versions(name)
+
     def models(self) -> dict[str, list[str]]:
         """Names of all models with their versions, in the order of semantic versioning."""
         return self._versions.models()
 
     def manifest(self, name: str, version: str | None = None) -> Manifest:
-        """The manifest of a version; of the latest if None."""
-        check_name(name)
-        if version is not None:
-            check_version(version)
-        return self._versions.manifest(*self._versions.resolve(ModelReference(name, version)))
+        """The manifest of a version, or of what an alias or `stage:NAME` means; of the latest if None."""
+        selector = None if version is None else check_selector(version)
+        return self._versions.manifest(*self.resolve(ModelReference(check_name(name), selector)))
 
     def dtypes(self, manifest: Manifest) -> dict[str, dict[str, str]]:
         """The dtypes of a version's tensors as its files' headers give them, by file path and tensor name."""
@@ -216,7 +230,7 @@ class Repository:
 
         Either may be `NAME@VERSION` of another model.
         """
-        first, second = (self._versions.manifest(*_across(name, each)) for each in (old, new))
+        first, second = (self._versions.manifest(*self._across(name, each)) for each in (old, new))
         return diff_versions(self._store, first, second, self._options, progress)
 
     def explain(
@@ -232,7 +246,7 @@ class Repository:
 
         Versions as in `diff`; effective ranks take most of the time. `storage.explain` turns the answer into lines.
         """
-        first, second = (self._versions.manifest(*_across(name, each)) for each in (old, new))
+        first, second = (self._versions.manifest(*self._across(name, each)) for each in (old, new))
         return explain_versions(
             self._store, first, second, self._options, with_rank=with_rank, progress=progress
         )
@@ -246,6 +260,8 @@ class Repository:
         progress: ProgressCallback | None = None,
     ) -> VerifyReport:
         """Checks a version, a model or everything; `deep` reads every byte and decodes every tensor."""
+        if name is not None and version is not None:
+            version = self._across(name, version)[1]
         return verify_repository(
             self._store,
             self._versions,
@@ -256,12 +272,10 @@ class Repository:
             progress=progress,
         )
 
-
-def _across(name: str, version: str) -> tuple[str, str]:
-    if "@" not in version:
-        return check_name(name), check_version(version)
-    reference = parse_reference(version)
-    return reference.name, reference.version or ""
+    def _across(self, name: str, version: str) -> tuple[str, str]:
+        """The version of this model or, where it says so, of another one."""
+        reference = parse_reference(version if "@" in version else f"{check_name(name)}@{version}")
+        return self.resolve(reference)
 
 
 def _log_row(manifest: Manifest) -> LogRow:

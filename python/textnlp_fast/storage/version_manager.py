@@ -30,6 +30,7 @@ from textnlp_fast.storage.config import DEFAULT_WINDOW_BYTES
 from textnlp_fast.storage.manifest import FORMATS, Manifest, serialize_manifest
 from textnlp_fast.storage.manifest_reading import parse_manifest
 from textnlp_fast.storage.names import (
+    BUILD_KEY,
     STAGE_PREFIX,
     ModelReference,
     check_name,
@@ -39,8 +40,9 @@ from textnlp_fast.storage.names import (
     manifest_key,
     now_utc,
     parse_reference,
+    split_build,
 )
-from textnlp_fast.storage.registry.references import read_references
+from textnlp_fast.storage.registry.references import read_references, read_versioned
 
 __all__ = [
     "ModelReference",
@@ -83,6 +85,11 @@ class VersionManager:
         self._lock = threading.Lock()
         remote = not store.url.startswith(("file:", "memory:", "/"))
         self._cache_root = _cache_directory() if remote else None
+
+    @property
+    def store(self) -> ObjectStore:
+        """Where the manifests are."""
+        return self._store
 
     # --- the repository -----------------------------------------------------------------------------------
 
@@ -147,25 +154,28 @@ class VersionManager:
     def resolve(self, reference: ModelReference) -> tuple[str, str]:
         """Name and version that a reference means: the latest where it names none, what an alias or a stage says.
 
-        Of several versions in one stage the highest is meant. Raises ModelNotFoundError and VersionNotFoundError.
+        Of several versions in one stage the highest is meant; build metadata must be that of the version. Raises
+        ModelNotFoundError and VersionNotFoundError.
         """
         name, selector = reference.name, reference.version
         if selector is None:
             return name, latest_of(self.versions(name))
         if reference.is_exact:
-            return name, selector
-        references = read_references(self._store, name)
-        if not selector.startswith(STAGE_PREFIX):
-            alias = references.aliases.get(selector)
-            if alias is not None:
-                return name, alias.version
+            return name, self._of_build(name, *split_build(selector))
+        if selector.startswith(STAGE_PREFIX):
+            return name, self._in_stage(name, selector.removeprefix(STAGE_PREFIX))
+        aliases = read_versioned(self._store, name)[0].aliases
+        if selector not in aliases:
             self.versions(name)
-            known = ", ".join(sorted(references.aliases)[:10])
+            known = ", ".join(sorted(aliases)[:10])
             raise VersionNotFoundError(
                 f"{name} has no alias {selector!r}",
-                hint=f"It has: {known}." if known else "It has no alias yet.",
+                hint=f"It has: {known}." if known else "It has no alias; versions are like 1.0.0.",
             )
-        stage = selector.removeprefix(STAGE_PREFIX)
+        return name, aliases[selector].version
+
+    def _in_stage(self, name: str, stage: str) -> str:
+        references = read_references(self._store, name)
         versions = self.versions(name)
         found = [version for version in versions if references.stage_of(version) == stage]
         if not found:
@@ -173,7 +183,15 @@ class VersionManager:
             raise VersionNotFoundError(
                 f"no version of {name} is in stage {stage!r}", hint=f"Its versions are in: {known}."
             )
-        return name, found[-1]
+        return found[-1]
+
+    def _of_build(self, name: str, version: str, build: str) -> str:
+        if build and self.manifest(name, version).metadata.get(BUILD_KEY, "") != build:
+            raise VersionNotFoundError(
+                f"{name} has {version}, but not of build {build!r}",
+                hint=f"Leave out +{build} to take what there is.",
+            )
+        return version
 
     def parents_for(self, name: str, version: str) -> list[str]:
         """The versions below `version`, the highest first: a push is coded against the first it can read."""

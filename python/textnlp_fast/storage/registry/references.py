@@ -7,6 +7,7 @@ from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.objectstore.backend import Version
 from textnlp_fast.storage.names import check_name
 from textnlp_fast.storage.registry.document import MAX_REFERENCES_BYTES, parse_references
+from textnlp_fast.storage.registry.rules import Rules, read_rules, under_rules
 from textnlp_fast.storage.registry.state import Alias, Change, Deployment, References, VersionState
 
 __all__ = [
@@ -26,12 +27,13 @@ def references_key(name: str) -> str:
     return f"models/{check_name(name)}/refs.json"
 
 
-def read_references(store: ObjectStore, name: str) -> References:
+def read_references(store: ObjectStore, name: str, rules: Rules | None = None) -> References:
     """The references of a model as they are now; empty ones if there are none.
 
+    `rules` are the repository's, read if not given: they say which stages keep a version.
     Raises CorruptDataError and its kinds, UnsupportedFormatError and StorageUnavailableError.
     """
-    return read_versioned(store, name)[0]
+    return under_rules(read_versioned(store, name)[0], rules or read_rules(store))
 
 
 def read_versioned(store: ObjectStore, name: str) -> tuple[References, Version | None]:

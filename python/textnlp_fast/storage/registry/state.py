@@ -101,7 +101,12 @@ class References:
         return sorted(target for target, each in self.deployments.items() if each.version == version)
 
     def kept_versions(self) -> dict[str, list[str]]:
-        """Versions that must not be removed, each with the reasons in words."""
+        """Versions that must not be removed, each with the reasons in words.
+
+        Whoever removes others takes three steps, for a reference may come while it looks: `Registry.retire` (refused
+        if one of them must stay; from then on nothing can refer to them), delete their manifests, then
+        `Registry.finish_removal`. Killed in between, `retiring` says what is left to be done.
+        """
         reasons: dict[str, list[str]] = {}
         for name, alias in sorted(self.aliases.items()):
             reasons.setdefault(alias.version, []).append(f"alias {name}")
