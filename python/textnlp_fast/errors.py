@@ -29,8 +29,11 @@ __all__ = [
     "RepositoryNotFoundError",
     "SafetensorsError",
     "SignatureError",
+    "SourceChangedError",
     "StorageUnavailableError",
     "TextnlpFastError",
+    "TransferCancelledError",
+    "TransferTimeoutError",
     "UnsafeFileError",
     "UnsupportedFormatError",
     "VersionExistsError",
@@ -206,6 +209,28 @@ class StorageUnavailableError(TextnlpFastError):
 
     exit_code = 8
     default_hint = "Check the network and that the store is up, then run the command again."
+
+
+class SourceChangedError(ConflictError):
+    """What is being transferred was replaced while it was: nothing of the two was mixed."""
+
+    default_hint = "Run the transfer again: it begins anew with what is there now."
+
+
+class TransferCancelledError(TextnlpFastError):
+    """A transfer was told to stop; ``kept`` says whether another run can go on from where it stood."""
+
+    exit_code = 130
+    kept: bool = False
+
+
+class TransferTimeoutError(TextnlpFastError, TimeoutError):
+    """A transfer took longer than it was given, or stood still; what was moved is kept."""
+
+    exit_code = 8
+    default_hint = (
+        "Run the transfer again: it goes on where it stood. Give it more time if the network is slow."
+    )
 
 
 # --- log in, free space, fall back, report ------------------------------------------------------------------

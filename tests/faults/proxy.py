@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -72,7 +73,7 @@ class Fault:
 class FaultProxy:
     """The proxy, running from ``with`` to the end of the block.
 
-    ``requests`` records what came: (method, path).
+    ``requests`` records what came: (method, path); ``seen`` the headers, too.
     """
 
     def __init__(self, upstream_url: str) -> None:
@@ -80,9 +81,10 @@ class FaultProxy:
         assert parts.hostname and parts.port
         self.upstream = (parts.hostname, parts.port)
         self.requests: list[tuple[str, str]] = []
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
@@ -122,6 +124,13 @@ class FaultProxy:
         self._thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed, or had enough, is no error of the proxy's."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def _flipped(body: bytes) -> bytes:
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
@@ -136,6 +145,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             """Quiet: the tests look at what was done, not at what was said."""
 
         def _forward(self) -> None:
+            proxy.seen.append((self.command, self.path, dict(self.headers.items())))
             fault = proxy.fault_for(self.command, self.path)
             kind = fault.kind if fault else None
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-__all__ = ["Backend", "ObjectMeta", "PreconditionFailedError", "Version"]
+__all__ = ["Backend", "ObjectMeta", "PreconditionFailedError", "Signing", "Version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,13 @@ class Backend(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove; an object that is not there is removed already."""
+        ...
+
+
+@runtime_checkable
+class Signing(Protocol):
+    """A backend whose objects can be read by URL."""
+
+    def signed_url(self, method: Literal["GET", "HEAD"], key: str, *, lifetime_s: float) -> str | None:
+        """A URL that lets whoever holds it read the object for a while; ``None`` where there is no such thing."""
         ...

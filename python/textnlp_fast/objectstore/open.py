@@ -19,7 +19,7 @@ from textnlp_fast.objectstore.gcs import open_gcs
 from textnlp_fast.objectstore.local import LocalBackend
 from textnlp_fast.objectstore.remote import RemoteBackend
 from textnlp_fast.objectstore.s3 import open_s3
-from textnlp_fast.objectstore.store import ObjectStore
+from textnlp_fast.objectstore.store import ObjectStore, OpenArguments
 
 __all__ = ["local_folder", "open_store"]
 
@@ -65,7 +65,8 @@ def open_store(
         timeout_s=timeout_s,
         retries=retries,
     )
-    return ObjectStore(backend, Backoff(retries))
+    opening = OpenArguments(region, endpoint_url, allow_http, encryption, timeout_s, retries)
+    return ObjectStore(backend, Backoff(retries), opening=opening)
 
 
 def local_folder(place: str) -> Path | None:

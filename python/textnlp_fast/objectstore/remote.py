@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import obstore
 from obstore import exceptions as obstore_errors
@@ -185,6 +185,13 @@ class RemoteBackend:
                 obstore.delete(self._patient, key)
             except FileNotFoundError:
                 return
+
+    def signed_url(self, method: Literal["GET", "HEAD"], key: str, *, lifetime_s: float) -> str | None:
+        """A URL that lets whoever holds it read the object for a while; ``None`` where there is no such thing."""
+        if isinstance(self._patient, MemoryStore):
+            return None
+        with self._errors("sign a URL of", key):
+            return obstore.sign(self._patient, method, key, timedelta(seconds=lifetime_s))
 
     @contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:

@@ -20,11 +20,11 @@ from textnlp_fast.objectstore.remote import RemoteBackend, client_options, retry
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Credential
 
-__all__ = ["open_s3"]
+__all__ = ["ENDPOINT_VARIABLES", "open_s3"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 # The last is obstore's own name; looked at here, so that no endpoint goes unchecked.
-_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CREDENTIAL_LIFE = timedelta(
     minutes=5
 )  # how long obstore may keep what boto3 gave; boto3 refreshes by itself
@@ -51,7 +51,7 @@ def open_s3(
     if not _BUCKET.fullmatch(bucket):
         raise InvalidInputError(f"{bucket!r} is no bucket name: 3 to 63 of a-z, 0-9, '.' and '-'")
     prefix = check_prefix(prefix)
-    endpoint = endpoint_url or next(filter(None, map(os.environ.get, _ENDPOINT_VARIABLES)), None)
+    endpoint = endpoint_url or next(filter(None, map(os.environ.get, ENDPOINT_VARIABLES)), None)
     plain_http = check_endpoint(endpoint, allow_http=allow_http) if endpoint else False
     provider = _credentials()
     config: S3Config = {

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, MissingObjectError
 from textnlp_fast.objectstore import conditional
-from textnlp_fast.objectstore.backend import Backend, ObjectMeta, Version
+from textnlp_fast.objectstore.backend import Backend, ObjectMeta, Signing, Version
+from textnlp_fast.objectstore.encryption import ServerSideEncryption
 from textnlp_fast.objectstore.keys import check_key, check_prefix
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ObjectStore"]
+__all__ = ["ObjectStore", "OpenArguments"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenArguments:
+    """What :func:`textnlp_fast.objectstore.open_store` was told beside the URL."""
+
+    region: str | None = None
+    endpoint_url: str | None = None
+    allow_http: bool = False
+    encryption: ServerSideEncryption | None = None
+    timeout_s: float = 60.0
+    retries: int = 5
 
 
 class ObjectStore:
@@ -25,9 +39,13 @@ class ObjectStore:
     that fails or is killed leaves what was there before.
     """
 
-    def __init__(self, backend: Backend, backoff: conditional.Backoff) -> None:
+    def __init__(
+        self, backend: Backend, backoff: conditional.Backoff, *, opening: OpenArguments | None = None
+    ) -> None:
         self._backend = backend
         self._backoff = backoff
+        self.opening = opening or OpenArguments()
+        """How it was opened: for clients of the provider's own that go to the same place."""
 
     @property
     def url(self) -> str:
@@ -95,6 +113,17 @@ class ObjectStore:
     def list(self, prefix: str = "") -> Iterator[ObjectMeta]:
         """Objects below the folder ``prefix`` ("a/b" covers "a/b/x", not "a/bc"), ordered by key."""
         return self._backend.list(check_prefix(prefix))
+
+    def signed_url(
+        self, method: Literal["GET", "HEAD"], key: str, *, lifetime_s: float = 3600.0
+    ) -> str | None:
+        """A URL that lets whoever holds it read the object for a while; ``None`` where there is no such thing."""
+        check_key(key)
+        return (
+            self._backend.signed_url(method, key, lifetime_s=lifetime_s)
+            if isinstance(self._backend, Signing)
+            else None
+        )
 
     # --- writing --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,174 @@
+"""From a file's and an object's names to a transfer between the two."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from textnlp_fast.errors import InvalidInputError, StorageUnavailableError
+from textnlp_fast.hashing import blake3_hex
+from textnlp_fast.objectstore.keys import check_key
+from textnlp_fast.objectstore.open import local_folder, open_store
+from textnlp_fast.objectstore.store import ObjectStore
+from textnlp_fast.objectstore.transfers.download import DownloadReport, download_file, file_digest
+from textnlp_fast.objectstore.transfers.file_copy import FileSource
+from textnlp_fast.objectstore.transfers.http_stream import goes_through_proxy
+from textnlp_fast.objectstore.transfers.progress import Meter
+from textnlp_fast.objectstore.transfers.settings import TransferSettings
+from textnlp_fast.objectstore.transfers.signed_source import SignedSource
+from textnlp_fast.objectstore.transfers.store_source import StoreSource
+from textnlp_fast.objectstore.transfers.upload import UploadReport, upload_file
+from textnlp_fast.objectstore.transfers.watch import StreamWatch, Watch
+
+if TYPE_CHECKING:
+    from textnlp_fast.objectstore.transfers.protocol import RangeSource, UploadTarget
+
+__all__ = ["download", "open_object", "source_of", "split_url", "upload", "upload_target"]
+
+_URL_LIFE_S: Final = 3600.0
+
+
+def split_url(url: str | os.PathLike[str]) -> tuple[str, str]:
+    """The place of a store, as ``open_store`` takes it, and the key of an object, the last segment of a URL or path."""
+    text = os.fspath(url)
+    base, slash, name = text.rpartition("/")
+    if not name or (not slash and "://" in text) or base.endswith(":/"):
+        raise InvalidInputError(f"{text!r} names no object", hint="Write s3://bucket/key, or a file's path.")
+    if not slash:
+        return ".", name
+    return base or "/", name
+
+
+def download(
+    store: ObjectStore,
+    key: str,
+    destination: str | os.PathLike[str],
+    settings: TransferSettings | None = None,
+    *,
+    digest: str | None = None,
+) -> DownloadReport:
+    """Makes ``destination`` a file with the object's bytes; run again after a kill, it goes on.
+
+    ``digest``: what the caller knows of the content (BLAKE3, hexadecimal digits). Errors as in ``download_file``.
+    """
+    settings = settings or TransferSettings()
+    source = source_of(store, key, settings)
+    try:
+        return download_file(source, destination, settings, digest=digest)
+    finally:
+        source.close()
+
+
+def upload(
+    path: str | os.PathLike[str], store: ObjectStore, key: str, settings: TransferSettings | None = None
+) -> UploadReport:
+    """Makes the object ``key`` out of a file; run again after a kill, it goes on.
+
+    An object of that key is replaced, in one step. Errors as in ``upload_file``.
+    """
+    settings = settings or TransferSettings()
+    check_key(key)
+    folder = local_folder(store.url)
+    if folder is not None:
+        return _copy_into(folder, key, path, settings)
+    if urlsplit(store.url).scheme == "memory":
+        return _keep(store, key, path)
+    with upload_target(store, key) as target:
+        return upload_file(path, target, settings)
+
+
+def source_of(store: ObjectStore, key: str, settings: TransferSettings) -> RangeSource:
+    """Where to read an object from: the quickest way there is to this store."""
+    check_key(key)
+    folder = local_folder(store.url)
+    if folder is not None:
+        return FileSource(folder / key)
+    first = store.signed_url("GET", key, lifetime_s=_URL_LIFE_S)
+    if first is None or goes_through_proxy(first):
+        return StoreSource(store, key)
+
+    def sign(method: str) -> str:
+        url = store.signed_url("HEAD" if method == "HEAD" else "GET", key, lifetime_s=_URL_LIFE_S)
+        if url is None:
+            raise StorageUnavailableError(f"{store.url} signs no URLs any more")
+        return url
+
+    def quiet() -> StreamWatch:
+        return Watch(settings, Meter(0, 0)).stream()
+
+    return SignedSource(f"{store.url.rstrip('/')}/{key}", sign, quiet)
+
+
+@contextmanager
+def upload_target(store: ObjectStore, key: str) -> Iterator[UploadTarget]:
+    """Where parts of an object of a bucket go to, by the provider's own client, until the block ends."""
+    parts = urlsplit(store.url)
+    whole_key = f"{parts.path.strip('/')}/{key}".lstrip("/")
+    target: UploadTarget
+    if parts.scheme == "s3":
+        from textnlp_fast.objectstore.transfers.s3_target import S3Target  # noqa: PLC0415
+
+        target = S3Target(parts.netloc, whole_key, store.opening)
+    else:
+        raise InvalidInputError(f"there are no resumable uploads to {parts.scheme}://")
+    try:
+        yield target
+    finally:
+        target.close()
+
+
+def _copy_into(
+    folder: Path, key: str, path: str | os.PathLike[str], settings: TransferSettings
+) -> UploadReport:
+    """An upload into a folder: the file becomes the object by one rename, and lies in ``.tmp`` until then."""
+    local = Path(path).expanduser().absolute()
+    if not local.is_file():
+        raise InvalidInputError(f"{local} is no file", hint="Give the name of one file.")
+    part_path = folder / ".tmp" / f"upload-{blake3_hex(key.encode())[:32]}.part"
+    report = download_file(FileSource(local), folder / key, settings, part_path=part_path)
+    return UploadReport(
+        (folder / key).as_uri(),
+        str(local),
+        report.size,
+        report.moved_bytes,
+        report.resumed_bytes,
+        file_digest(folder / key),
+        "",
+        report.restarted,
+        report.retries,
+        report.seconds,
+    )
+
+
+def _keep(store: ObjectStore, key: str, path: str | os.PathLike[str]) -> UploadReport:
+    """An upload into this process's memory."""
+    started = time.monotonic()
+    local = Path(path).expanduser().absolute()
+    try:
+        data = local.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {local}: {error.strerror}") from error
+    store.put_object(key, data)
+    return UploadReport(
+        f"{store.url}/{key}",
+        str(local),
+        len(data),
+        len(data),
+        0,
+        blake3_hex(data),
+        store.head(key).etag,
+        None,
+        0,
+        time.monotonic() - started,
+    )
+
+
+def open_object(url: str | os.PathLike[str], **arguments: str | bool | None) -> tuple[ObjectStore, str]:
+    """The store and the key that a URL or a path names; ``arguments`` as for ``open_store``."""
+    place, key = split_url(url)
+    return open_store(place, **arguments), key  # type: ignore[arg-type]  # the caller's names are open_store's

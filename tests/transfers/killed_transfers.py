@@ -1,0 +1,86 @@
+"""Transfers that are killed at random moments and begun again; run by test_kill.py as a process of its own.
+
+Arguments: "download" or "upload", the store's URL, its endpoint, a folder, the number of kills, a seed. Prints a line
+for each kill. Forks a child for each transfer, so that nothing waits for Python to start; this process itself never
+starts a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from textnlp_fast.objectstore import open_store
+from textnlp_fast.objectstore.transfers import TransferSettings, download, upload
+
+STREAMS = 3
+PARTS = {"download": 256 << 10, "upload": 5 << 20}
+# Slow enough that a kill comes in the middle.
+RATES = {"download": 30e6, "upload": 60e6}
+
+
+def settings(verb: str, folder: Path) -> TransferSettings:
+    return TransferSettings(
+        part_bytes=PARTS[verb],
+        streams=STREAMS,
+        bandwidth_bytes_per_s=RATES[verb],
+        state_folder=folder / "state",
+    )
+
+
+def transfer(verb: str, url: str, endpoint: str, folder: Path, number: int) -> None:
+    store = open_store(url, endpoint_url=endpoint)
+    if verb == "download":
+        download(store, "model.bin", folder / f"copy-{number}.bin", settings(verb, folder))
+    else:
+        upload(folder / "model.bin", store, f"copy-{number}.bin", settings(verb, folder))
+
+
+def in_child(work: Callable[[], None]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException:  # noqa: BLE001  a child has nobody else to tell
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def main() -> int:
+    verb, url, endpoint, folder = sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4])
+    kills, moments = int(sys.argv[5]), random.Random(int(sys.argv[6]))
+    number = done = 0
+    while done < kills:
+        # Each copy is killed a few times, then let through.
+        for last in (False, False, True):
+            child = in_child(lambda number=number: transfer(verb, url, endpoint, folder, number))  # type: ignore[misc]
+            if not last:
+                delay_s = moments.uniform(0.05, 0.5 if verb == "download" else 1.5)
+                time.sleep(delay_s)
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            if os.WIFSIGNALED(status):
+                done += 1
+                sys.stdout.write(f"kill of {number}: {delay_s:.3f} s\n")
+            elif status:
+                return 1
+            else:
+                break  # it was quicker than the kill
+        number += 1
+        sys.stdout.write(f"copied {number}\n")
+        sys.stdout.flush()  # the next child must not inherit it
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
