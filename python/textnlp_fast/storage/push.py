@@ -35,6 +35,7 @@ from textnlp_fast.storage.manifest import Content, Extent, Manifest, closure
 from textnlp_fast.storage.matching import find_recipes, needs_recipes
 from textnlp_fast.storage.parents import parent_of, repository_for
 from textnlp_fast.storage.planning import PushPlan, plan_push
+from textnlp_fast.storage.publishing import publish_version, record_repair
 from textnlp_fast.storage.version_manager import (
     VersionManager,
     check_name,
@@ -156,9 +157,11 @@ def _push(
     uploaded = sum(shard.size for shard in coded.shards if shard.uploaded)
     if existing is not None:
         _check_repaired(store, existing, missing)
+        if uploaded:
+            record_repair(store, existing, uploaded)
         return _report(existing, plan, started, uploaded_bytes=uploaded, already_there=True)
     try:
-        versions.publish(manifest)
+        publish_version(store, versions, manifest)
     except ObjectExistsError:
         other = versions.load_fresh(request.name, request.version)
         _refuse_other_files(other, plan.files)

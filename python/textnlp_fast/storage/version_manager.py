@@ -246,9 +246,14 @@ class VersionManager:
             for version in versions:
                 yield name, version
 
-    def publish(self, manifest: Manifest) -> None:
-        """Creates the manifest's object: the version exists. Raises ObjectExistsError if it did before."""
-        self._store.create(manifest_key(manifest.model, manifest.version), serialize_manifest(manifest))
+    def publish(self, manifest: Manifest, data: bytes | None = None) -> None:
+        """Creates the manifest's object: the version exists. Raises ObjectExistsError if it did before.
+
+        `data` is the serialized manifest, where the caller has it already.
+        """
+        self._store.create(
+            manifest_key(manifest.model, manifest.version), data or serialize_manifest(manifest)
+        )
         with self._lock:
             self._manifests[manifest.model, manifest.version] = manifest
 

@@ -1,0 +1,44 @@
+"""The last step of a push: say in the audit log what is about to appear, then let it appear."""
+
+from __future__ import annotations
+
+from textnlp_fast.hashing import blake3_hex
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.audit import audited, record
+from textnlp_fast.storage.manifest import Manifest, serialize_manifest
+from textnlp_fast.storage.version_manager import VersionManager
+
+__all__ = ["PUSH", "publish_version", "record_repair"]
+
+PUSH = "push"
+
+
+def publish_version(store: ObjectStore, versions: VersionManager, manifest: Manifest) -> None:
+    """Creates the manifest's object. Raises ObjectExistsError if the version exists.
+
+    The record comes first and carries the manifest's digest: whether the version is there, and is that one, shows how
+    it ended, so that no second record is needed and nothing killed in between goes unrecorded.
+    """
+    data = serialize_manifest(manifest)
+    detail = {
+        "bytes": manifest.raw_bytes,
+        "files": len(manifest.files),
+        "manifest": blake3_hex(data),
+        "parent": "@".join(manifest.parent) if manifest.parent else None,
+        "stored_bytes": manifest.stored_bytes,
+    }
+    with audited(
+        store, action=PUSH, model=manifest.model, version=manifest.version, detail=detail, shows=True
+    ):
+        versions.publish(manifest, data)
+
+
+def record_repair(store: ObjectStore, manifest: Manifest, uploaded_bytes: int) -> None:
+    """Records that pushing a version again put back objects that the repository had lost."""
+    record(
+        store,
+        action="push.repair",
+        model=manifest.model,
+        version=manifest.version,
+        detail={"uploaded_bytes": uploaded_bytes},
+    )
