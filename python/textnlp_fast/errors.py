@@ -26,6 +26,7 @@ __all__ = [
     "ObjectExistsError",
     "OutOfSpaceError",
     "PromiseBrokenError",
+    "QueryError",
     "RepositoryNotFoundError",
     "SafetensorsError",
     "SignatureError",
@@ -67,6 +68,16 @@ class InvalidInputError(TextnlpFastError, ValueError):
     """An argument or an input file is wrong: fix the call."""
 
     exit_code = 2
+
+
+class QueryError(InvalidInputError):
+    """A search cannot be read; ``position`` is the character, counted from 0, at which."""
+
+    default_hint = 'Write, for example: name = "org/*" and stage = production and tag.team = nlp'
+
+    def __init__(self, message: str, *, position: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.position = position
 
 
 class SafetensorsError(InvalidInputError):

@@ -5,7 +5,6 @@ Functions here look up what a pure function decides about (`changes`, `deploying
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from textnlp_fast.storage.names import ModelReference, check_name, check_selecto
 from textnlp_fast.storage.registry import changes, deploying
 from textnlp_fast.storage.registry.changing import Edit, Written, change_references
 from textnlp_fast.storage.registry.delivery import Delivery, Failure
-from textnlp_fast.storage.registry.grammar import check_actor
+from textnlp_fast.storage.registry.grammar import MAX_ACTOR_CHARS, check_actor
 from textnlp_fast.storage.registry.history import every_change
 from textnlp_fast.storage.registry.references import read_versioned
 from textnlp_fast.storage.registry.rules import Rules, change_rules, read_rules, under_rules
@@ -37,7 +36,8 @@ class Registry:
     """Changes and reads what is said of versions. Thread-safe; any number may work on one repository.
 
     Wherever a version is asked for, an alias or `stage:NAME` does as well. `actor` is who changes things: by default
-    TEXTNLP_FAST_ACTOR, or the user who runs this. `on_failure` hears of webhooks that could not be delivered.
+    the one that is configured (TEXTNLP_FAST_ACTOR), or the user who runs this. `on_failure` hears of webhooks that
+    could not be delivered.
     Every change raises ModelNotFoundError or VersionNotFoundError for what is not there, NotAllowedError for what the
     rules leave to others, ConflictError where others kept being first, and StorageUnavailableError.
     """
@@ -51,11 +51,10 @@ class Registry:
         delivery: Delivery | None = None,
     ) -> None:
         self.repository = repository
+        policy = AuditPolicy.current()
+        self._policy = policy if actor is None else replace(policy, actor=actor)
         self.actor = check_actor(
-            actor
-            or os.environ.get("TEXTNLP_FAST_ACTOR")
-            or claimed_actor()["name"][:128].strip()
-            or "unknown"
+            self._policy.actor or claimed_actor()["name"][:MAX_ACTOR_CHARS].strip() or "unknown"
         )
         self._store = repository.store
         self._on_failure = on_failure
@@ -69,6 +68,10 @@ class Registry:
         if version is None:
             self.repository.versions(name)
         return under_rules(references, self.rules())
+
+    def peek(self, name: str, rules: Rules) -> References:
+        """The references of a model that may not be there yet."""
+        return under_rules(read_versioned(self._store, check_name(name))[0], rules)
 
     def history(self, name: str) -> Iterator[Change]:
         """Every change there ever was, the newest first."""
@@ -120,7 +123,7 @@ class Registry:
     def move(self, name: str, version: str, stage: str, *, note: str = "") -> tuple[Change, ...]:
         """Moves a version to a stage; a version that has to make room moves in the same step."""
         exact, rules = self.resolve(name, version), self.rules()
-        return self._change(
+        return self.change(
             "stage",
             name,
             exact,
@@ -146,7 +149,7 @@ class Registry:
         `move_protected` and for those who may. `expected` is what it must mean now, else ConflictError.
         """
         exact, rules = self.resolve(name, version), self.rules()
-        return self._change(
+        return self.change(
             "alias.set",
             name,
             exact,
@@ -170,7 +173,7 @@ class Registry:
     ) -> tuple[Change, ...]:
         """Removes an alias; the version stays."""
         rules = self.rules()
-        return self._change(
+        return self.change(
             "alias.delete",
             name,
             None,
@@ -191,19 +194,19 @@ class Registry:
     ) -> tuple[Change, ...]:
         """Sets and removes tags of a version; of the model itself if None."""
         exact = None if version is None else self.resolve(name, version)
-        return self._change(
+        return self.change(
             "tag", name, exact, {}, lambda now: changes.set_tags(now, exact, tags or {}, remove=remove)
         )
 
     def pin(self, name: str, version: str, reason: str = "") -> tuple[Change, ...]:
         """Keeps a version from being collected, whatever else is said of it."""
         exact = self.resolve(name, version)
-        return self._change("pin", name, exact, {}, lambda now: changes.pin(now, exact, reason))
+        return self.change("pin", name, exact, {}, lambda now: changes.pin(now, exact, reason))
 
     def unpin(self, name: str, version: str) -> tuple[Change, ...]:
         """Takes the pin off a version."""
         exact = self.resolve(name, version)
-        return self._change("unpin", name, exact, {}, lambda now: changes.unpin(now, exact))
+        return self.change("unpin", name, exact, {}, lambda now: changes.unpin(now, exact))
 
     # --- deployments ----------------------------------------------------------------------------------------
 
@@ -230,7 +233,7 @@ class Registry:
             unmoved.check(now)
             return deploying.deploy(now, target, exact, by=self.actor, at=at, note=note, state=state)
 
-        self._change("deploy", name, exact, {"target": target}, decide)
+        self.change("deploy", name, exact, {"target": target}, decide)
         return self._deployed(name, target)
 
     def rollback(self, name: str, target: str, *, to: str | None = None, note: str = "") -> Deployment:
@@ -254,14 +257,14 @@ class Registry:
                 )
             return deploying.roll_back(now, target, there[0], by=self.actor, at=at, note=note)
 
-        self._change("deploy.rollback", name, None, {"target": target}, decide)
+        self.change("deploy.rollback", name, None, {"target": target}, decide)
         return self._deployed(name, target)
 
     def set_deployment_state(
         self, name: str, target: str, state: str, *, note: str | None = None
     ) -> Deployment:
         """Notes how a deployment fares (`healthy`, `failed`, ...)."""
-        self._change(
+        self.change(
             "deploy.state",
             name,
             None,
@@ -272,7 +275,7 @@ class Registry:
 
     def end_deployment(self, name: str, target: str, *, note: str = "") -> tuple[Change, ...]:
         """Notes that a target serves nothing any more."""
-        return self._change(
+        return self.change(
             "deploy.end",
             name,
             None,
@@ -299,15 +302,15 @@ class Registry:
     def retire(self, name: str, versions: Collection[str]) -> tuple[Change, ...]:
         """Bars versions from being referred to, before their manifests are removed; see `changes.retire`."""
         rules = self.rules()
-        return self._change("retire", name, None, {}, lambda now: changes.retire(now, versions), rules)
+        return self.change("retire", name, None, {}, lambda now: changes.retire(now, versions), rules)
 
     def finish_removal(self, name: str, versions: Collection[str]) -> tuple[Change, ...]:
         """Forgets retired versions whose manifests are gone."""
-        return self._change("removed", name, None, {}, lambda now: changes.finish_removal(now, versions))
+        return self.change("removed", name, None, {}, lambda now: changes.finish_removal(now, versions))
 
     # --- parts ----------------------------------------------------------------------------------------------
 
-    def _change(
+    def change(
         self,
         action: str,
         name: str,
@@ -316,16 +319,17 @@ class Registry:
         decide: Decide,
         rules: Rules | None = None,
     ) -> tuple[Change, ...]:
+        """Makes a change that `decide` decides about, audited, counted and told to webhooks."""
         rules = rules or self.rules()
         with (
             operation(action, model=name, version=version, repository=self.repository.url),
             self._audited(action, name, version, detail),
         ):
-            written = self.write(name, version, decide, rules)
-        self.tell(name, written.changes, rules)
+            written = self._write(name, version, decide, rules)
+        self._tell(name, written.changes, rules)
         return written.changes
 
-    def write(self, name: str, version: str | None, decide: Decide, rules: Rules) -> Written:
+    def _write(self, name: str, version: str | None, decide: Decide, rules: Rules) -> Written:
         """Changes a model's references by `decide`, as long as the version is there."""
         check_name(name)
         if version is None and read_versioned(self._store, name)[1] is None:
@@ -340,7 +344,7 @@ class Registry:
 
         return change_references(self._store, name, checked, by=self.actor)
 
-    def tell(self, name: str, made: tuple[Change, ...], rules: Rules) -> None:
+    def _tell(self, name: str, made: tuple[Change, ...], rules: Rules) -> None:
         """Delivers webhooks about changes; what fails is noted and harms nothing."""
         for failure in self._delivery.deliver(self._store, name, made, rules.webhooks):
             if self._on_failure is not None:
@@ -349,7 +353,6 @@ class Registry:
     def _audited(
         self, action: str, name: str | None, version: str | None, detail: Mapping[str, str]
     ) -> AbstractContextManager[Receipt | None]:
-        policy = replace(AuditPolicy.from_environment(), actor=self.actor)
         return audited(
             self._store,
             action=action,
@@ -357,7 +360,7 @@ class Registry:
             version=version,
             detail=dict(detail),
             shows=True,
-            policy=policy,
+            policy=self._policy,
         )
 
     def _exists(self, name: str, version: str) -> bool:
