@@ -2,18 +2,23 @@
 
 from textnlp_fast.storage.audit.heads import Head
 from textnlp_fast.storage.audit.log import AuditLog
-from textnlp_fast.storage.audit.recording import AuditPolicy, Receipt, audited, log_of, record
+from textnlp_fast.storage.audit.recording import AuditPolicy, Receipt, audited, keys_of, log_of, record
 from textnlp_fast.storage.audit.records import AuditKey, AuditRecord, Outcome
+from textnlp_fast.storage.audit.verifying import AuditProblem, AuditReport, verify_log
 
 __all__ = [
     "AuditKey",
     "AuditLog",
     "AuditPolicy",
+    "AuditProblem",
     "AuditRecord",
+    "AuditReport",
     "Head",
     "Outcome",
     "Receipt",
     "audited",
+    "keys_of",
     "log_of",
     "record",
+    "verify_log",
 ]

@@ -157,7 +157,7 @@ class AuditLog:
             while waiting:
                 yield waiting.popleft().result()
 
-    def keys(self) -> Iterator[str]:
+    def listed(self) -> Iterator[str]:
         """What lies below the log's folder, in order, records or not."""
         return (meta.key for meta in self._store.list(FOLDER))
 

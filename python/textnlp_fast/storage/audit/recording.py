@@ -25,16 +25,32 @@ from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.audit.actor import claimed_actor
 from textnlp_fast.storage.audit.heads import Head
 from textnlp_fast.storage.audit.log import AuditLog
-from textnlp_fast.storage.audit.records import BEGIN, AuditKey, AuditRecord, Outcome, new_record
+from textnlp_fast.storage.audit.records import (
+    BEGIN,
+    MAX_RECORD_BYTES,
+    AuditKey,
+    AuditRecord,
+    Outcome,
+    new_record,
+)
 from textnlp_fast.storage.audit.witness import Witness
 
 if TYPE_CHECKING:
     from textnlp_fast.config import Settings
 
-__all__ = ["AuditPolicy", "Receipt", "audited", "keys_of", "log_of", "record", "repository_id", "witness_for"]
+__all__ = [
+    "AuditPolicy",
+    "Receipt",
+    "audited",
+    "keys_of",
+    "log_of",
+    "record",
+    "repository_id",
+    "version_keys",
+    "witness_for",
+]
 
 _REPOSITORY_LIMIT_BYTES: Final = 1 << 16
-_MOST_NAMED: Final = 4096  # versions that the first record of a log names
 _VERSION_KEY = re.compile(r"models/(?P<name>.+)/versions/(?P<version>[^/]+)\.json", re.ASCII)
 
 
@@ -239,14 +255,21 @@ def _open(store: ObjectStore, policy: AuditPolicy) -> _Opened:
     return opened
 
 
-def _held_before(store: ObjectStore) -> dict[str, Any]:
-    """What was there before the log: versions pushed by who kept none."""
-    found: list[str] = []
-    count = 0
+def version_keys(store: ObjectStore) -> Iterator[str]:
+    """`NAME@VERSION` of every version in the repository, as its keys say."""
     for meta in store.list("models"):
         match = _VERSION_KEY.fullmatch(meta.key)
         if match is not None:
-            count += 1
-            if len(found) < _MOST_NAMED:
-                found.append(f"{match['name']}@{match['version']}")
+            yield f"{match['name']}@{match['version']}"
+
+
+def _held_before(store: ObjectStore) -> dict[str, Any]:
+    """What was there before the log: versions pushed by who kept none."""
+    found: list[str] = []
+    count = size = 0
+    for name in version_keys(store):
+        count += 1
+        size += len(name) + 3
+        if size < MAX_RECORD_BYTES // 4:
+            found.append(name)
     return {"versions": count, "named": found}
