@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.loading.places import Wanted
-from textnlp_fast.loading.slices import Slice, cut_of, slice_for
 from textnlp_fast.tensors import TensorInfo
+from textnlp_fast.tensors.slices import Slice, cut_of, slice_for
 
 __all__ = ["Choice", "Names", "Slices"]
 

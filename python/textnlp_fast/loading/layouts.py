@@ -1,9 +1,7 @@
-"""How engines with tensor parallelism keep the weights of Llama-like models: rules by name, in one place.
+"""How engines with tensor parallelism keep the weights of Llama-like models.
 
-Column-parallel matrices (the first of a pair) are dealt out by rows of the checkpoint's tensor, row-parallel ones by
-columns, embeddings by rows; norms, and biases that are added after the sum over ranks, are whole on every rank. Query,
-key and value are fused into one, and so are gate and up. Source: Shoeybi et al., "Megatron-LM" (arXiv:1909.08053), and
-the names that vLLM and SGLang give to what they fuse.
+What a rank holds of a checkpoint's tensor, `tensors.parallel` says. Here is what engines make of it: query, key and
+value are fused into one, and so are gate and up, under the names that vLLM and SGLang give them.
 """
 
 from __future__ import annotations
@@ -11,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.loading.sliced import Part
-from textnlp_fast.loading.slices import Slice
+from textnlp_fast.tensors.parallel import BY_INPUTS, BY_OUTPUTS, KEY_VALUE, key_value_slice
+from textnlp_fast.tensors.slices import Slice
 
 __all__ = ["layout_of_rank"]
 
@@ -22,10 +20,10 @@ _FUSED: Final = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
-_BY_ROWS: Final = {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "embed_tokens", "lm_head"}
-_BY_COLUMNS: Final = {"o_proj", "down_proj"}
-#: Fewer heads than ranks: several ranks hold the same ones.
-_KEY_VALUE: Final = {"k_proj", "v_proj"}
+#: Under other names (experts, above all) engines keep what they have packed in ways of their own.
+_DEALT_OUT: Final = frozenset(
+    {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head"}
+)
 
 
 def layout_of_rank(
@@ -55,16 +53,11 @@ def layout_of_rank(
 
 
 def _slice_of(module: str, kind: str, rank: int, degree: int, key_value_heads: int | None) -> Slice | None:
-    if degree == 1:
+    if degree == 1 or module not in _DEALT_OUT:
         return None
-    if module in _KEY_VALUE and key_value_heads is not None and key_value_heads < degree:
-        if degree % key_value_heads:
-            raise InvalidInputError(
-                f"{key_value_heads} key and value heads are not dealt out evenly to {degree} ranks",
-                hint="Write the layout by hand, as the engine deals them out.",
-            )
-        return Slice(0, rank * key_value_heads // degree, key_value_heads)
-    if module in _BY_ROWS:
+    if module in KEY_VALUE and key_value_heads is not None and key_value_heads < degree:
+        return Slice(0, *key_value_slice(rank, degree, key_value_heads))
+    if module in BY_OUTPUTS:
         return Slice(0, rank, degree)
     # A bias behind the sum over ranks is whole.
-    return Slice(1, rank, degree) if module in _BY_COLUMNS and kind == "weight" else None
+    return Slice(1, rank, degree) if module in BY_INPUTS and kind == "weight" else None

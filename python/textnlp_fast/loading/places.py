@@ -14,7 +14,6 @@ import numpy.typing as npt
 from textnlp_fast.errors import DeviceError, InvalidInputError, MissingPackageError
 from textnlp_fast.loading.resident import bytes_of
 from textnlp_fast.loading.ring import host_memory
-from textnlp_fast.loading.slices import Cut
 from textnlp_fast.tensors import DTYPE_BITS
 from textnlp_fast.tensors.device_memory import (
     DeviceArray,
@@ -24,6 +23,7 @@ from textnlp_fast.tensors.device_memory import (
     no_device_reason,
 )
 from textnlp_fast.tensors.devices import on_device
+from textnlp_fast.tensors.slices import Cut
 
 __all__ = [
     "FRAMEWORKS",

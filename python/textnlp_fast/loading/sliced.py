@@ -18,10 +18,10 @@ from textnlp_fast.errors import CorruptDataError, DigestMismatchError, InvalidIn
 from textnlp_fast.hashing import Blake3
 from textnlp_fast.loading.memory import Bytes
 from textnlp_fast.loading.resident import Resident
-from textnlp_fast.loading.slices import Cut, Slice, cut_of
 from textnlp_fast.loading.undo import Journal
 from textnlp_fast.loading.updates import Kind, Update, some
 from textnlp_fast.loading.workers import Workers
+from textnlp_fast.tensors.slices import Cut, Slice, cut_of
 
 __all__ = ["SLICED_BUFFERS", "Layout", "Part", "SlicedOverwrite", "SlicedTarget", "find_sliced"]
 

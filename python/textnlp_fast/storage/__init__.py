@@ -10,10 +10,12 @@ from textnlp_fast.storage.explain_files import explain_files
 from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.repository import LogRow, Repository
+from textnlp_fast.storage.sharding import AdaptiveShardManager, ShardManifest, merge_shards, shard_model
 from textnlp_fast.storage.unified_storage import UnifiedModelStorage
 from textnlp_fast.storage.verify import Problem, VerifyReport
 
 __all__ = [
+    "AdaptiveShardManager",
     "DeltaUpdateManager",
     "DiffRow",
     "Explanation",
@@ -25,9 +27,12 @@ __all__ = [
     "PushReport",
     "Readers",
     "Repository",
+    "ShardManifest",
     "StorageConfig",
     "TransferOptions",
     "UnifiedModelStorage",
     "VerifyReport",
     "explain_files",
+    "merge_shards",
+    "shard_model",
 ]

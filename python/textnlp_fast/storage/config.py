@@ -115,10 +115,14 @@ class StorageConfig:
     prices: Prices | None = DEFAULT_PRICES
     """What storing, moving and waiting cost; see `TransferOptions`."""
     readers: Readers = DEFAULT_READERS
+    max_shard_size_gb: float = 2.0
+    """Largest file that `AdaptiveShardManager` makes of a model, in units of 10^9 bytes."""
     memory_budget_bytes: int = 384 << 20
     threads: int = 0
 
     def __post_init__(self) -> None:
+        if not self.max_shard_size_gb > 0:
+            raise InvalidInputError(f"max_shard_size_gb is {self.max_shard_size_gb}; it is more than 0")
         if self.provider not in ("local", "memory", "aws", "gcp", "azure"):
             raise InvalidInputError(
                 f"unknown provider {self.provider!r}", hint="Use one of local, memory, aws, gcp, azure."

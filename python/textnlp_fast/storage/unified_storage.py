@@ -97,6 +97,10 @@ class UnifiedModelStorage:
         """Checks a version, a model or everything."""
         return await asyncio.to_thread(lambda: self._open().verify(model_name, version, deep=deep))
 
+    def repository(self) -> Repository:
+        """The repository in the bucket. Raises RepositoryNotFoundError if there is none."""
+        return self._open()
+
     def _open(self, *, create: Literal["at push", False] = False) -> Repository:
         with self._lock:
             if self._repository is None:

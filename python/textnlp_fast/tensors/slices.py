@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.tensors import DTYPE_BITS
+from textnlp_fast.tensors.format import DTYPE_BITS
 
 __all__ = ["Cut", "Run", "Slice", "cut_of", "slice_for"]
 

@@ -1,0 +1,136 @@
+"""Engines read what sharding makes: transformers, huggingface_hub's own functions, and ranks that run together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.sharding.shard_models import llama, write_model
+from textnlp_fast.storage import merge_shards, shard_model
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+TOKENS = torch.arange(12)[None] * 7 % 96
+
+
+def make(folder: Path, kind: str) -> Any:
+    torch.manual_seed(0)
+    if kind == "llama":
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
+    else:
+        model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**SIZES, num_local_experts=4))
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+CASES: list[tuple[str, str, int | None]] = [
+    ("llama", "size_based", None),
+    ("llama", "layer_based", None),
+    ("llama", "pipeline", 3),
+    ("llama", "adaptive", None),
+    ("mixtral", "expert_based", 2),
+    ("mixtral", "layer_based", None),
+]
+
+
+@pytest.mark.parametrize(("kind", "strategy", "ranks"), CASES)
+def test_transformers_loads_the_shards(tmp_path: Path, kind: str, strategy: str, ranks: int | None) -> None:
+    model = make(tmp_path / "source", kind)
+    report = shard_model(
+        tmp_path / "source",
+        tmp_path / "out",
+        strategy=strategy,  # type: ignore[arg-type]
+        ranks=ranks,
+        max_shard_bytes=40_000,
+    )
+    assert len(report.files) > 2
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True).eval()
+    there = loaded.state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, there[name]), name
+    with torch.no_grad():
+        assert torch.equal(model(TOKENS).logits, loaded(TOKENS).logits)
+
+
+def test_the_index_is_that_of_hugging_faces_own_functions(tmp_path: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    source = write_model(tmp_path / "source", llama(layers=4))
+    state = safetensors_torch.load_file(source / "model.safetensors")
+    # In the order of the file, as it was written, not of the names.
+    header = (source / "model.safetensors").read_bytes()
+    length = int.from_bytes(header[:8], "little")
+    entries = json.loads(header[8 : 8 + length])
+    entries.pop("__metadata__")
+    ordered = sorted(entries, key=lambda name: entries[name]["data_offsets"])
+    for limit in (3_000, 7_777, 50_000, 10**9):
+        out = tmp_path / str(limit)
+        shard_model(source, out, strategy="size_based", max_shard_bytes=limit)
+        split = hub.split_torch_state_dict_into_shards(
+            {name: state[name].clone() for name in ordered}, max_shard_size=limit
+        )
+        wanted = {file: set(names) for file, names in split.filename_to_tensors.items()}
+        found = {
+            path.name: set(safetensors_torch.load_file(path)) for path in sorted(out.glob("*.safetensors"))
+        }
+        assert found == wanted
+        if split.is_sharded:
+            index = json.loads((out / "model.safetensors.index.json").read_text())
+            assert index["weight_map"] == split.tensor_to_filename
+            assert index["metadata"]["total_size"] == split.metadata["total_size"]
+        else:
+            assert not (out / "model.safetensors.index.json").exists()
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_together_compute_what_the_model_does(tmp_path: Path, ranks: int) -> None:
+    """Each rank is a Llama with a part of the heads; with four ranks, two of them share each key head."""
+    model = make(tmp_path / "source", "llama")
+    shard_model(tmp_path / "source", tmp_path / "out", strategy="tensor_parallel", ranks=ranks)
+    sizes = dict(
+        SIZES,
+        head_dim=8,
+        num_attention_heads=4 // ranks,
+        num_key_value_heads=max(1, 2 // ranks),
+        intermediate_size=48 // ranks,
+        vocab_size=96 // ranks,
+    )
+    parts = []
+    for rank in range(ranks):
+        each = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)).eval()
+        each.load_state_dict(
+            safetensors_torch.load_file(tmp_path / "out" / f"rank-{rank}" / "model.safetensors")
+        )
+        parts.append(each)
+    with torch.no_grad():
+        table = torch.cat([each.model.embed_tokens.weight for each in parts])
+        hidden = torch.nn.functional.embedding(TOKENS, table)
+        places = model.model.rotary_emb(hidden, torch.arange(TOKENS.shape[1])[None])
+        for number in range(SIZES["num_hidden_layers"]):
+            layers = [each.model.layers[number] for each in parts]
+            normed = layers[0].input_layernorm(hidden)
+            hidden = hidden + sum(
+                layer.self_attn(normed, position_embeddings=places, attention_mask=None)[0]
+                for layer in layers
+            )
+            normed = layers[0].post_attention_layernorm(hidden)
+            hidden = hidden + sum(layer.mlp(normed) for layer in layers)
+        hidden = parts[0].model.norm(hidden)
+        logits = torch.cat([each.lm_head(hidden) for each in parts], dim=-1)
+        torch.testing.assert_close(logits, model(TOKENS).logits, rtol=1e-4, atol=1e-5)
+    merge_shards(tmp_path / "out", tmp_path / "back")
+    for path in (tmp_path / "source").iterdir():
+        assert path.read_bytes() == (tmp_path / "back" / path.name).read_bytes()

@@ -1,0 +1,100 @@
+"""Memory of sharding is its windows, whatever the model's size; and a run that is killed leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from storage.sharding.shard_models import config_of, files_below, llama, write_model
+from textnlp_fast.storage import shard_model
+
+SIZE = 6 << 30
+CHILD = """
+import re, sys
+from pathlib import Path
+from textnlp_fast.storage import shard_model
+source, out, strategy, ranks = sys.argv[1:]
+shard_model(source, out, strategy=strategy, ranks=int(ranks) or None, threads=2)
+# Not getrusage: its peak counts the parent's memory, which was this process's until it called exec.
+print(re.search("VmHWM:\\\\s*(\\\\d+)", Path("/proc/self/status").read_text()).group(1))
+"""
+BUDGET = 192 << 20
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 6 GiB, almost all of it holes."""
+    folder = tmp_path_factory.mktemp("sparse")
+    rows = SIZE // 8 // 8192 // 2
+    entries: dict[str, object] = {}
+    position = 0
+    for layer in range(4):
+        for name, shape in (("self_attn.o_proj", [rows, 8192]), ("self_attn.q_proj", [8192, rows])):
+            size = rows * 8192 * 2
+            entries[f"model.layers.{layer}.{name}.weight"] = {
+                "dtype": "BF16",
+                "shape": shape,
+                "data_offsets": [position, position + size],
+            }
+            position += size
+    header = json.dumps(entries).encode()
+    with (folder / "model.safetensors").open("wb") as out:
+        out.write(len(header).to_bytes(8, "little") + header)
+        out.truncate(8 + len(header) + position)
+        for at in range(SIZE // 16, position, SIZE // 16):
+            out.seek(8 + len(header) + at)
+            out.write(random.Random(at).randbytes(100_000))
+    (folder / "config.json").write_text(json.dumps(config_of(heads=64, kv_heads=8)))
+    return folder
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), [("layer_based", 0), ("tensor_parallel", 4)])
+def test_memory_is_bounded_and_holes_stay_holes(
+    sparse: Path, tmp_path: Path, strategy: str, ranks: int
+) -> None:
+    command = [sys.executable, "-c", CHILD, str(sparse), str(tmp_path / "out"), strategy, str(ranks)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    assert int(done.stdout) << 10 < BUDGET < SIZE // 8
+    files = list((tmp_path / "out").rglob("*.safetensors"))
+    assert sum(path.stat().st_size for path in files) > SIZE * 0.99
+    assert sum(path.stat().st_blocks for path in files) * 512 < SIZE // 4
+
+
+def test_killed_at_any_moment_the_result_is_there_or_not(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source", llama(layers=40, inner=400), files=3)
+    shard_model(
+        source, tmp_path / "wanted", strategy="tensor_parallel", ranks=4, max_shard_bytes=50_000, model_id="m"
+    )
+    wanted = files_below(tmp_path / "wanted")
+    script = (
+        "import sys; from textnlp_fast.storage import shard_model; print('go', flush=True); "
+        "shard_model(sys.argv[1], sys.argv[2], strategy='tensor_parallel', ranks=4, max_shard_bytes=50_000, "
+        "model_id='m')"
+    )
+    chance = random.Random(7)
+    left_behind = 0
+    for number in range(6):
+        out = tmp_path / f"out{number}"
+        child = subprocess.Popen(
+            [sys.executable, "-c", script, str(source), str(out)], stdout=subprocess.PIPE
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(chance.random() * 0.25)
+        child.send_signal(signal.SIGKILL)
+        child.wait(timeout=60)
+        child.stdout.close()
+        left_behind += any(path.name.startswith(f".out{number}") for path in tmp_path.iterdir())
+        if out.exists():
+            assert files_below(out) == wanted
+        shard_model(source, out, strategy="tensor_parallel", ranks=4, max_shard_bytes=50_000, model_id="m")
+        assert files_below(out) == wanted
+    assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
+    assert left_behind, "no kill came in the middle: the test proves nothing"
