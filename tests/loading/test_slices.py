@@ -18,9 +18,9 @@ from textnlp_fast.loading import Slice
 from textnlp_fast.loading.block_reading import BlockFiles
 from textnlp_fast.loading.files import plan_reads
 from textnlp_fast.loading.places import Place, Wanted
-from textnlp_fast.tensors.slices import cut_of
 from textnlp_fast.storage import Repository
 from textnlp_fast.tensors import TensorInfo
+from textnlp_fast.tensors.slices import cut_of
 
 ITEMS = {"U8": 1, "BF16": 2, "F32": 4, "F64": 8}
 

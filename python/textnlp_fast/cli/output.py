@@ -34,6 +34,7 @@ _STAGES = {
     "create": "Coding",
     "apply": "Decoding",
     "squash": "Copying",
+    "shard": "Copying",
 }
 # A bar for something quicker than this would only flicker.
 _PATIENCE_S = 0.5

@@ -147,6 +147,7 @@ class StorageConfig:
         return cls(
             provider=settings.bucket_provider,
             bucket_name=bucket,
+            max_shard_size_gb=settings.max_shard_size_gb,
             prefix=settings.prefix,
             region=settings.aws_region if settings.bucket_provider == "aws" else None,
             endpoint_url=settings.endpoint_url,
