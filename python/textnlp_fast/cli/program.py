@@ -29,6 +29,7 @@ VERBS = {
     "reshard": "Cut shards, or ranks, in another way.",
     "merge": "Make the model again that was sharded.",
     "delta": "Make, apply, inspect and squash patches: no repository needed.",
+    "audit": "Show who changed what, and check that the log of it is whole.",
     "config": "Show settings and where each comes from.",
     "info": "Show what this machine and this build offer.",
 }

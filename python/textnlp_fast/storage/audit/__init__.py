@@ -2,6 +2,7 @@
 
 from textnlp_fast.storage.audit.heads import Head
 from textnlp_fast.storage.audit.log import AuditLog
+from textnlp_fast.storage.audit.reading import Filter, newest, verify_audit
 from textnlp_fast.storage.audit.recording import AuditPolicy, Receipt, audited, keys_of, log_of, record
 from textnlp_fast.storage.audit.records import AuditKey, AuditRecord, Outcome
 from textnlp_fast.storage.audit.verifying import AuditProblem, AuditReport, verify_log
@@ -13,12 +14,15 @@ __all__ = [
     "AuditProblem",
     "AuditRecord",
     "AuditReport",
+    "Filter",
     "Head",
     "Outcome",
     "Receipt",
     "audited",
     "keys_of",
     "log_of",
+    "newest",
     "record",
+    "verify_audit",
     "verify_log",
 ]
