@@ -5,11 +5,14 @@ A server that is not installed skips the tests that need it. Workers of one run 
 
 from servers.azure import AzureServer, azure_container, azure_environment, azure_server
 from servers.gcs import _gcs_session, gcs_bucket, gcs_environment, gcs_fake
+from servers.places import SERVERS, Place, place
 from servers.process import free_port
-from servers.s3 import S3Server, aws_environment, fault_proxy, s3_bucket, s3_server
+from servers.s3 import S3Server, aws_environment, fault_proxy, ministack, moto, radosgw, s3_bucket, s3_server
 
 __all__ = [
+    "SERVERS",
     "AzureServer",
+    "Place",
     "S3Server",
     "_gcs_session",
     "aws_environment",
@@ -21,6 +24,10 @@ __all__ = [
     "gcs_bucket",
     "gcs_environment",
     "gcs_fake",
+    "ministack",
+    "moto",
+    "place",
+    "radosgw",
     "s3_bucket",
     "s3_server",
 ]

@@ -1,4 +1,4 @@
-"""Real servers that speak S3.
+"""Real servers that speak S3: moto, ministack, radosgw.
 
 ``ministack`` is preferred where one is enough (it resolves races of conditional puts correctly and checks the body's
 digests), ``moto`` is the fallback; ``TEXTNLP_FAST_TEST_S3=ministack|moto`` forces one. Both come from PyPI.
@@ -14,20 +14,31 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from faults.proxy import FaultProxy
+from servers import ceph
 from servers.process import shared_process
 
-__all__ = ["S3Server", "aws_environment", "fault_proxy", "s3_bucket", "s3_server", "s3_servers"]
+__all__ = [
+    "S3Server",
+    "aws_environment",
+    "fault_proxy",
+    "ministack",
+    "moto",
+    "radosgw",
+    "s3_bucket",
+    "s3_server",
+]
 
-s3_servers = ("ministack", "moto")
+_SERVERS = ("ministack", "moto")
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server. ``endpoint_url`` is loopback; any credentials are accepted."""
+    """A running server. ``endpoint_url`` is loopback; key and secret are "test" (moto and ministack take any)."""
 
     name: str
     endpoint_url: str
@@ -35,23 +46,46 @@ class S3Server:
     def make_bucket(self) -> str:
         """A new, empty bucket."""
         bucket = f"test-{uuid.uuid4().hex[:16]}"
+        if self.name == "radosgw":  # which takes signed requests only
+            self.client().create_bucket(Bucket=bucket)
+            return bucket
         request = urllib.request.Request(f"{self.endpoint_url}/{bucket}", method="PUT")
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200
         return bucket
 
+    def client(self) -> Any:
+        """Amazon's own client."""
+        boto3 = pytest.importorskip("boto3", reason="needs boto3")
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
     def open_uploads(self, bucket: str) -> int:
         """How many multipart uploads were begun in ``bucket`` and neither completed nor aborted."""
+        if self.name == "radosgw":
+            return len(self.client().list_multipart_uploads(Bucket=bucket).get("Uploads", []))
         with urllib.request.urlopen(f"{self.endpoint_url}/{bucket}?uploads", timeout=60) as answer:
             return int(answer.read().count(b"<UploadId>"))
 
 
 def start_s3(name: str, factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Run the named server as long as the generator is not closed, or skip where it is not installed."""
-    if importlib.util.find_spec(name) is None:
+    if name == "radosgw":
+        if ceph.root() is None:
+            pytest.skip("no radosgw: apt-get install radosgw ceph-mon ceph-osd")
+        if importlib.util.find_spec("boto3") is None:
+            pytest.skip("buckets of radosgw are made with Amazon's client: pip install boto3")
+    elif importlib.util.find_spec(name) is None:
         pytest.skip(f"no {name}: pip install ministack 'moto[server,s3]'")
 
-    def command(port: int, _: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+    def command(port: int, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+        if name == "radosgw":
+            return [sys.executable, str(Path(ceph.__file__)), str(folder), str(port)], {}
         if name == "ministack":
             return [sys.executable, "-m", "ministack"], {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port)}
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], {}
@@ -61,14 +95,29 @@ def start_s3(name: str, factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    yield from start_s3("moto", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    yield from start_s3("ministack", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    yield from start_s3("radosgw", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One server for the whole run; tests keep apart by taking a bucket each."""
     wanted = os.environ.get("TEXTNLP_FAST_TEST_S3")
-    name = wanted or next((name for name in s3_servers if importlib.util.find_spec(name)), None)
+    name = wanted or next((name for name in _SERVERS if importlib.util.find_spec(name)), None)
     if name is None:
         pytest.skip("no S3 server: pip install ministack, or moto[server,s3]")
-    if name not in s3_servers or importlib.util.find_spec(name) is None:
-        raise pytest.UsageError(f"TEXTNLP_FAST_TEST_S3={name}: not one of {s3_servers}, or not installed")
+    if name not in _SERVERS or importlib.util.find_spec(name) is None:
+        raise pytest.UsageError(f"TEXTNLP_FAST_TEST_S3={name}: not one of {_SERVERS}, or not installed")
     yield from start_s3(name, tmp_path_factory)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import obstore
 from obstore import exceptions as obstore_errors
-from obstore.store import MemoryStore
+from obstore.store import MemoryStore, S3Store
 
 from textnlp_fast.errors import (
     AuthenticationError,
@@ -25,7 +25,7 @@ from textnlp_fast.objectstore.ranges import cut, merged
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
-    from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
+    from obstore.store import AzureStore, ClientConfig, RetryConfig
 
     _Store = S3Store | AzureStore | MemoryStore
 
@@ -82,6 +82,7 @@ class RemoteBackend:
         self.url = url
         self._patient = patient
         self._once = once
+        self._bare_etags = False  # which spelling of If-Match this server was seen to understand
 
     def get(self, key: str, limit_bytes: int | None) -> tuple[bytes, Version]:
         with self._errors("read", key):
@@ -146,7 +147,20 @@ class RemoteBackend:
     def put_if_version(self, key: str, data: bytes, expected: Version) -> Version:
         if not expected.etag:
             raise InvalidInputError(f"{self.url} gives its objects no ETag, which compare-and-swap needs")
-        mode: UpdateVersion = {"e_tag": expected.etag}
+        bare = self._bare_etags
+        try:
+            return self._put_if_match(key, data, expected, bare=bare)
+        except PreconditionFailedError:
+            if not isinstance(self._once, S3Store) or not self._is_at(key, expected):
+                raise
+        # Nobody else has written and yet the condition "does not hold": Ceph's gateway compares the header with the
+        # bare ETag, quotes and all. What was refused was not done, so asking in the other spelling is no second write.
+        version = self._put_if_match(key, data, expected, bare=not bare)
+        self._bare_etags = not bare
+        return version
+
+    def _put_if_match(self, key: str, data: bytes, expected: Version, *, bare: bool) -> Version:
+        mode: UpdateVersion = {"e_tag": expected.etag.strip('"') if bare else expected.etag}
         if expected.version is not None:  # obstore refuses an explicit None
             mode["version"] = expected.version
         with self._errors("update", key):
@@ -155,6 +169,12 @@ class RemoteBackend:
             except FileNotFoundError:
                 raise PreconditionFailedError(key) from None
         return Version(answer["e_tag"] or "", answer["version"])
+
+    def _is_at(self, key: str, expected: Version) -> bool:
+        try:
+            return self.head(key).etag == expected.etag
+        except MissingObjectError:
+            return False
 
     def list(self, prefix: str) -> Iterator[ObjectMeta]:
         # obstore sends a listing again when it is refused, not when its answer breaks off: go on after the

@@ -33,7 +33,7 @@ CONDITIONS = {
 }
 # Told by the client, and without a meaning here.
 IGNORED = {"projection", "userProject"}
-LARGEST_PAGE = 1000
+LARGEST_PAGE = 100  # the real one gives up to 1000, and may always give fewer
 
 
 @dataclass(frozen=True)
