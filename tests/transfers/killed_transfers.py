@@ -17,9 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from textnlp_fast.objectstore import open_store
-from textnlp_fast.objectstore.transfers import TransferSettings, download, upload
+from textnlp_fast.objectstore.transfers import (
+    DownloadReport,
+    TransferSettings,
+    UploadReport,
+    download,
+    upload,
+)
 
-STREAMS = 3
+STREAMS = 2
 PARTS = {"download": 256 << 10, "upload": 5 << 20}
 # Slow enough that a kill comes in the middle.
 RATES = {"download": 30e6, "upload": 60e6}
@@ -37,9 +43,12 @@ def settings(verb: str, folder: Path) -> TransferSettings:
 def transfer(verb: str, url: str, endpoint: str, folder: Path, number: int) -> None:
     store = open_store(url, endpoint_url=endpoint)
     if verb == "download":
-        download(store, "model.bin", folder / f"copy-{number}.bin", settings(verb, folder))
+        report: DownloadReport | UploadReport = download(
+            store, "model.bin", folder / f"copy-{number}.bin", settings(verb, folder)
+        )
     else:
-        upload(folder / "model.bin", store, f"copy-{number}.bin", settings(verb, folder))
+        report = upload(folder / "model.bin", store, f"copy-{number}.bin", settings(verb, folder))
+    os.write(1, f"resumed {report.resumed_bytes}\n".encode())
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -65,20 +74,21 @@ def main() -> int:
         for last in (False, False, True):
             child = in_child(lambda number=number: transfer(verb, url, endpoint, folder, number))  # type: ignore[misc]
             if not last:
-                delay_s = moments.uniform(0.05, 0.5 if verb == "download" else 1.5)
+                delay_s = moments.uniform(0.05, 0.4) if verb == "download" else moments.uniform(0.4, 1.6)
                 time.sleep(delay_s)
                 os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             if os.WIFSIGNALED(status):
                 done += 1
                 sys.stdout.write(f"kill of {number}: {delay_s:.3f} s\n")
+                sys.stdout.flush()  # the next child must not inherit it
             elif status:
                 return 1
             else:
                 break  # it was quicker than the kill
         number += 1
         sys.stdout.write(f"copied {number}\n")
-        sys.stdout.flush()  # the next child must not inherit it
+        sys.stdout.flush()
     return 0
 
 

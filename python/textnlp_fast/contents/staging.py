@@ -13,7 +13,7 @@ from pathlib import Path
 from textnlp_fast.contents.documents import parse_document, seal_document
 from textnlp_fast.contents.entries import RESERVED_PREFIX, check_path
 from textnlp_fast.contents.windows import write_exactly
-from textnlp_fast.errors import ConflictError, InvalidInputError, OutOfSpaceError
+from textnlp_fast.errors import ConflictError, InvalidInputError, OutOfSpaceError, TextnlpFastError
 
 __all__ = [
     "check_destination",
@@ -34,6 +34,8 @@ def disk_errors(final: Path) -> Iterator[None]:
     """Turns what the operating system says about the destination into what the caller can do."""
     try:
         yield
+    except TextnlpFastError:
+        raise  # some of ours are timeouts, hence OSErrors
     except OSError as error:
         reason = f"cannot write {final}: {error.strerror or error}"
         if error.errno in _FULL:

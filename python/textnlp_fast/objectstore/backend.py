@@ -79,6 +79,6 @@ class Backend(Protocol):
 class Signing(Protocol):
     """A backend whose objects can be read by URL."""
 
-    def signed_url(self, method: Literal["GET", "HEAD"], key: str, *, lifetime_s: float) -> str | None:
-        """A URL that lets whoever holds it read the object for a while; ``None`` where there is no such thing."""
+    def signed_url(self, method: Literal["GET", "HEAD", "PUT"], key: str, *, lifetime_s: float) -> str | None:
+        """A URL that lets whoever holds it do so for a while; ``None`` where there is no such thing."""
         ...

@@ -206,8 +206,8 @@ class RemoteBackend:
             except FileNotFoundError:
                 return
 
-    def signed_url(self, method: Literal["GET", "HEAD"], key: str, *, lifetime_s: float) -> str | None:
-        """A URL that lets whoever holds it read the object for a while; ``None`` where there is no such thing."""
+    def signed_url(self, method: Literal["GET", "HEAD", "PUT"], key: str, *, lifetime_s: float) -> str | None:
+        """A URL that lets whoever holds it do so for a while; ``None`` where there is no such thing."""
         if isinstance(self._patient, MemoryStore):
             return None
         with self._errors("sign a URL of", key):

@@ -115,9 +115,9 @@ class ObjectStore:
         return self._backend.list(check_prefix(prefix))
 
     def signed_url(
-        self, method: Literal["GET", "HEAD"], key: str, *, lifetime_s: float = 3600.0
+        self, method: Literal["GET", "HEAD", "PUT"], key: str, *, lifetime_s: float = 3600.0
     ) -> str | None:
-        """A URL that lets whoever holds it read the object for a while; ``None`` where there is no such thing."""
+        """A URL that lets whoever holds it do so for a while; ``None`` where there is no such thing."""
         check_key(key)
         return (
             self._backend.signed_url(method, key, lifetime_s=lifetime_s)

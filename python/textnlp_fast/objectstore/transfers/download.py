@@ -28,7 +28,7 @@ from textnlp_fast.errors import (
     TransferCancelledError,
 )
 from textnlp_fast.hashing import Blake3
-from textnlp_fast.objectstore.transfers.engine import run_parts
+from textnlp_fast.objectstore.transfers.engine import retrying, run_parts
 from textnlp_fast.objectstore.transfers.journal import DownloadHeader, Journal
 from textnlp_fast.objectstore.transfers.progress import Meter
 from textnlp_fast.objectstore.transfers.protocol import Part, RangeSource, SourceState, plan_parts
@@ -84,7 +84,7 @@ def download_file(
     final = Path(destination).expanduser().absolute()
     if final.is_dir():
         raise InvalidInputError(f"{final} is a directory", hint="Give the name of a file.")
-    state = source.look()
+    state = retrying(source.look, Watch(settings, Meter(0, 0)))
     expected = _expected(state, digest, source.url)
     with disk_errors(final):
         part_path = part_path or final.with_name(f"{final.name}.part")

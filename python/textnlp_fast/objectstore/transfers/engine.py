@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import random
 import threading
@@ -14,9 +15,9 @@ from textnlp_fast.errors import CorruptDataError, MissingObjectError, StorageUna
 from textnlp_fast.objectstore.transfers.concurrency import StreamController
 from textnlp_fast.objectstore.transfers.protocol import BackOffError, Part
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
-from textnlp_fast.objectstore.transfers.watch import StoppedError, Watch
+from textnlp_fast.objectstore.transfers.watch import Watch
 
-__all__ = ["PartJob", "run_parts"]
+__all__ = ["PartJob", "retrying", "run_parts"]
 
 Result_co = TypeVar("Result_co", covariant=True)
 Outcome = TypeVar("Outcome")
@@ -69,9 +70,8 @@ class _Run(Generic[Outcome]):
             self._threads.append(thread)
             thread.start()
 
-    def end(self) -> None:
-        """Stops all threads, and waits until they have ended."""
-        self._watch.stop()
+    def join(self) -> None:
+        """Waits until all threads have ended."""
         for thread in self._threads:
             thread.join()
 
@@ -107,13 +107,32 @@ class _Run(Generic[Outcome]):
                 if failures > settings.retries:
                     raise
                 self._watch.meter.retried()
-                ceiling = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures - 1, 30))
-                pause_s = random.uniform(0.0, ceiling)
+                pause_s = _pause_s(error, failures)
                 if isinstance(error, BackOffError):
                     with self._lock:
                         self._controller.refused()
-                    pause_s += min(error.retry_after_s, _LONGEST_WISH_S)
             self._watch.sleep(pause_s)
+
+
+def retrying(call: Callable[[], Outcome], watch: Watch) -> Outcome:
+    """The answer to a small question, which is asked again as a part would be moved again."""
+    for failures in itertools.count(1):
+        watch.check()
+        try:
+            return call()
+        except StorageUnavailableError as error:
+            if failures > watch.settings.retries:
+                raise
+            watch.meter.retried()
+            watch.sleep(_pause_s(error, failures))
+    raise AssertionError  # the count does not end
+
+
+def _pause_s(error: Exception, failures: int) -> float:
+    """How long to wait after so many failures: longer each time, with jitter, and as the other side wishes."""
+    ceiling = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures - 1, 30))
+    wish = min(error.retry_after_s, _LONGEST_WISH_S) if isinstance(error, BackOffError) else 0.0
+    return random.uniform(0.0, ceiling) + wish
 
 
 def run_parts(
@@ -165,8 +184,8 @@ def run_parts(
             if settings.progress is not None and now - told >= _PROGRESS_S:
                 settings.progress(meter.now())
                 told = now
-    except StoppedError:
-        watch.check()
+    except BaseException:
+        watch.stop()
         raise
     finally:
-        run.end()
+        run.join()

@@ -20,7 +20,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
-from textnlp_fast.errors import AuthenticationError, InvalidInputError, StorageUnavailableError
+from textnlp_fast.errors import (
+    AuthenticationError,
+    InvalidInputError,
+    StorageUnavailableError,
+    TextnlpFastError,
+)
 from textnlp_fast.objectstore.transfers.protocol import BackOffError
 
 if TYPE_CHECKING:
@@ -110,6 +115,9 @@ class HttpStreams:
                 answer, lasts = _exchange(
                     connection, method, parts, headers, body, buffer, take, take_status, watch
                 )
+        except TextnlpFastError:
+            connection.close()  # a timeout of the whole transfer is an OSError, too
+            raise
         except (OSError, http.client.HTTPException, _ClosedEarlyError) as error:
             connection.close()
             kind = BackOffError if isinstance(error, TimeoutError) else StorageUnavailableError

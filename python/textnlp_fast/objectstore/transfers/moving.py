@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
-from textnlp_fast.errors import InvalidInputError, StorageUnavailableError
+from textnlp_fast.errors import AuthenticationError, InvalidInputError, StorageUnavailableError
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.objectstore.keys import check_key
 from textnlp_fast.objectstore.open import local_folder, open_store
@@ -78,7 +78,7 @@ def upload(
         return _copy_into(folder, key, path, settings)
     if urlsplit(store.url).scheme == "memory":
         return _keep(store, key, path)
-    with upload_target(store, key) as target:
+    with upload_target(store, key, settings) as target:
         return upload_file(path, target, settings)
 
 
@@ -88,34 +88,68 @@ def source_of(store: ObjectStore, key: str, settings: TransferSettings) -> Range
     folder = local_folder(store.url)
     if folder is not None:
         return FileSource(folder / key)
-    first = store.signed_url("GET", key, lifetime_s=_URL_LIFE_S)
+    if urlsplit(store.url).scheme == "gs":
+        from textnlp_fast.objectstore.transfers.gcs_target import GcsSource  # noqa: PLC0415
+
+        return GcsSource(*_bucket_and_key(store, key), store.opening, _quiet(settings))
+    first = _signed(store, "GET", key)
     if first is None or goes_through_proxy(first):
         return StoreSource(store, key)
 
+    is_s3 = urlsplit(store.url).scheme == "s3"
+
     def sign(method: str) -> str:
-        url = store.signed_url("HEAD" if method == "HEAD" else "GET", key, lifetime_s=_URL_LIFE_S)
+        # S3 signs the method; Azure what may be done, which for both is to read.
+        url = store.signed_url("HEAD" if method == "HEAD" and is_s3 else "GET", key, lifetime_s=_URL_LIFE_S)
         if url is None:
             raise StorageUnavailableError(f"{store.url} signs no URLs any more")
         return url
 
-    def quiet() -> StreamWatch:
-        return Watch(settings, Meter(0, 0)).stream()
+    return SignedSource(f"{store.url.rstrip('/')}/{key}", sign, _quiet(settings))
 
-    return SignedSource(f"{store.url.rstrip('/')}/{key}", sign, quiet)
+
+def _quiet(settings: TransferSettings) -> Callable[[], StreamWatch]:
+    """Watches for small questions, which count for nothing."""
+    return lambda: Watch(settings, Meter(0, 0)).stream()
+
+
+def _signed(store: ObjectStore, method: Literal["GET", "PUT"], key: str) -> str | None:
+    """A signed URL; ``None`` where these credentials may not or cannot make one."""
+    try:
+        return store.signed_url(method, key, lifetime_s=_URL_LIFE_S)
+    except (AuthenticationError, InvalidInputError):
+        if urlsplit(store.url).scheme != "az":  # a token that may read, and not delegate
+            raise
+        return None
+
+
+def _bucket_and_key(store: ObjectStore, key: str) -> tuple[str, str]:
+    parts = urlsplit(store.url)
+    return parts.netloc, f"{parts.path.strip('/')}/{key}".lstrip("/")
 
 
 @contextmanager
-def upload_target(store: ObjectStore, key: str) -> Iterator[UploadTarget]:
+def upload_target(
+    store: ObjectStore, key: str, settings: TransferSettings | None = None
+) -> Iterator[UploadTarget]:
     """Where parts of an object of a bucket go to, by the provider's own client, until the block ends."""
-    parts = urlsplit(store.url)
-    whole_key = f"{parts.path.strip('/')}/{key}".lstrip("/")
+    scheme = urlsplit(store.url).scheme
+    bucket, whole_key = _bucket_and_key(store, key)
     target: UploadTarget
-    if parts.scheme == "s3":
+    if scheme == "s3":
         from textnlp_fast.objectstore.transfers.s3_target import S3Target  # noqa: PLC0415
 
-        target = S3Target(parts.netloc, whole_key, store.opening)
+        target = S3Target(bucket, whole_key, store.opening)
+    elif scheme == "az":
+        from textnlp_fast.objectstore.transfers.azure_target import AzureTarget  # noqa: PLC0415
+
+        target = AzureTarget(bucket, whole_key, store.opening, lambda: _signed(store, "PUT", key))
+    elif scheme == "gs":
+        from textnlp_fast.objectstore.transfers.gcs_target import GcsTarget  # noqa: PLC0415
+
+        target = GcsTarget(bucket, whole_key, store.opening, _quiet(settings or TransferSettings()))
     else:
-        raise InvalidInputError(f"there are no resumable uploads to {parts.scheme}://")
+        raise InvalidInputError(f"there are no resumable uploads to {scheme}://")
     try:
         yield target
     finally:

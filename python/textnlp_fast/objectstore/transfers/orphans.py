@@ -1,6 +1,9 @@
 """Uploads that were begun and neither completed nor aborted: they cost storage and no listing of objects shows them.
 
 * **S3** lists them, whoever began them: this package, its stores' own multipart puts that were killed, other tools.
+* **Azure** lists blobs that have blocks and were never committed, often without a time: then one counts as begun when
+  this machine's journal says, else just now. Blocks beside a committed blob are not listed. All blocks go by themselves
+  a week after the last of them.
 * **Google Cloud Storage** lists none; it drops a session a week after its last byte. Known are those of this machine,
   from the journals of its uploads.
 * **A folder** holds the unfinished files of uploads into it.
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +67,9 @@ def find_uploads(
         found = _in_folder(folder, store.url)
     elif urlsplit(store.url).scheme == "s3":
         found = _in_s3(store.url, store.opening)
+    elif urlsplit(store.url).scheme == "az":
+        journaled = _in_journals(store.url, TransferSettings(state_folder=state_folder).uploads_folder)
+        found = _in_azure(store.url, store.opening, {upload.key: upload for upload in journaled})
     else:
         found = _in_journals(store.url, TransferSettings(state_folder=state_folder).uploads_folder)
     return sorted(
@@ -111,6 +117,32 @@ def _in_s3(url: str, opening: OpenArguments) -> Iterator[OpenUpload]:
                     yield OpenUpload(url, key, row["UploadId"], row["Initiated"].timestamp())
     finally:
         client.close()
+
+
+def _in_azure(url: str, opening: OpenArguments, known: Mapping[str, OpenUpload]) -> Iterator[OpenUpload]:
+    from textnlp_fast.objectstore.transfers.azure_target import azure_errors, container_client  # noqa: PLC0415
+
+    parts = urlsplit(url)
+    prefix = parts.path.strip("/")
+    prefix = f"{prefix}/" if prefix else ""
+    with container_client(parts.netloc, opening) as client, azure_errors(f"list the uploads to {url}"):
+        for blob in client.list_blobs(name_starts_with=prefix, include=["uncommittedblobs"]):
+            if blob.size:
+                continue
+            committed, blocks = client.get_blob_client(blob.name).get_block_list("all")
+            if committed or not blocks:
+                continue
+            key = blob.name.removeprefix(prefix)
+            since = blob.creation_time or blob.last_modified
+            begun_at = since.timestamp() if since else time.time()
+            upload_id = known[key].upload_id if key in known else ""
+            yield OpenUpload(
+                url,
+                key,
+                upload_id,
+                known[key].begun_at if key in known else begun_at,
+                sum(block.size for block in blocks),
+            )
 
 
 def _in_journals(url: str, folder: Path) -> Iterator[OpenUpload]:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from textnlp_fast.objectstore.transfers.watch import StreamWatch
 
 __all__ = [
+    "DIGEST_HEADERS",
     "DIGEST_KEY",
     "BackOffError",
     "Part",
-    "PartSums",
     "RangeSource",
     "SourceState",
     "UploadPlan",
@@ -29,6 +29,9 @@ __all__ = [
 
 DIGEST_KEY: Final = "textnlp-fast-blake3"
 """The object's metadata field that holds the BLAKE3 digest of its content; Azure spells ``-`` as ``_``."""
+
+DIGEST_HEADERS: Final = (f"x-amz-meta-{DIGEST_KEY}", f"x-ms-meta-{DIGEST_KEY.replace('-', '_')}")
+"""The headers in which S3 and Azure tell it."""
 
 Take = Callable[[int, memoryview], None]
 """Takes bytes that arrived and their offset in the file; the memory is the reader's own again afterwards."""
@@ -93,21 +96,18 @@ class RangeSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PartSums:
-    """Checks of one part's bytes: CRC-32 (zlib's) and CRC-32C of a part; what is not needed is 0."""
-
-    crc32: int
-    crc32c: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class UploadPlan:
-    """A file that is to become an object, and how it is cut. ``digest``: BLAKE3, hexadecimal digits."""
+    """A file that is to become an object, and how it is cut.
+
+    ``digest``: BLAKE3 of the whole, hexadecimal digits. ``crc32``: zlib's CRC-32 of each part. ``crc32c``: CRC-32C of
+    the whole, for providers that check that.
+    """
 
     size: int
     digest: str
     part_bytes: int
-    sums: Sequence[PartSums]
+    crc32: Sequence[int]
+    crc32c: int | None = None
     content_type: str = "application/octet-stream"
 
     @property
@@ -127,7 +127,7 @@ class UploadTarget(Protocol):
         ...
 
     def needs_crc32c(self) -> bool:
-        """Whether plans must hold CRC-32C."""
+        """Whether plans must hold the CRC-32C of the whole."""
         ...
 
     def put_whole(self, plan: UploadPlan, data: memoryview, watch: StreamWatch) -> SourceState:

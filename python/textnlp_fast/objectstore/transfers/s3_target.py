@@ -168,7 +168,7 @@ class S3Target:
                 Body=body,
                 ContentLength=len(data),
                 ContentType=plan.content_type,
-                ChecksumCRC32=_crc_text(plan.sums[0].crc32 if plan.sums else 0),
+                ChecksumCRC32=_crc_text(plan.crc32[0] if plan.crc32 else 0),
                 Metadata={DIGEST_KEY: plan.digest},
                 **self._encryption,
             )
@@ -191,7 +191,8 @@ class S3Target:
         try:
             rows = self._rows(upload_id)
         except MissingObjectError:
-            return {} if self._made(plan) is not None else None
+            # Completed already, and the answer was lost?
+            return {part.number: part.length for part in plan.parts} if self._made(plan) else None
         parts = plan.parts
         there: dict[int, int] = {}
         for number, row in rows.items():
@@ -199,7 +200,7 @@ class S3Target:
                 continue
             crc = row.get("ChecksumCRC32")
             if crc is not None:
-                right = crc == _crc_text(plan.sums[number].crc32)
+                right = crc == _crc_text(plan.crc32[number])
             else:
                 digest = hashlib.md5(read(parts[number]), usedforsecurity=False).hexdigest()
                 right = row["ETag"].strip('"') == digest
@@ -215,15 +216,15 @@ class S3Target:
                 PartNumber=part.number + 1,
                 Body=body,
                 ContentLength=len(data),
-                ChecksumCRC32=_crc_text(plan.sums[part.number].crc32),
+                ChecksumCRC32=_crc_text(plan.crc32[part.number]),
             )
 
     def complete(self, upload_id: str, plan: UploadPlan) -> SourceState:
         try:
             rows = self._rows(upload_id)
-            if len(rows) != len(plan.sums):
+            if len(rows) != len(plan.crc32):
                 raise CorruptDataError(
-                    f"{self.url}: the provider has {len(rows)} parts of {len(plan.sums)}",
+                    f"{self.url}: the provider has {len(rows)} parts of {len(plan.crc32)}",
                     hint="Run the transfer again: missing parts are sent.",
                 )
             parts = [

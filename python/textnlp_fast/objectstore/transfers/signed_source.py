@@ -1,13 +1,14 @@
-"""An S3 object as a source: signed URLs, ranges of one ETag, straight from sockets into the file."""
+"""An object of S3 or Azure as a source: signed URLs, ranges of one ETag."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from textnlp_fast.errors import MissingObjectError, SourceChangedError, StorageUnavailableError
+from textnlp_fast.errors import MissingObjectError, StorageUnavailableError
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams
-from textnlp_fast.objectstore.transfers.protocol import DIGEST_KEY, SourceState
+from textnlp_fast.objectstore.transfers.protocol import DIGEST_HEADERS, SourceState
+from textnlp_fast.objectstore.transfers.range_reading import read_range
 
 if TYPE_CHECKING:
     from textnlp_fast.objectstore.transfers.protocol import Take
@@ -17,7 +18,7 @@ __all__ = ["SignedSource"]
 
 
 class SignedSource:
-    """What a signed URL gives. ``sign`` makes one for a method; ``watch`` bounds the question for size and ETag."""
+    """What a signed URL gives. ``sign`` makes one for a method; ``quiet`` a watch for asking for size and ETag."""
 
     def __init__(self, url: str, sign: Callable[[str], str], quiet: Callable[[], StreamWatch]) -> None:
         self.url = url
@@ -36,35 +37,14 @@ class SignedSource:
         etag, length = answer.headers.get("etag"), answer.headers.get("content-length", "")
         if not etag or not length.isdigit():
             raise StorageUnavailableError(f"{self.url} tells neither its size nor its ETag")
-        return SourceState(int(length), etag, answer.headers.get(f"x-amz-meta-{DIGEST_KEY}"))
+        digest = next((answer.headers[name] for name in DIGEST_HEADERS if name in answer.headers), None)
+        return SourceState(int(length), etag, digest)
 
     def read(
         self, state: SourceState, offset: int, length: int, buffer: memoryview, take: Take, watch: StreamWatch
     ) -> None:
-        headers = {
-            "Range": f"bytes={offset}-{offset + length - 1}",
-            "If-Match": state.identity,
-            "Accept-Encoding": "identity",
-        }
-        got = 0
-
-        def count(place: int, data: memoryview) -> None:
-            nonlocal got
-            take(place, data)
-            got = place + len(data)
-
-        answer = self._streams.request(
-            "GET", self._sign("GET"), headers, buffer=buffer, take=count, watch=watch
-        )
-        if answer.status in {404, 412}:
-            raise SourceChangedError(f"{self.url} was replaced or removed while it was read")
-        if answer.status != 206:
-            answer.raise_for(f"cannot read {self.url}")
-        wanted = f"bytes {offset}-{offset + length - 1}/"
-        if not answer.headers.get("content-range", wanted).startswith(wanted) or got != length:
-            raise StorageUnavailableError(f"{self.url} sent another range than the one asked for")
-        if answer.headers.get("etag", state.identity) != state.identity:
-            raise SourceChangedError(f"{self.url} was replaced while it was read")
+        address = self._sign("GET"), dict[str, str]()
+        read_range(self._streams, address, self.url, offset, length, buffer, take, watch, etag=state.identity)
 
     def close(self) -> None:
         self._streams.close()

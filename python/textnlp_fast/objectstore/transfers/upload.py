@@ -27,11 +27,10 @@ from textnlp_fast.errors import (
     TransferCancelledError,
 )
 from textnlp_fast.hashing import Blake3
-from textnlp_fast.objectstore.transfers.engine import run_parts
+from textnlp_fast.objectstore.transfers.engine import retrying, run_parts
 from textnlp_fast.objectstore.transfers.progress import Meter
 from textnlp_fast.objectstore.transfers.protocol import (
     Part,
-    PartSums,
     SourceState,
     UploadPlan,
     UploadTarget,
@@ -124,14 +123,21 @@ class _Upload:
             return self._put_whole(plan, meter, watch)
         there: dict[int, int] = {}
         if known is not None and known.upload_id:
-            found = self._target.present(known.upload_id, plan, self._reader())
+            asked = known.upload_id
+            found = retrying(lambda: self._target.present(asked, plan, self._reader()), watch)
             if found is None:
                 restarted, known = "the provider no longer knows the unfinished upload", None
             else:
                 there = dict(found)
         if known is None or not known.upload_id:
             known = UploadJournal(self._target.url, self._file, plan, "", time.time())
-            known = UploadJournal(known.url, known.file, known.plan, self._target.begin(plan), known.begun_at)
+            known = UploadJournal(
+                known.url,
+                known.file,
+                known.plan,
+                retrying(lambda: self._target.begin(plan), watch),
+                known.begun_at,
+            )
             known.write(self._journal)
         resumed = sum(there.values())
         whole = {part.number for part in parts if there.get(part.number) == part.length}
@@ -147,7 +153,7 @@ class _Upload:
                 sequential=self._target.sequential,
             )
             self._check_unchanged()
-            state = self._target.complete(upload_id, plan)
+            state = retrying(lambda: self._target.complete(upload_id, plan), watch)
         self._journal.unlink(missing_ok=True)
         return self._report(plan, state, meter, resumed, restarted)
 
@@ -199,11 +205,12 @@ class _Upload:
         """The first pass: the whole's digest by this thread, checks of the parts by others, piece by piece."""
         hasher = Blake3()
         wants_crc32c = self._target.needs_crc32c()
-        sums: list[PartSums] = []
+        sums: list[int] = []
+        crc32c = 0
         buffers = BufferPool(_PIECE_BYTES)
         with ThreadPoolExecutor(2, thread_name_prefix="textnlp-fast-check") as pool:
             for part in plan_parts(self._file.size, part_bytes):
-                crc32, crc32c = 0, 0
+                crc32 = 0
                 for begin in range(0, part.length, _PIECE_BYTES):
                     watch.check()
                     with buffers.borrow() as buffer:
@@ -214,9 +221,11 @@ class _Upload:
                         hasher.update(view, threads=1)
                         crc32 = first.result()
                         crc32c = 0 if second is None else second.result()
-                sums.append(PartSums(crc32, crc32c))
+                sums.append(crc32)
         self._check_unchanged()
-        return UploadPlan(self._file.size, hasher.hexdigest(), part_bytes, sums)
+        return UploadPlan(
+            self._file.size, hasher.hexdigest(), part_bytes, sums, crc32c if wants_crc32c else None
+        )
 
     def read(self, offset: int, view: memoryview) -> None:
         """Fills ``view`` from the file."""
@@ -236,7 +245,7 @@ class _Upload:
         with self._buffers_for(plan).borrow() as buffer:
             view = buffer[: part.length]
             self.read(part.offset, view)
-            if plan.sums and zlib.crc32(view) != plan.sums[part.number].crc32:
+            if plan.crc32 and zlib.crc32(view) != plan.crc32[part.number]:
                 raise SourceChangedError(f"{self._local} was written to while it was sent")
             stream = watch.stream()
             try:

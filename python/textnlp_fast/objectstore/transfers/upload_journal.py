@@ -20,7 +20,7 @@ from textnlp_fast.contents.documents import parse_document, seal_document
 from textnlp_fast.contents.staging import sync_folder
 from textnlp_fast.errors import ConflictError, CorruptDataError, UnsupportedFormatError
 from textnlp_fast.hashing import blake3_hex
-from textnlp_fast.objectstore.transfers.protocol import PartSums, UploadPlan
+from textnlp_fast.objectstore.transfers.protocol import UploadPlan
 
 __all__ = ["FileState", "UploadJournal", "journals", "locked_journal"]
 
@@ -59,9 +59,9 @@ class UploadJournal:
         """Replaces the journal at ``path`` in one step; on the disk afterwards."""
         document = {
             "begun_at_ms": int(self.begun_at * 1000),
-            "crc32": [sums.crc32 for sums in self.plan.sums],
-            "crc32c": [sums.crc32c for sums in self.plan.sums],
-            "digest": self.plan.digest,
+            "crc32": list(self.plan.crc32),
+            "crc32c": self.plan.crc32c,
+            "content": self.plan.digest,
             "file": {
                 "ctime_ns": self.file.ctime_ns,
                 "inode": self.file.inode,
@@ -105,11 +105,9 @@ def _parsed(document: Any) -> UploadJournal | None:
     state = FileState(
         str(file["path"]), *(int(file[name]) for name in ("size", "mtime_ns", "ctime_ns", "inode"))
     )
-    sums = [
-        PartSums(int(first), int(second))
-        for first, second in zip(document["crc32"], document["crc32c"], strict=True)
-    ]
-    plan = UploadPlan(state.size, str(document["digest"]), int(document["part_bytes"]), sums)
+    sums = [int(crc) for crc in document["crc32"]]
+    whole = None if document["crc32c"] is None else int(document["crc32c"])
+    plan = UploadPlan(state.size, str(document["content"]), int(document["part_bytes"]), sums, whole)
     if len(plan.parts) != len(sums):
         return None
     return UploadJournal(
