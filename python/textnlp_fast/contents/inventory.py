@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from textnlp_fast.contents.entries import DTYPE_OPAQUE, RESERVED_PREFIX, FileEnt
 from textnlp_fast.contents.windows import BufferPool, OpenFiles, Progress, ProgressCallback
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.hashing import Blake3, blake3_hex, blake3_spans
-from textnlp_fast.tensors import DTYPES, ModelFiles, OtherFile, SafetensorsFile
+from textnlp_fast.tensors import DTYPES, ModelFiles, OtherFile, SafetensorsFile, TensorInfo
 
 __all__ = [
     "READ_BYTES",
@@ -156,6 +156,20 @@ def check_unchanged(files: Iterable[LocalFile]) -> None:
             )
 
 
+def _neighbours(tensors: Sequence[TensorInfo]) -> Iterator[tuple[int, int]]:
+    """Runs [first, last) of tensors that are read and hashed together: small ones that touch each other in the file."""
+    first = 0
+    for number, tensor in enumerate(tensors):
+        begun = tensors[first]
+        if number > first and (
+            tensor.begin != tensors[number - 1].end or tensor.end - begun.begin > READ_BYTES
+        ):
+            yield first, number
+            first = number
+    if tensors:
+        yield first, len(tensors)
+
+
 class _Jobs:
     """Hashing of many ranges by a few threads, the largest ranges first."""
 
@@ -178,14 +192,20 @@ class _Jobs:
         tensors = [tensor for tensor in file.tensors if sizes is None or tensor.size_bytes in sizes]
         digests = [""] * len(tensors)
 
-        def hash_tensor(number: int) -> None:
-            tensor = tensors[number]
-            digests[number] = digest_of_range(
-                self.files, location, tensor.begin, tensor.size_bytes, self._buffers
-            )
+        def hash_tensors(first: int, last: int) -> None:
+            begin, size = tensors[first].begin, tensors[last - 1].end - tensors[first].begin
+            if last == first + 1:
+                digests[first] = digest_of_range(self.files, location, begin, size, self._buffers)
+                return
+            with self._buffers.borrow() as buffer:
+                self.files.read(location, buffer[:size], begin)
+                ends = np.array([tensor.end - begin for tensor in tensors[first:last]], np.uint64)
+                found = blake3_spans(buffer[:size], ends, threads=1)
+            digests[first:last] = [digest.tobytes().hex() for digest in found]
 
-        for number, tensor in enumerate(tensors):
-            self._jobs.append((tensor.size_bytes, lambda number=number: hash_tensor(number)))  # type: ignore[misc]
+        for first, last in _neighbours(tensors):
+            size = sum(tensor.size_bytes for tensor in tensors[first:last])
+            self._jobs.append((size, lambda first=first, last=last: hash_tensors(first, last)))  # type: ignore[misc]
         header = LocalPart(blake3_hex(file.header_bytes), DTYPE_OPAQUE, 0, len(file.header_bytes))
 
         def collect() -> LocalFile:

@@ -122,8 +122,9 @@ def _parent_names(parent: Manifest) -> dict[tuple[str, str, str], str]:
         if entry.kind != "safetensors":
             continue
         names["header", entry.path, ""] = entry.parts[0]
+        folder = _folder(entry.path)
         for name, digest in zip(entry.names, entry.parts[1:], strict=True):
-            names["tensor", _folder(entry.path), name] = digest
+            names["tensor", folder, name] = digest
             names.setdefault(("anywhere", "", name), digest)
     return names
 

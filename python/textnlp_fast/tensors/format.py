@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ _LENGTH_BYTES = 8
 _MAX_COUNT = 2**64 - 1
 # Those of 2**64 - 1. Also keeps Python from parsing huge integers, which takes quadratic time.
 _MAX_INTEGER_DIGITS = 20
+_ODD_INTEGER = re.compile(rb"-[0-9]|[0-9]{21}")
 _READ_BYTES = 1 << 30
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -206,11 +208,13 @@ def _header_length(prefix: bytes, file_size: int) -> int:
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
+    # Python's own parsing of integers is several times as fast; a text without these has none that it must not see.
+    odd = _ODD_INTEGER.search(text) is not None
     try:
         entries = json.loads(
             text.decode("utf-8"),
             object_pairs_hook=_object_without_duplicates,
-            parse_int=_integer,
+            parse_int=_integer if odd else None,
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
         )
