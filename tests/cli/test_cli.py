@@ -92,7 +92,10 @@ def test_diff_counts_elements_and_bytes(place: Path, run: Run) -> None:
 
 
 def test_ls_and_show(place: Path, run: Run) -> None:
-    assert run("ls", "--repo", place, "--json").document == [{"name": "m", "versions": ["1.0.0", "1.1.0"]}]
+    stages = {"1.0.0": "draft", "1.1.0": "draft"}
+    assert run("ls", "--repo", place, "--json").document == [
+        {"name": "m", "versions": ["1.0.0", "1.1.0"], "stages": stages, "aliases": {}, "deployments": {}}
+    ]
     assert "1.1.0" in run("ls", "--repo", place).out
     text = run("show", "m", "--repo", place).out
     assert "m@1.1.0" in text
@@ -154,7 +157,8 @@ def test_info_names_the_kernels(run: Run) -> None:
         (["log", "nothing"], 3, "no model 'nothing'"),
         (["pull", "m@9.0.0", "out"], 3, "no version 9.0.0"),
         (["show", "bad name"], 2, "not a model name"),
-        (["show", "m@one"], 2, "not a version"),
+        (["show", "m@1.0"], 2, "not a version"),
+        (["show", "m@one"], 3, "no alias 'one'"),
         (["diff", "m", "1.1.0"], 2, "names no version"),
         (["push", ".", "m"], 2, "names no version"),
         (["push", "nowhere", "m@1.0.0"], 2, "does not exist"),

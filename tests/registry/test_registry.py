@@ -237,7 +237,7 @@ def test_rollback_goes_to_the_version_before_again_and_again(registry: Registry)
         registry.deploy("m", version, "eu", note="n" + version)
     assert registry.rollback("m", "eu").version == "1.1.0"
     assert registry.rollback("m", "eu").version == "1.0.0"
-    with pytest.raises(DeploymentNotFoundError, match=r"serves 1\.0\.0 and has not served an earlier"):
+    with pytest.raises(DeploymentNotFoundError, match=r"serves 1\.0\.0 and served no other version"):
         registry.rollback("m", "eu")
     registry.deploy("m", "2.0.0", "eu")
     back = registry.rollback("m", "eu", note="errors")
@@ -250,7 +250,7 @@ def test_rollback_can_name_how_far_back(registry: Registry) -> None:
     for version in ("1.0.0", "1.1.0", "2.0.0"):
         registry.deploy("m", version, "eu")
     assert registry.rollback("m", "eu", to="1.0.0").version == "1.0.0"
-    with pytest.raises(DeploymentNotFoundError, match=r"has not served 2\.0\.0"):
+    with pytest.raises(DeploymentNotFoundError, match=r"served not 2\.0\.0"):
         registry.rollback("m", "eu", to="2.0.0")
 
 

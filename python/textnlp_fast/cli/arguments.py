@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 import click
 
 from textnlp_fast.cli.interrupts import ending_at_once
+from textnlp_fast.cli.program import printable
 from textnlp_fast.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from textnlp_fast.storage import Repository
+    from textnlp_fast.storage import Registry, Repository
+    from textnlp_fast.storage.registry.delivery import Failure
 
 __all__ = [
     "PatchVerb",
@@ -21,9 +23,11 @@ __all__ = [
     "json_option",
     "named_version",
     "notes",
+    "open_registry",
     "open_repository",
     "repository_option",
     "tuning_options",
+    "version_reference",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -133,28 +137,52 @@ def open_repository(
     return Repository.open(repo, create=create, options=transfer, **place)
 
 
+def open_registry(repo: str | None) -> Registry:
+    """The registry of what `--repo` names; webhooks that cannot be delivered are warned of."""
+    from textnlp_fast.storage import Registry  # noqa: PLC0415
+
+    def warn(failure: Failure) -> None:
+        where = f"kept as {failure.key}" if failure.key else "and not kept"
+        told = f"webhook {failure.webhook} was not told of this: {failure.reason} ({where})"
+        click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {printable(told)}", err=True)
+
+    return Registry(open_repository(repo), on_failure=warn)
+
+
 def named_version(reference: str) -> tuple[str, str]:
     """Name and version of `NAME@VERSION`, both of which must be given."""
     from textnlp_fast.storage.version_manager import parse_reference  # noqa: PLC0415
 
     parsed = parse_reference(reference)
-    if parsed.version is None:
+    if parsed.version is None or not parsed.is_exact:
         raise InvalidInputError(
             f"{reference!r} names no version", hint=f"Write {parsed.name}@1.0.0, for example."
         )
     return parsed.name, parsed.version
 
 
-def notes(texts: Iterable[str]) -> dict[str, str]:
-    """What `--meta KEY=VALUE` said, given any number of times."""
+def version_reference(reference: str) -> tuple[str, str]:
+    """Name, and version, alias or stage, of `NAME@VERSION`; both must be given."""
+    from textnlp_fast.storage.version_manager import parse_reference  # noqa: PLC0415
+
+    parsed = parse_reference(reference)
+    if parsed.version is None and not reference.endswith(("@latest", "/latest")):
+        raise InvalidInputError(
+            f"{reference!r} names no version", hint=f"Write {parsed.name}@1.0.0, or {parsed.name}@latest."
+        )
+    return parsed.name, parsed.version or "latest"
+
+
+def notes(texts: Iterable[str], what: str = "--meta") -> dict[str, str]:
+    """What `--meta KEY=VALUE` said, given any number of times; `what` names it in errors."""
     found: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise InvalidInputError(f"--meta {text!r} is not KEY=VALUE")
+            raise InvalidInputError(f"{what} {text!r} is not KEY=VALUE")
         if key in found:
             raise InvalidInputError(
-                f"--meta gives {key!r} twice: {found[key]!r} and {value!r}", hint="Give each key once."
+                f"{what} gives {key!r} twice: {found[key]!r} and {value!r}", hint="Give each key once."
             )
         found[key] = value
     return found

@@ -8,16 +8,25 @@ from typing import TYPE_CHECKING
 import click
 
 from textnlp_fast.cli.arguments import StorageVerb, json_option, open_repository, repository_option
-from textnlp_fast.cli.output import print_json, print_table, show_ratio, show_size
-from textnlp_fast.cli.program import printable
+from textnlp_fast.cli.changes import print_history
+from textnlp_fast.cli.output import (
+    complain_of,
+    print_json,
+    print_table,
+    show_ratio,
+    show_size,
+    without_empty,
+)
 
 if TYPE_CHECKING:
     from textnlp_fast.contents.windows import DataError
     from textnlp_fast.storage import LogRow
+    from textnlp_fast.storage.registry.state import References
 
 EPILOG = """\b
-Example:
+Examples:
   textnlp-fast log my-model --repo s3://my-bucket/models
+  textnlp-fast log my-model --changes                  (who moved what when)
 """
 
 
@@ -25,38 +34,71 @@ Example:
 @click.argument("name")
 @repository_option
 @json_option
-def command(name: str, repo: str | None, as_json: bool) -> int:
-    """Show the versions of NAME, the newest first: sizes, parents, dates, messages.
+@click.option(
+    "--changes",
+    "all_changes",
+    is_flag=True,
+    help="Show every change of stages, aliases, tags and deployments.",
+)
+def command(name: str, repo: str | None, as_json: bool, all_changes: bool) -> int:
+    """Show the versions of NAME, the newest first: sizes, parents, dates, messages, stages, aliases, deployments.
 
     Versions that cannot be read are named last; the exit code is then that of the first of them.
     """
+    from textnlp_fast.storage.registry.overview import overview  # noqa: PLC0415
+
+    repository = open_repository(repo)
+    if all_changes:
+        from textnlp_fast.storage import Registry  # noqa: PLC0415
+
+        print_history(list(Registry(repository).history(name)), as_json=as_json)
+        return 0
     problems: dict[str, DataError] = {}
-    rows = open_repository(repo).log(name, problems=problems)[::-1]
-    code = next((error.exit_code for error in problems.values()), 0)
+    rows = repository.log(name, problems=problems)[::-1]
+    unread: dict[str, DataError] = {}
+    said = overview(repository.store, [name], unread).get(name)
+    problems |= {f"what is said of {each}": error for each, error in unread.items()}
     if as_json:
-        print_json([{**asdict(row), "ratio": row.ratio} for row in rows])
+        print_json([{**asdict(row), "ratio": row.ratio, **_document(row.version, said)} for row in rows])
     else:
-        _print(rows)
-    for version, error in problems.items():
-        click.echo(printable(f"{version} cannot be read: {error.args[0]}"), err=True)
-    return code
+        _print(rows, said)
+    return complain_of(problems)
 
 
-def _print(rows: list[LogRow]) -> None:
-    print_table(
-        ["version", "parent", "date", "message", "raw", "stored", "ratio"],
+def _document(version: str, said: References | None) -> dict[str, object]:
+    if said is None:
+        return {"stage": None, "aliases": None, "targets": None}
+    return {
+        "stage": said.stage_of(version),
+        "aliases": said.aliases_of(version),
+        "targets": said.targets_of(version),
+    }
+
+
+def _print(rows: list[LogRow], said: References | None) -> None:
+    cells = [
         [
-            [
-                row.version,
-                row.parent or "-",
-                row.created_at,
-                row.message,
-                show_size(row.raw_bytes),
-                show_size(row.stored_bytes),
-                show_ratio(row.ratio),
-            ]
-            for row in rows
-        ],
-        left=4,
-        yields=3,
+            row.version,
+            row.parent or "-",
+            row.created_at,
+            row.message,
+            *_said(row.version, said),
+            show_size(row.raw_bytes),
+            show_size(row.stored_bytes),
+            show_ratio(row.ratio),
+        ]
+        for row in rows
+    ]
+    columns, cells = without_empty(
+        ["version", "parent", "date", "message", "stage", "aliases", "serves", "raw", "stored", "ratio"],
+        cells,
+        keep=4,
     )
+    print_table(columns, cells, left=len(columns) - 3, yields=3)
+
+
+def _said(version: str, said: References | None) -> list[str]:
+    """Stage, aliases and targets; nothing of a model of which nobody ever said anything."""
+    if said is None or not said.revision:
+        return ["", "", ""]
+    return [said.stage_of(version), " ".join(said.aliases_of(version)), " ".join(said.targets_of(version))]

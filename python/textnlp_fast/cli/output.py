@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,20 @@ from textnlp_fast.cli.program import printable
 
 if TYPE_CHECKING:
     from textnlp_fast.contents.windows import ProgressCallback
+    from textnlp_fast.errors import TextnlpFastError
     from textnlp_fast.storage import Progress
 
-__all__ = ["print_json", "print_line", "print_table", "progress_bar", "shorten", "show_ratio", "show_size"]
+__all__ = [
+    "complain_of",
+    "print_json",
+    "print_line",
+    "print_table",
+    "progress_bar",
+    "shorten",
+    "show_ratio",
+    "show_size",
+    "without_empty",
+]
 
 _STAGES = {
     "hash": "Hashing",
@@ -103,6 +114,21 @@ def print_table(
         for part in map(str.rstrip, shown):
             if part:
                 click.echo(click.style(part, bold=True) if number == 0 else part)
+
+
+def without_empty(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, keep: int
+) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns that say nothing in any row; the first `keep` stay."""
+    shown = [place for place in range(len(columns)) if place < keep or any(row[place] for row in rows)]
+    return [columns[place] for place in shown], [[row[place] for place in shown] for row in rows]
+
+
+def complain_of(problems: Mapping[str, TextnlpFastError]) -> int:
+    """Says on stderr what could not be read; the exit code for it, that of the first."""
+    for what, error in problems.items():
+        click.echo(printable(f"{what} cannot be read: {error.args[0]}"), err=True)
+    return next((error.exit_code for error in problems.values()), 0)
 
 
 def shorten(text: str, width: int) -> str:

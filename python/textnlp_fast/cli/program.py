@@ -28,6 +28,15 @@ VERBS = {
     "shard": "Cut a model into files: by size, layer, expert, stage or rank.",
     "reshard": "Cut shards, or ranks, in another way.",
     "merge": "Make the model again that was sharded.",
+    "stage": "Move a version along its life: draft, staging, production, archived.",
+    "alias": "Give versions names that can move: champion, canary.",
+    "tag": "Tag models and versions, and show their tags.",
+    "pin": "Keep a version for good.",
+    "search": "Find versions by name, stage, tags, version range and date.",
+    "deployments": "Note what serves where, and roll back.",
+    "lineage": "Show what a version was made of.",
+    "card": "Show the README that a version was pushed with.",
+    "rules": "Show and set the registry's rules: stages, roles, webhooks.",
     "delta": "Make, apply, inspect and squash patches: no repository needed.",
     "audit": "Show who changed what, and check that the log of it is whole.",
     "config": "Show settings and where each comes from.",
@@ -42,8 +51,8 @@ Examples:
 
 \b
 Exit codes: 2 wrong call or input, 3 not found, 4 version exists or wrong base of a patch, 5 corrupt or missing
-data, 6 newer format, 7 conflict, 8 store unavailable, 9 not authorised, 10 disk full, 11 device, 70 bug,
-130 interrupted.
+data, 6 newer format, 7 conflict, 8 store unavailable, 9 not authorised or not allowed, 10 disk full, 11 device,
+70 bug, 130 interrupted.
 """
 
 

@@ -42,6 +42,11 @@ Examples:
 @click.option(
     "--meta", "metadata", multiple=True, metavar="KEY=VALUE", help="A note in the manifest; may repeat."
 )
+@click.option("--base-model", metavar="NAME@VERSION", help="What it was fine-tuned from; also a URL.")
+@click.option("--trained-from", metavar="NAME@VERSION", help="What training went on from, if not --parent.")
+@click.option("--adapter", metavar="NAME@VERSION", help="What was merged into it; also a URL.")
+@click.option("--dataset", metavar="DIGEST", help="What it was trained on: sha256:9f86...")
+@click.option("--run", "training_run", metavar="TEXT", help="What finds the training run again.")
 @tuning_options
 @json_option
 def command(
@@ -53,6 +58,11 @@ def command(
     base_path: str | None,
     message: str,
     metadata: tuple[str, ...],
+    base_model: str | None,
+    trained_from: str | None,
+    adapter: str | None,
+    dataset: str | None,
+    training_run: str | None,
     threads: int,
     memory_mib: int,
     as_json: bool,
@@ -63,8 +73,18 @@ def command(
     version or of an older one, or by itself, whatever costs least to store and restore. Nobody sees the
     version before all of it is there; pushing the same files again changes nothing.
     """
+    from textnlp_fast.storage.registry.lineage import Lineage, with_lineage  # noqa: PLC0415
+
     name, version = named_version(reference)
+    lineage = Lineage(
+        base_model=base_model,
+        parent=trained_from,
+        adapter=adapter,
+        dataset_digest=dataset,
+        training_run=training_run,
+    )
     repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
+    said = notes(metadata) | with_lineage(repository, name, version, lineage)
     with progress_bar() as progress:
         report = repository.push(
             path,
@@ -73,7 +93,7 @@ def command(
             parent=None if parent == "none" else parent,
             base_path=base_path,
             message=message,
-            metadata=notes(metadata),
+            metadata=said,
             progress=progress,
         )
     if as_json:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from textnlp_fast.cli.arguments import StorageVerb, json_option, open_repository, repository_option
-from textnlp_fast.cli.output import print_json, print_line, print_table, show_size
+from textnlp_fast.cli.output import complain_of, print_json, print_line, print_table, show_size
 from textnlp_fast.storage.manifest import Manifest, depth_of
+
+if TYPE_CHECKING:
+    from textnlp_fast.contents.windows import DataError
+    from textnlp_fast.storage.registry.state import References
 
 EPILOG = """\b
 Examples:
@@ -23,17 +27,20 @@ Examples:
 @repository_option
 @click.option("--tensors", is_flag=True, help="List every tensor and how it is stored.")
 @json_option
-def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> None:
-    """Show one version: its files, its tensors, and how they are stored."""
+def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> int:
+    """Show one version: its files, its tensors, how they are stored, and what is said of it."""
+    from textnlp_fast.storage.registry.overview import overview  # noqa: PLC0415
     from textnlp_fast.storage.version_manager import parse_reference  # noqa: PLC0415
 
     parsed = parse_reference(reference)
     repository = open_repository(repo)
     manifest = repository.manifest(parsed.name, parsed.version)
     dtypes = repository.dtypes(manifest) if tensors or as_json else {}
+    problems: dict[str, DataError] = {}
+    said = overview(repository.store, [manifest.model], problems).get(manifest.model)
     if as_json:
-        print_json(_document(manifest, dtypes))
-        return
+        print_json({**_document(manifest, dtypes), **_said(manifest.version, said)})
+        return complain_of(problems)
     print_line(f"{manifest.model}@{manifest.version}, {manifest.created_at}")
     if manifest.parent:
         print_line(f"parent    {'@'.join(manifest.parent)}")
@@ -41,8 +48,11 @@ def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> N
         print_line(f"why       {manifest.anchor.reason}")
     if manifest.message:
         print_line(f"message   {manifest.message}")
+    labels = {key: key.removeprefix("lineage.").replace("_", " ") for key in manifest.metadata}
     for key, value in manifest.metadata.items():
-        print_line(f"{key:9s} {value}")
+        print_line(f"{labels[key]:{max([9, *map(len, labels.values())])}s} {value}")
+    if said is not None and said.revision:
+        _print_said(manifest.version, said)
     coded = show_size(sum(content.coded_bytes for content in manifest.contents.values()))
     added = show_size(manifest.stored_bytes)
     print_line(
@@ -56,12 +66,40 @@ def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> N
             left=2,
             yields=0,
         )
-        return
+        return complain_of(problems)
     files = [
         [entry.path, entry.kind, str(len(entry.names) or "-"), show_size(entry.size), entry.digest[:16]]
         for entry in manifest.files
     ]
     print_table(["file", "kind", "tensors", "size", "digest"], files, left=2, yields=0)
+    return complain_of(problems)
+
+
+def _print_said(version: str, said: References) -> None:
+    state = said.state_of(version)
+    print_line(f"stage     {said.stage_of(version)}")
+    for label, texts in (
+        ("aliases", said.aliases_of(version)),
+        ("serves", said.targets_of(version)),
+        ("tags", [f"{key}={value}" for key, value in sorted(state.tags.items())]),
+    ):
+        if texts:
+            print_line(f"{label:9s} {', '.join(texts)}")
+    if state.pinned is not None:
+        print_line(f"pinned    {state.pinned or 'yes'}")
+
+
+def _said(version: str, said: References | None) -> dict[str, object]:
+    if said is None:
+        return dict.fromkeys(("stage", "aliases", "targets", "tags", "pinned"))
+    state = said.state_of(version)
+    return {
+        "stage": said.stage_of(version),
+        "aliases": said.aliases_of(version),
+        "targets": said.targets_of(version),
+        "tags": dict(state.tags),
+        "pinned": state.pinned,
+    }
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

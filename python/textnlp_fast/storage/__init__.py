@@ -9,29 +9,39 @@ from textnlp_fast.storage.explain import Explanation
 from textnlp_fast.storage.explain_files import explain_files
 from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
+from textnlp_fast.storage.registry.lineage import Lineage
+from textnlp_fast.storage.registry.model_registry import ModelRegistry
+from textnlp_fast.storage.registry.publishing import PublishedModel
+from textnlp_fast.storage.registry.registry import Registry
 from textnlp_fast.storage.repository import LogRow, Repository
 from textnlp_fast.storage.sharding import AdaptiveShardManager, ShardManifest, merge_shards, shard_model
 from textnlp_fast.storage.unified_storage import UnifiedModelStorage
 from textnlp_fast.storage.verify import Problem, VerifyReport
+from textnlp_fast.storage.version_manager import VersionManager
 
 __all__ = [
     "AdaptiveShardManager",
     "DeltaUpdateManager",
     "DiffRow",
     "Explanation",
+    "Lineage",
     "LogRow",
+    "ModelRegistry",
     "Prices",
     "Problem",
     "Progress",
+    "PublishedModel",
     "PullReport",
     "PushReport",
     "Readers",
+    "Registry",
     "Repository",
     "ShardManifest",
     "StorageConfig",
     "TransferOptions",
     "UnifiedModelStorage",
     "VerifyReport",
+    "VersionManager",
     "explain_files",
     "merge_shards",
     "shard_model",

@@ -36,6 +36,10 @@ class UnifiedModelStorage:
     def config(self) -> StorageConfig:
         return self._config
 
+    def repository(self, *, create: Literal["at push", False] = False) -> Repository:
+        """The repository itself; `create` as in `Repository.open`."""
+        return self._open(create=create)
+
     async def upload_model(
         self,
         model_path: str | os.PathLike[str],

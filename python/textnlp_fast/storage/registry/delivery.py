@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import SplitResult
 
@@ -32,6 +32,7 @@ __all__ = ["Delivery", "Failure", "Message", "message_of", "undelivered"]
 
 FOLDER: Final = "webhooks/undelivered"
 _MAX_LETTER_BYTES: Final = 1 << 16
+_AT_ONCE: Final = 64
 _log = logging.getLogger(__name__)
 
 
@@ -93,6 +94,26 @@ class Delivery:
             if webhook.wants(change.action)
         ]
         return [_record(store, failure) for failure in self.send(wanted)] if wanted else []
+
+    def redeliver(self, store: ObjectStore, webhooks: Mapping[str, Webhook]) -> list[Failure]:
+        """Sends what is recorded as undelivered, and forgets what arrives. Returns what does not."""
+        waiting = [failure for failure, _ in undelivered(store)]
+        lost = [failure for failure in waiting if failure.webhook not in webhooks]
+        known = [failure for failure in waiting if failure.webhook in webhooks]
+        failures: list[Failure] = []
+        for begin in range(0, len(known), _AT_ONCE):
+            some = known[begin : begin + _AT_ONCE]
+            again = {
+                (each.webhook, each.message): each
+                for each in self.send([(webhooks[each.webhook], each.message) for each in some])
+            }
+            for each in some:
+                failed = again.get((each.webhook, each.message))
+                if failed is None and each.key is not None:
+                    store.delete(each.key)
+                elif failed is not None:
+                    failures.append(replace(failed, key=each.key))
+        return [*(replace(each, reason="there is no such webhook any more") for each in lost), *failures]
 
     def send(self, wanted: Sequence[tuple[Webhook, Message]]) -> list[Failure]:
         """Sends messages, each webhook's in order and all webhooks at once. Returns those that did not arrive."""

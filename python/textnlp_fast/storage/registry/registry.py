@@ -16,7 +16,7 @@ from textnlp_fast.storage.audit.actor import claimed_actor
 from textnlp_fast.storage.names import ModelReference, check_name, check_selector, manifest_key, now_utc
 from textnlp_fast.storage.registry import changes, deploying
 from textnlp_fast.storage.registry.changing import Edit, Written, change_references
-from textnlp_fast.storage.registry.delivery import Delivery, Failure
+from textnlp_fast.storage.registry.delivery import Delivery, Failure, undelivered
 from textnlp_fast.storage.registry.grammar import MAX_ACTOR_CHARS, check_actor
 from textnlp_fast.storage.registry.history import every_change
 from textnlp_fast.storage.registry.references import read_versioned
@@ -250,9 +250,9 @@ class Registry:
             before = deploying.deployment_of(now, target)
             there = [each for each in before.previous if to in (None, each) and self._exists(name, each)]
             if not there:
-                wanted = "an earlier version" if to is None else to
+                wanted = "no other version" if to is None else f"not {to}"
                 raise DeploymentNotFoundError(
-                    f"{target} of {name} serves {before.version} and has not served {wanted} that is still there",
+                    f"{target} of {name} serves {before.version} and served {wanted} before that is still there",
                     hint="`textnlp-fast deployments history` shows what it served; record another version instead.",
                 )
             return deploying.roll_back(now, target, there[0], by=self.actor, at=at, note=note)
@@ -307,6 +307,16 @@ class Registry:
     def finish_removal(self, name: str, versions: Collection[str]) -> tuple[Change, ...]:
         """Forgets retired versions whose manifests are gone."""
         return self.change("removed", name, None, {}, lambda now: changes.finish_removal(now, versions))
+
+    # --- webhooks -------------------------------------------------------------------------------------------
+
+    def undelivered(self) -> Iterator[tuple[Failure, str]]:
+        """Messages that webhooks did not take, and when that was; the oldest first."""
+        return undelivered(self._store)
+
+    def redeliver(self) -> list[Failure]:
+        """Sends them again, and forgets those that arrive. Returns those that do not, or whose webhook is no more."""
+        return self._delivery.redeliver(self._store, self.rules().webhooks)
 
     # --- parts ----------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ __all__ = [
     "change_rules",
     "parse_rules",
     "read_rules",
+    "rules_document",
     "rules_from_file",
     "serialize_rules",
 ]
@@ -85,7 +86,7 @@ def change_rules(store: ObjectStore, decide: Callable[[Rules], Rules], *, by: st
     for _ in range(_MOST_ATTEMPTS):
         rules, version = _read(store)
         wanted = decide(rules)
-        if _words(wanted) == _words(rules):
+        if rules_document(wanted) == rules_document(rules):
             return rules
         new = replace(wanted, revision=rules.revision + 1, write_id=secrets.token_hex(16))
         try:
@@ -112,7 +113,7 @@ def serialize_rules(rules: Rules, *, by: str) -> bytes:
     """The sealed document."""
     return seal_document(
         {
-            **_words(rules),
+            **rules_document(rules),
             "format": 1,
             "revision": rules.revision,
             "write_id": rules.write_id,
@@ -122,8 +123,8 @@ def serialize_rules(rules: Rules, *, by: str) -> bytes:
     )
 
 
-def _words(rules: Rules) -> dict[str, Any]:
-    """What a person wrote of the rules."""
+def rules_document(rules: Rules) -> dict[str, Any]:
+    """The part of the rules that a person chooses, as `rules_from_file` reads it."""
     return {
         "lifecycle": lifecycle_document(rules.lifecycle),
         "roles": {role: list(patterns) for role, patterns in rules.roles.items()},
