@@ -37,7 +37,7 @@ class UnifiedModelStorage:
         return self._config
 
     def repository(self, *, create: Literal["at push", False] = False) -> Repository:
-        """The repository itself; `create` as in `Repository.open`."""
+        """The repository in the bucket; `create` as in `Repository.open`."""
         return self._open(create=create)
 
     async def upload_model(
@@ -100,10 +100,6 @@ class UnifiedModelStorage:
     ) -> VerifyReport:
         """Checks a version, a model or everything."""
         return await asyncio.to_thread(lambda: self._open().verify(model_name, version, deep=deep))
-
-    def repository(self) -> Repository:
-        """The repository in the bucket. Raises RepositoryNotFoundError if there is none."""
-        return self._open()
 
     def _open(self, *, create: Literal["at push", False] = False) -> Repository:
         with self._lock:
