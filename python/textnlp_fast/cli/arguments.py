@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 import click
 
 from textnlp_fast.cli.interrupts import ending_at_once
+from textnlp_fast.cli.listening import listening
 from textnlp_fast.cli.program import printable
 from textnlp_fast.errors import InvalidInputError
 
@@ -41,7 +42,8 @@ class _LoadingVerb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         with ending_at_once():
             import_module(self.takes)
-        return super().invoke(ctx)
+        with listening():
+            return super().invoke(ctx)
 
 
 class StorageVerb(_LoadingVerb):

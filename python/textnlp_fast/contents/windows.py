@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeVar
 
 from textnlp_fast.errors import CorruptDataError, DigestMismatchError, UnsupportedFormatError
 from textnlp_fast.hashing import Blake3, blake3_hex
+from textnlp_fast.telemetry import adopting
 from textnlp_fast.tensors import read_into
 
 __all__ = [
@@ -262,7 +263,7 @@ def run_in_order(
     used = 0
     source = iter(items)
     following: Item | None = next(source, None)
-    with ThreadPoolExecutor(workers, thread_name_prefix="textnlp-fast") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="textnlp-fast", initializer=adopting()) as pool:
         try:
             while pending or following is not None:
                 while following is not None:

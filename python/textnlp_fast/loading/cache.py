@@ -21,6 +21,7 @@ from typing import Final
 from textnlp_fast.contents.inventory import Held
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.loading.ring import Deadline
+from textnlp_fast.telemetry import count
 
 __all__ = ["Claims", "LoadCache"]
 
@@ -70,6 +71,7 @@ class LoadCache:
                 continue
             except OSError as error:
                 self._note("look into", error)
+        count(cache_hits=len(found), cache_misses=len(sizes) - len(found))
         return found
 
     def drop(self, digest: str) -> None:

@@ -24,6 +24,7 @@ from textnlp_fast.loading.versions import load_stored
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.repository import Repository
 from textnlp_fast.storage.version_manager import parse_reference
+from textnlp_fast.telemetry import operation
 from textnlp_fast.tensors import ModelFiles, TensorInfo
 
 __all__ = ["load"]
@@ -91,13 +92,16 @@ def load(
         progress=progress,
     )
     place = _repository_of(source, version, repository)
+    model = None if place is None else os.fspath(source)
+    url = place.url if isinstance(place, Repository) else None if place is None else os.fspath(place)
     try:
-        if place is None:
-            run.from_files(source)
-        else:
-            kept = cache if isinstance(cache, LoadCache) or cache is None else LoadCache(cache)
-            run.from_repository(place, os.fspath(source), version, check_slices, kept)
-        return run.results()
+        with operation("load", model=model, version=version, repository=url):
+            if place is None:
+                run.from_files(source)
+            else:
+                kept = cache if isinstance(cache, LoadCache) or cache is None else LoadCache(cache)
+                run.from_repository(place, os.fspath(source), version, check_slices, kept)
+            return run.results()
     finally:
         run.ring.close()
 

@@ -25,6 +25,7 @@ from textnlp_fast.loading.updates import Update
 from textnlp_fast.loading.version_update import VersionUpdate
 from textnlp_fast.storage.repository import Repository
 from textnlp_fast.storage.version_manager import parse_reference
+from textnlp_fast.telemetry import operation
 
 __all__ = ["SwapReport", "open_update", "swap"]
 
@@ -96,22 +97,25 @@ def swap(
             "source goes with a patch, or with slices",
             hint="Leave it out: the repository has all that versions are made of.",
         )
-    new = open_update(update, repository, from_version, source, memory_budget_bytes=memory_budget_bytes)
-    residents = find_residents(model)
-    sliced = find_sliced(new, residents, layout or {})
-    parted = {part.tensor for parts in (layout or {}).values() for part in parts}
-    whole = [resident for resident in residents if not any(resident is target.resident for target in sliced)]
-    exchange = Exchange(
-        new,
-        match(new, whole, partial=partial, elsewhere=parted),
-        sliced,
-        memory_budget_bytes=memory_budget_bytes,
-        undo_budget_bytes=undo_budget_bytes,
-        threads=threads,
-        cancelled=cancelled or threading.Event(),
-        progress=progress,
-    )
-    undo_bytes = exchange.run(before_commit)
+    with operation("swap"):
+        new = open_update(update, repository, from_version, source, memory_budget_bytes=memory_budget_bytes)
+        residents = find_residents(model)
+        sliced = find_sliced(new, residents, layout or {})
+        parted = {part.tensor for parts in (layout or {}).values() for part in parts}
+        whole = [
+            resident for resident in residents if not any(resident is target.resident for target in sliced)
+        ]
+        exchange = Exchange(
+            new,
+            match(new, whole, partial=partial, elsewhere=parted),
+            sliced,
+            memory_budget_bytes=memory_budget_bytes,
+            undo_budget_bytes=undo_budget_bytes,
+            threads=threads,
+            cancelled=cancelled or threading.Event(),
+            progress=progress,
+        )
+        undo_bytes = exchange.run(before_commit)
     changed = exchange.changed
     return SwapReport(
         new.source_version,

@@ -22,6 +22,7 @@ from textnlp_fast.errors import (
     StorageUnavailableError,
 )
 from textnlp_fast.objectstore.backend import Backend, PreconditionFailedError, Version
+from textnlp_fast.telemetry import count
 
 __all__ = ["Backoff", "check", "compare_and_swap", "create"]
 
@@ -46,6 +47,7 @@ class Backoff:
         """0, 1, ..., ``retries``, with a pause before each but the first."""
         for attempt in range(self.retries + 1):
             if attempt:
+                count(retries=1)
                 ceiling = min(self.longest_pause_s, self.first_pause_s * 2.0 ** min(attempt - 1, 30))
                 time.sleep(random.uniform(0.0, ceiling))
             yield attempt

@@ -22,6 +22,7 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
 from textnlp_fast.objectstore.ranges import cut, merged
+from textnlp_fast.telemetry import count
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -198,6 +199,7 @@ class RemoteBackend:
                 failures += 1
                 if failures > _LISTING_RETRIES:
                     raise
+                count(retries=1)
 
     def delete(self, key: str) -> None:
         with self._errors("delete", key):

@@ -11,6 +11,7 @@ from textnlp_fast.objectstore import conditional
 from textnlp_fast.objectstore.backend import Backend, ObjectMeta, Signing, Version
 from textnlp_fast.objectstore.encryption import ServerSideEncryption
 from textnlp_fast.objectstore.keys import check_key, check_prefix
+from textnlp_fast.telemetry import count
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -62,11 +63,13 @@ class ObjectStore:
 
         ``MissingObjectError`` if absent; ``CorruptDataError`` if larger than ``limit_bytes``.
         """
-        return self._backend.get(check_key(key), limit_bytes)[0]
+        return self.get_versioned(key, limit_bytes=limit_bytes)[0]
 
     def get_versioned(self, key: str, *, limit_bytes: int | None = None) -> tuple[bytes, Version]:
         """The whole object and its version, for a later :meth:`compare_and_swap`. Errors as :meth:`get`."""
-        return self._backend.get(check_key(key), limit_bytes)
+        content, version = self._backend.get(check_key(key), limit_bytes)
+        count(bytes_read=len(content))
+        return content, version
 
     def get_range(self, key: str, start: int, length: int) -> memoryview:
         """Exactly ``length`` bytes from byte ``start``; ``CorruptDataError`` if the object ends before."""
@@ -96,6 +99,7 @@ class ObjectStore:
                 error.position = starts[index] + len(part)
                 raise error
             ranges[index] = part
+        count(bytes_read=sum(map(len, parts)))
         return ranges
 
     def head(self, key: str) -> ObjectMeta:
@@ -138,6 +142,7 @@ class ObjectStore:
             raise InvalidInputError(f"the data of {key!r} is not contiguous")
         # A view without elements cannot be cast.
         self._backend.put(key, view.cast("B") if view.nbytes else memoryview(b""))
+        count(bytes_written=view.nbytes)
 
     def create(self, key: str, data: bytes) -> None:
         """Store ``data`` if the key is free; of several writers exactly one succeeds.
@@ -146,6 +151,7 @@ class ObjectStore:
         conflict. ``ObjectExistsError`` (with the content in ``existing``) if something else is there.
         """
         conditional.create(self._backend, check_key(key), data, self._backoff)
+        count(bytes_written=len(data))
 
     def compare_and_swap(self, key: str, new: bytes, expected: Version | None) -> Version:
         """Replace the object if it is still at ``expected`` (``None``: create it) and return its new version.
@@ -153,7 +159,9 @@ class ObjectStore:
         ``new`` carries a write id, as in :meth:`create`. ``ConflictError`` if another writer was first: read
         again, decide again.
         """
-        return conditional.compare_and_swap(self._backend, check_key(key), new, expected, self._backoff)
+        version = conditional.compare_and_swap(self._backend, check_key(key), new, expected, self._backoff)
+        count(bytes_written=len(new))
+        return version
 
     def check_conditional_writes(self, key: str) -> None:
         """Make sure that the store refuses what it must; call it once, where a repository is born.

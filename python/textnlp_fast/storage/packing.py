@@ -10,6 +10,7 @@ from typing import Protocol
 
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.storage.extents import Heads, is_whole, object_key
+from textnlp_fast.telemetry import adopting
 
 __all__ = ["ShardObject", "ShardStore", "ShardWriter", "Slot"]
 
@@ -53,7 +54,9 @@ class ShardWriter:
         self._shard_bytes = shard_bytes
         self._packing = packing
         self._threads = threads
-        self._pool = ThreadPoolExecutor(max(1, buffers - 1), thread_name_prefix="textnlp-fast-upload")
+        self._pool = ThreadPoolExecutor(
+            max(1, buffers - 1), thread_name_prefix="textnlp-fast-upload", initializer=adopting()
+        )
         self._free: SimpleQueue[bytearray | None] = SimpleQueue()
         for _ in range(buffers):
             self._free.put(None)  # allocated when first needed: small pushes stay small

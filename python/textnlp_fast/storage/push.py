@@ -42,6 +42,7 @@ from textnlp_fast.storage.version_manager import (
     check_version,
     now_utc,
 )
+from textnlp_fast.telemetry import adopting, phase
 
 __all__ = ["PushReport", "PushRequest", "push_model"]
 
@@ -132,7 +133,8 @@ def _push(
     check_version(request.version)
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in request.metadata.items()):
         raise InvalidInputError("metadata maps text to text")
-    files = take_inventory(request.path, threads=options.thread_count, progress=progress)
+    with phase("hash"):
+        files = take_inventory(request.path, threads=options.thread_count, progress=progress)
     window_bytes = repository_for(versions, request).window_bytes
     existing = versions.find(request.name, request.version)
     passed_over: list[str] = []
@@ -149,7 +151,8 @@ def _push(
     held = _held_of(base_files)
     free = request.parent == "auto"
     plan, choice = _settle(store, versions, around, plan, held, existing=existing, free=free)
-    coded = Coder(store, plan, held, window_bytes, options).run(progress)
+    with phase("upload"):
+        coded = Coder(store, plan, held, window_bytes, options).run(progress)
     check_unchanged([*files, *base_files])
     manifest = _assemble(
         request, parent, choice, plan, coded, window_bytes=window_bytes, raw=not options.compression
@@ -161,7 +164,8 @@ def _push(
             record_repair(store, existing, uploaded)
         return _report(existing, plan, started, uploaded_bytes=uploaded, already_there=True)
     try:
-        publish_version(store, versions, manifest)
+        with phase("publish"):
+            publish_version(store, versions, manifest)
     except ObjectExistsError:
         other = versions.load_fresh(request.name, request.version)
         _refuse_other_files(other, plan.files)
@@ -263,7 +267,7 @@ def _missing_objects(store: ObjectStore, manifests: Sequence[Manifest | None], t
     if len(named) > 4096:  # one listing is cheaper than so many questions
         present = {(meta.key.rpartition("/")[2], meta.size) for meta in store.list("objects")}
         return {digest for digest, _ in named - present}
-    with ThreadPoolExecutor(min(32, 4 * threads)) as pool:
+    with ThreadPoolExecutor(min(32, 4 * threads), initializer=adopting()) as pool:
         ordered = sorted(named)
         found = pool.map(lambda pair: is_whole(store, *pair), ordered)
         return {digest for (digest, _), whole in zip(ordered, found, strict=True) if not whole}

@@ -10,6 +10,7 @@ from typing import Literal
 from textnlp_fast.contents.windows import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.errors import RepositoryNotFoundError
 from textnlp_fast.objectstore import ObjectStore, local_folder, open_store
+from textnlp_fast.storage.audit.recording import record_read
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.explain import Explanation
@@ -27,6 +28,7 @@ from textnlp_fast.storage.version_manager import (
     check_name,
     parse_reference,
 )
+from textnlp_fast.telemetry import operation
 from textnlp_fast.tensors import TensorInfo
 
 __all__ = ["LogRow", "Repository"]
@@ -158,7 +160,14 @@ class Repository:
             message=message,
             metadata=metadata or {},
         )
-        return push_model(self._store, self._versions, request, self._options, progress)
+        with operation("push", model=name, version=version, repository=self.url) as op:
+            report = push_model(self._store, self._versions, request, self._options, progress)
+            op.count(
+                bytes_saved=max(0, report.raw_bytes - report.uploaded_bytes),
+                versions=0 if report.already_there else 1,
+            )
+            op.stores(report.stored_bytes)
+        return report
 
     def pull(
         self,
@@ -175,8 +184,12 @@ class Repository:
         VersionNotFoundError, CorruptDataError and its kinds, OutOfSpaceError, StorageUnavailableError; then
         `dest` is as it was.
         """
-        manifest = self.manifest(name, version)
-        return pull_model(self._store, manifest, dest, self._options, have=have, progress=progress)
+        with operation("pull", model=name, version=version, repository=self.url) as op:
+            manifest = self.manifest(name, version)
+            report = pull_model(self._store, manifest, dest, self._options, have=have, progress=progress)
+            op.count(bytes_saved=max(0, report.raw_bytes - report.fetched_bytes))
+            record_read(self._store, "pull", manifest.model, manifest.version)
+        return report
 
     def resolve(self, reference: ModelReference) -> tuple[str, str]:
         """Name and version that a reference means, by an alias or a stage too; raises what is not found."""
@@ -230,8 +243,9 @@ class Repository:
 
         Either may be `NAME@VERSION` of another model.
         """
-        first, second = (self._versions.manifest(*self._across(name, each)) for each in (old, new))
-        return diff_versions(self._store, first, second, self._options, progress)
+        with operation("diff", model=name, version=new, repository=self.url):
+            first, second = (self._versions.manifest(*self._across(name, each)) for each in (old, new))
+            return diff_versions(self._store, first, second, self._options, progress)
 
     def explain(
         self,
@@ -246,10 +260,11 @@ class Repository:
 
         Versions as in `diff`; effective ranks take most of the time. `storage.explain` turns the answer into lines.
         """
-        first, second = (self._versions.manifest(*self._across(name, each)) for each in (old, new))
-        return explain_versions(
-            self._store, first, second, self._options, with_rank=with_rank, progress=progress
-        )
+        with operation("explain", model=name, version=new, repository=self.url):
+            first, second = (self._versions.manifest(*self._across(name, each)) for each in (old, new))
+            return explain_versions(
+                self._store, first, second, self._options, with_rank=with_rank, progress=progress
+            )
 
     def verify(
         self,
@@ -262,15 +277,18 @@ class Repository:
         """Checks a version, a model or everything; `deep` reads every byte and decodes every tensor."""
         if name is not None and version is not None:
             version = self._across(name, version)[1]
-        return verify_repository(
-            self._store,
-            self._versions,
-            self._options,
-            name=name,
-            version=version,
-            deep=deep,
-            progress=progress,
-        )
+        with operation("verify", model=name, version=version, repository=self.url):
+            report = verify_repository(
+                self._store,
+                self._versions,
+                self._options,
+                name=name,
+                version=version,
+                deep=deep,
+                progress=progress,
+            )
+            record_read(self._store, "verify", name, version, {"deep": deep, "ok": report.ok})
+        return report
 
     def _across(self, name: str, version: str) -> tuple[str, str]:
         """The version of this model or, where it says so, of another one."""

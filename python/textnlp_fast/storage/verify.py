@@ -24,6 +24,7 @@ from textnlp_fast.storage.extents import digest_of_object
 from textnlp_fast.storage.manifest import Manifest, closure
 from textnlp_fast.storage.planning import PullStep, plan_pull
 from textnlp_fast.storage.version_manager import VersionManager
+from textnlp_fast.telemetry import adopting
 
 __all__ = ["Problem", "VerifyReport", "verify_repository"]
 
@@ -200,7 +201,7 @@ class _Deep:
                 return None
             return Problem("corrupt", f"object {digest}", f"its bytes changed; needed by {users[digest]}")
 
-        with ThreadPoolExecutor(min(16, 2 * self._options.thread_count)) as pool:
+        with ThreadPoolExecutor(min(16, 2 * self._options.thread_count), initializer=adopting()) as pool:
             return [problem for problem in pool.map(check, sorted(self._objects)) if problem is not None]
 
     def decode_contents(self) -> tuple[list[Problem], int]:

@@ -43,6 +43,7 @@ from textnlp_fast.storage.names import (
     split_build,
 )
 from textnlp_fast.storage.registry.references import read_references, read_versioned
+from textnlp_fast.telemetry import count
 
 __all__ = [
     "ModelReference",
@@ -209,6 +210,7 @@ class VersionManager:
         with self._lock:
             cached = self._manifests.get((name, version))
         if cached is not None:
+            count(cache_hits=1)
             return cached
         try:
             manifest = self._read(name, version)
@@ -264,7 +266,10 @@ class VersionManager:
         etag = re.sub(r"[^A-Za-z0-9]", "", self._store.head(key).etag)[:64]
         path = self._cache_root / self.info().id / name / f"{version}-{etag}.json"
         with suppress(OSError, CorruptDataError, UnsupportedFormatError):
-            return self._parse(name, version, path.read_bytes())
+            kept = self._parse(name, version, path.read_bytes())
+            count(cache_hits=1)
+            return kept
+        count(cache_misses=1)
         data = self._store.get(key, limit_bytes=MAX_DOCUMENT_BYTES)
         manifest = self._parse(name, version, data)
         with suppress(OSError):  # the cache only saves time

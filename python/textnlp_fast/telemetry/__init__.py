@@ -5,6 +5,18 @@
 ...     op.count(bytes_saved=10)
 """
 
+from textnlp_fast.telemetry.metrics import enable_metrics
 from textnlp_fast.telemetry.operations import Listener, Operation, adopting, count, listen, operation, phase
+from textnlp_fast.telemetry.traces import enable_traces
 
-__all__ = ["Listener", "Operation", "adopting", "count", "listen", "operation", "phase"]
+__all__ = [
+    "Listener",
+    "Operation",
+    "adopting",
+    "count",
+    "enable_metrics",
+    "enable_traces",
+    "listen",
+    "operation",
+    "phase",
+]

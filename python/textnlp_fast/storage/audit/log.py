@@ -33,6 +33,7 @@ from textnlp_fast.storage.audit.records import (
     serialize_record,
 )
 from textnlp_fast.storage.audit.witness import Witness
+from textnlp_fast.telemetry import adopting
 
 __all__ = ["AuditLog", "Stored"]
 
@@ -148,7 +149,7 @@ class AuditLog:
 
     def read_all(self, sequences: Iterable[int]) -> Iterator[Stored]:
         """Records in the order asked for, a few at a time on their way."""
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_READS_AT_ONCE, initializer=adopting()) as pool:
             waiting: deque[Future[Stored]] = deque()
             for sequence in sequences:
                 waiting.append(pool.submit(self.read, sequence))

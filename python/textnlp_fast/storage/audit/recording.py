@@ -45,6 +45,7 @@ __all__ = [
     "keys_of",
     "log_of",
     "record",
+    "record_read",
     "repository_id",
     "version_keys",
     "witness_for",
@@ -213,6 +214,22 @@ def audited(
         except StorageUnavailableError as error:
             error.hint = f"{action} was done; only the record of its success could not be written."
             raise
+
+
+def record_read(
+    store: ObjectStore,
+    action: str,
+    model: str | None,
+    version: str | None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Records that something was read, if the settings ask for that. A read that cannot be recorded fails."""
+    # Most ask for nothing, and looking at all settings takes a while.
+    if not any(os.environ.get(f"TEXTNLP_FAST_{name}") for name in ("AUDIT_READS", "CONFIG", "ENV_FILE")):
+        return
+    policy = AuditPolicy.current()
+    if policy.reads:
+        record(store, action=action, model=model, version=version, detail=detail, policy=policy)
 
 
 def log_of(store: ObjectStore, policy: AuditPolicy | None = None) -> AuditLog:
