@@ -45,6 +45,8 @@ _STAGES = {
     "create": "Coding",
     "apply": "Decoding",
     "squash": "Copying",
+    "upload": "Uploading",
+    "download": "Downloading",
     "shard": "Copying",
 }
 # A bar for something quicker than this would only flicker.

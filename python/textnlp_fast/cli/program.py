@@ -25,6 +25,8 @@ VERBS = {
     "verify": "Check that everything is there and unharmed.",
     "ls": "List the models of a repository.",
     "show": "Show one version: files, tensors, where they are stored.",
+    "upload": "Move a file into a bucket; run again, it goes on.",
+    "download": "Move an object into a file; run again, it goes on.",
     "shard": "Cut a model into files: by size, layer, expert, stage or rank.",
     "reshard": "Cut shards, or ranks, in another way.",
     "merge": "Make the model again that was sharded.",

@@ -2,6 +2,7 @@
 
 from textnlp_fast.contents.windows import Progress
 from textnlp_fast.storage.anchor_costs import Prices, Readers
+from textnlp_fast.storage.chunked_transfer import ChunkedTransferManager
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.delta_manager import DeltaUpdateManager
@@ -21,6 +22,7 @@ from textnlp_fast.storage.version_manager import VersionManager
 
 __all__ = [
     "AdaptiveShardManager",
+    "ChunkedTransferManager",
     "DeltaUpdateManager",
     "DiffRow",
     "Explanation",
