@@ -26,7 +26,7 @@ Kind = Literal[
     "delay",  # the answer comes after `seconds`
     "status",  # upstream never sees it, the client gets `code`
     "status_after",  # upstream does it, the client gets `code`
-    "ignore_conditions",  # upstream sees the request without its If-Match and If-None-Match
+    "ignore_conditions",  # upstream sees the request without its conditions
     "corrupt_answer",  # one bit of the answer's body is flipped
     "corrupt_request",  # one bit of the request's body is flipped
 ]
@@ -159,6 +159,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
                 body = _flipped(body)
             if kind == "ignore_conditions":
                 del self.headers["If-Match"], self.headers["If-None-Match"]
+                self.path = re.sub(r"&ifGenerationMatch=\d+", "", self.path)
             status, headers, answer = self._ask_upstream(body)
             if fault and fault.meanwhile:
                 fault.meanwhile()
@@ -206,6 +207,6 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = _forward
 
     return Handler

@@ -23,7 +23,9 @@ class TestServers(ObjectStoreContract):
     @pytest.fixture(autouse=True)
     def no_races_on_moto(self, place: Place, request: pytest.FixtureRequest) -> None:
         if place.server == "moto" and ("racing" in request.node.name or "increment" in request.node.name):
-            pytest.skip("moto looks at the condition and writes in two steps: of two racing writers both may win")
+            pytest.skip(
+                "moto looks at the condition and writes in two steps: of two racing writers both may win"
+            )
 
     def test_prefixes_keep_apart(self, place: Place) -> None:
         one, other, whole = (place.open(folder) for folder in ("one", "other", ""))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from faults.proxy import FaultProxy
+from faults.proxy import Fault, FaultProxy, Kind
 from textnlp_fast.objectstore import ObjectStore, open_store
 
 __all__ = ["SERVERS", "Place", "place"]
@@ -30,6 +30,10 @@ class Place:
     endpoint_url: str
     put: str = "PUT"
     put_path: str = ".*"
+
+    def write_fault(self, kind: Kind, **how: Any) -> Fault:
+        """A fault of requests that write an object whole, and of no others."""
+        return Fault(kind, method=self.put, path=self.put_path, **how)
 
     def open(self, folder: str = "", *, endpoint_url: str | None = None, **options: Any) -> ObjectStore:
         """The bucket, or a folder of it, directly or through the proxy at ``endpoint_url``."""
