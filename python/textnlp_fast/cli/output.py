@@ -38,6 +38,7 @@ _STAGES = {
     "push": "Coding and uploading",
     "pull": "Fetching and decoding",
     "verify": "Verifying",
+    "gc": "Deleting",
     "diff": "Comparing",
     "factors": "Looking for adapters",
     "approximate": "Approximating",

@@ -23,6 +23,7 @@ VERBS = {
     "log": "Show a model's versions.",
     "diff": "Explain what changed between two versions, or two models on disk.",
     "verify": "Check that everything is there and unharmed.",
+    "gc": "Delete what no version needs, and the versions that no rule keeps.",
     "ls": "List the models of a repository.",
     "show": "Show one version: files, tensors, where they are stored.",
     "upload": "Move a file into a bucket; run again, it goes on.",

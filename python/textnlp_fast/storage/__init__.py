@@ -8,6 +8,8 @@ from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.delta_manager import DeltaUpdateManager
 from textnlp_fast.storage.explain import Explanation
 from textnlp_fast.storage.explain_files import explain_files
+from textnlp_fast.storage.garbage.collecting import CollectionOptions, GarbageReport
+from textnlp_fast.storage.garbage.retention import RetentionRules
 from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.registry.lineage import Lineage
@@ -23,9 +25,11 @@ from textnlp_fast.storage.version_manager import VersionManager
 __all__ = [
     "AdaptiveShardManager",
     "ChunkedTransferManager",
+    "CollectionOptions",
     "DeltaUpdateManager",
     "DiffRow",
     "Explanation",
+    "GarbageReport",
     "Lineage",
     "LogRow",
     "ModelRegistry",
@@ -38,6 +42,7 @@ __all__ = [
     "Readers",
     "Registry",
     "Repository",
+    "RetentionRules",
     "ShardManifest",
     "StorageConfig",
     "TransferOptions",

@@ -29,7 +29,7 @@ from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.decoding import Decoder
 from textnlp_fast.storage.extents import decode_window, fetch_extents
 from textnlp_fast.storage.manifest import Content, Extent, chain_of
-from textnlp_fast.storage.packing import ShardObject, ShardWriter, Slot
+from textnlp_fast.storage.packing import Names, ShardObject, ShardWriter, Slot
 from textnlp_fast.storage.planning import CodeStep, PushPlan
 from textnlp_fast.storage.scratch import fetched_contents
 
@@ -74,8 +74,10 @@ class Coder:
         held: Mapping[str, Held],
         window_bytes: int,
         options: TransferOptions,
+        names: Names | None = None,
     ) -> None:
         self._store = store
+        self._names = names
         self._steps = plan.steps
         self._reused = plan.reused
         self._held = held
@@ -190,6 +192,7 @@ class Coder:
             buffers=self._shard_buffers,
             packing=self._options.sharding,
             threads=self._options.thread_count,
+            names=self._names,
         )
 
     def _code_unit(self, unit: Unit) -> _Payloads:

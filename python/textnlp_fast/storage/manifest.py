@@ -112,6 +112,8 @@ class Manifest:
     message: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     anchor: Anchor | None = None
+    salts: Mapping[str, str] = field(default_factory=dict)
+    """Of objects that this version's push made: the bytes at their end that no extent names, in hex digits."""
 
     @property
     def coded_against(self) -> tuple[str, str] | None:
@@ -232,6 +234,7 @@ def serialize_manifest(manifest: Manifest) -> bytes:
         "new_objects": sorted(index[digest] for digest in manifest.new_objects),
         "objects": [[digest, manifest.objects[digest]] for digest in objects],
         "parent": list(manifest.parent) if manifest.parent else None,
+        **({"salts": dict(manifest.salts)} if manifest.salts else {}),
         "version": manifest.version,
         "window_bytes": manifest.window_bytes,
         "write_id": manifest.write_id,

@@ -37,6 +37,7 @@ from textnlp_fast.storage.manifest import (
 
 __all__ = ["parse_manifest"]
 
+_SALT = re.compile(r"(?:[0-9a-f]{2}){1,32}", re.ASCII)
 _DTYPE = re.compile(r"[A-Za-z0-9_]{1,16}", re.ASCII)
 
 
@@ -95,7 +96,19 @@ def _build(document: Mapping[str, Any]) -> Manifest:
         message=take(document, "message", str, where),
         metadata=metadata,
         anchor=_build_anchor(document),
+        salts=_build_salts(document),
     )
+
+
+def _build_salts(document: Mapping[str, Any]) -> dict[str, str]:
+    if document.get("salts") is None:
+        return {}
+    salts: dict[str, str] = take(document, "salts", dict, "the manifest")
+    for digest, salt in salts.items():
+        check_digest(digest, "an object with a suffix")
+        if not isinstance(salt, str) or _SALT.fullmatch(salt) is None:
+            raise Broken(f"the suffix of object {digest} is not up to 32 bytes in hex digits")
+    return salts
 
 
 def _build_anchor(document: Mapping[str, Any]) -> Anchor | None:

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from queue import SimpleQueue
 from typing import Protocol
 
+from textnlp_fast.errors import InternalError
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.storage.extents import Heads, is_whole, object_key
 from textnlp_fast.telemetry import adopting
 
-__all__ = ["ShardObject", "ShardStore", "ShardWriter", "Slot"]
+__all__ = ["Names", "ShardObject", "ShardStore", "ShardWriter", "Slot"]
+
+
+class Names(Protocol):
+    """Decides how objects are named: which suffixes to try, one after another, and which names are free."""
+
+    def suffixes(self) -> Iterator[bytes]: ...
+
+    def is_free(self, digest: str, *, last: bool) -> bool: ...
+
+
+class _Plain:
+    """Every object by the digest of its windows."""
+
+    def suffixes(self) -> Iterator[bytes]:
+        yield b""
+
+    def is_free(self, digest: str, *, last: bool) -> bool:
+        return True
 
 
 class ShardStore(Heads, Protocol):
@@ -32,11 +53,15 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class ShardObject:
-    """A finished shard. `uploaded` is False if the repository had it already, in this size."""
+    """A finished shard. `uploaded` is False if the repository had it already, in this size.
+
+    `suffix` are bytes at its end that belong to no window: they give it another name.
+    """
 
     digest: str
     size: int
     uploaded: bool
+    suffix: bytes = b""
 
 
 class ShardWriter:
@@ -48,8 +73,16 @@ class ShardWriter:
     """
 
     def __init__(
-        self, store: ShardStore, shard_bytes: int, *, buffers: int, packing: bool, threads: int
+        self,
+        store: ShardStore,
+        shard_bytes: int,
+        *,
+        buffers: int,
+        packing: bool,
+        threads: int,
+        names: Names | None = None,
     ) -> None:
+        self._names = names or _Plain()
         self._store = store
         self._shard_bytes = shard_bytes
         self._packing = packing
@@ -104,17 +137,32 @@ class ShardWriter:
 
     def _upload(self, buffer: bytearray, size: int) -> ShardObject:
         try:
+            digest, suffix = self._name(buffer, size)
+            size += len(suffix)
             with memoryview(buffer)[:size] as view:
-                digest = blake3_hex(view, threads=self._threads)
                 uploaded = not self._failed.is_set() and not is_whole(self._store, digest, size)
                 if uploaded:
                     self._store.put_object(object_key(digest), view)
-            return ShardObject(digest, size, uploaded)
+            return ShardObject(digest, size, uploaded, suffix)
         except BaseException:
             self._failed.set()
             raise
         finally:
             self._free.put(buffer)
+
+    def _name(self, buffer: bytearray, size: int) -> tuple[str, bytes]:
+        """The name of a shard of `size` bytes, and the suffix that gives it, which is appended."""
+        suffixes = list(islice(self._names.suffixes(), 1))
+        rest = islice(self._names.suffixes(), 1, None)
+        while suffixes:
+            suffix, following = suffixes.pop(), next(rest, None)
+            buffer[size : size + len(suffix)] = suffix
+            with memoryview(buffer)[: size + len(suffix)] as view:
+                digest = blake3_hex(view, threads=self._threads)
+            if self._names.is_free(digest, last=following is None):
+                return digest, suffix
+            suffixes += [] if following is None else [following]
+        raise InternalError("no name is left for an object")
 
     def _raise_failure(self) -> None:
         if self._failed.is_set():

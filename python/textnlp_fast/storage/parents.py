@@ -78,4 +78,6 @@ def parent_of(
             return versions.manifest(request.name, version)
         except DATA_ERRORS:
             passed_over.append(version)  # the caller hears of it, and `verify` says what is wrong
+        except VersionNotFoundError:
+            continue  # deleted since it was listed
     return None

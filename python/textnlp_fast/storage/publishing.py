@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.objectstore.backend import Version
 from textnlp_fast.storage.audit import audited, record
 from textnlp_fast.storage.manifest import Manifest, serialize_manifest
 from textnlp_fast.storage.version_manager import VersionManager
@@ -13,8 +14,14 @@ __all__ = ["PUSH", "publish_version", "record_repair"]
 PUSH = "push"
 
 
-def publish_version(store: ObjectStore, versions: VersionManager, manifest: Manifest) -> None:
-    """Creates the manifest's object. Raises ObjectExistsError if the version exists.
+def publish_version(
+    store: ObjectStore,
+    versions: VersionManager,
+    manifest: Manifest,
+    state: Version | None,
+    action: str = PUSH,
+) -> None:
+    """Writes the manifest's object where its key is in `state`. Raises what `VersionManager.publish` does.
 
     The record comes first and carries the manifest's digest: whether the version is there, and is that one, shows how
     it ended, so that no second record is needed and nothing killed in between goes unrecorded.
@@ -28,9 +35,9 @@ def publish_version(store: ObjectStore, versions: VersionManager, manifest: Mani
         "stored_bytes": manifest.stored_bytes,
     }
     with audited(
-        store, action=PUSH, model=manifest.model, version=manifest.version, detail=detail, shows=True
+        store, action=action, model=manifest.model, version=manifest.version, detail=detail, shows=True
     ):
-        versions.publish(manifest, data)
+        versions.publish(manifest, state, data)
 
 
 def record_repair(store: ObjectStore, manifest: Manifest, uploaded_bytes: int) -> None:

@@ -10,16 +10,14 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from textnlp_fast.contents.entries import FileEntry
 from textnlp_fast.contents.inventory import Held, LocalFile, check_unchanged, take_inventory
-from textnlp_fast.contents.windows import DATA_ERRORS, ProgressCallback
-from textnlp_fast.delta.recipe import Recipe
+from textnlp_fast.contents.windows import ProgressCallback
 from textnlp_fast.errors import (
+    InternalError,
     InvalidInputError,
     MissingObjectError,
     ObjectExistsError,
@@ -34,21 +32,22 @@ from textnlp_fast.storage.extents import is_whole
 from textnlp_fast.storage.manifest import Content, Extent, Manifest, closure
 from textnlp_fast.storage.matching import find_recipes, needs_recipes
 from textnlp_fast.storage.parents import parent_of, repository_for
-from textnlp_fast.storage.planning import PushPlan, plan_push
-from textnlp_fast.storage.publishing import publish_version, record_repair
+from textnlp_fast.storage.planning import PushPlan
+from textnlp_fast.storage.publication import OvertakenError, Publication
+from textnlp_fast.storage.publishing import record_repair
+from textnlp_fast.storage.surroundings import Surroundings, found_by, intact, known_manifests, missing_objects
 from textnlp_fast.storage.version_manager import (
     VersionManager,
     check_name,
     check_version,
     now_utc,
 )
-from textnlp_fast.telemetry import adopting, phase
+from textnlp_fast.telemetry import phase
 
 __all__ = ["PushReport", "PushRequest", "push_model"]
 
-# Manifests that are searched for contents the repository has already.
-_KNOWN_VERSIONS = 64
-_KNOWN_MODELS = 256
+# Times that a push plans anew because a collection deleted what it relied on.
+_TRIES = 8
 
 _UNPUBLISHED = "Nothing was published. Push again: what was uploaded is not sent twice."
 # An answer to the last write of all may have been lost on the way.
@@ -113,12 +112,27 @@ def push_model(
     progress: ProgressCallback | None = None,
 ) -> PushReport:
     """Publishes the files at `request.path` as a version. Never holds more than the budget of `options`."""
+    started = time.monotonic()
+    check_name(request.name)
+    check_version(request.version)
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in request.metadata.items()):
+        raise InvalidInputError("metadata maps text to text")
+    with phase("hash"):
+        files = take_inventory(request.path, threads=options.thread_count, progress=progress)
     try:
-        return _push(store, versions, request, options, progress)
+        for left in reversed(range(_TRIES)):
+            try:
+                report = _push(store, versions, request, options, progress, files)
+            except OvertakenError:  # by a collection, which takes long enough that it seldom comes twice
+                if not left:
+                    raise
+            else:
+                return replace(report, seconds=time.monotonic() - started)
     except StorageUnavailableError as error:
         if error.hint == error.default_hint:
             error.hint = _UNPUBLISHED
         raise
+    raise InternalError("a push ended without a result")
 
 
 def _push(
@@ -127,21 +141,44 @@ def _push(
     request: PushRequest,
     options: TransferOptions,
     progress: ProgressCallback | None,
+    files: Sequence[LocalFile],
 ) -> PushReport:
+    """One try, from the look at what is being collected to the publication."""
+    repository_for(versions, request)
+    publication = Publication(store, versions, request.name, request.version)
+    try:
+        return _publish(store, versions, request, options, progress, files, publication)
+    except MissingObjectError as error:
+        if publication.was_overtaken():
+            raise OvertakenError(str(error.args[0])) from error
+        raise
+
+
+def _publish(
+    store: ObjectStore,
+    versions: VersionManager,
+    request: PushRequest,
+    options: TransferOptions,
+    progress: ProgressCallback | None,
+    files: Sequence[LocalFile],
+    publication: Publication,
+    *,
+    rewrite: bool = False,
+) -> PushReport:
+    """Publishes the version, or makes the lost objects of one that is published again.
+
+    `rewrite` stores a published version as if it were new: where its objects cannot be made again, because what they
+    were coded against is gone, its manifest gives way to one of the same files.
+    """
     started = time.monotonic()
-    check_name(request.name)
-    check_version(request.version)
-    if not all(isinstance(key, str) and isinstance(value, str) for key, value in request.metadata.items()):
-        raise InvalidInputError("metadata maps text to text")
-    with phase("hash"):
-        files = take_inventory(request.path, threads=options.thread_count, progress=progress)
-    window_bytes = repository_for(versions, request).window_bytes
-    existing = versions.find(request.name, request.version)
+    window_bytes = versions.info().window_bytes
+    published = publication.existing
+    existing = None if rewrite else published
     passed_over: list[str] = []
     parent = parent_of(versions, request, existing, passed_over)
-    known = [_found_by(existing)] if existing is not None else list(_known_manifests(versions, request))
-    missing = _missing_objects(store, [*known, parent, existing], options.thread_count)
-    around = _Surroundings(files, parent, known, missing, options)
+    known = [found_by(existing)] if existing is not None else list(known_manifests(versions, request))
+    missing = missing_objects(store, [*known, parent, existing], options.thread_count, publication)
+    around = Surroundings(files, parent, known, missing, options, publication)
     plan = around.plan(parent)
     if existing is not None:
         _refuse_other_files(existing, plan.files)
@@ -151,64 +188,44 @@ def _push(
     held = _held_of(base_files)
     free = request.parent == "auto"
     plan, choice = _settle(store, versions, around, plan, held, existing=existing, free=free)
+    names = publication.names(again=existing)
     with phase("upload"):
-        coded = Coder(store, plan, held, window_bytes, options).run(progress)
+        coded = Coder(store, plan, held, window_bytes, options, names).run(progress)
     check_unchanged([*files, *base_files])
     manifest = _assemble(
         request, parent, choice, plan, coded, window_bytes=window_bytes, raw=not options.compression
     )
     uploaded = sum(shard.size for shard in coded.shards if shard.uploaded)
     if existing is not None:
-        _check_repaired(store, existing, missing)
-        if uploaded:
-            record_repair(store, existing, uploaded)
-        return _report(existing, plan, started, uploaded_bytes=uploaded, already_there=True)
+        if _is_repaired(store, existing, missing):
+            if uploaded:
+                record_repair(store, existing, uploaded)
+            return _report(existing, plan, started, uploaded_bytes=uploaded, already_there=True)
+        return _publish(store, versions, request, options, progress, files, publication, rewrite=True)
+    if published is not None:
+        kept = published.created_at, published.message, published.metadata
+        manifest = replace(manifest, created_at=kept[0], message=kept[1], metadata=kept[2])
     try:
         with phase("publish"):
-            publish_version(store, versions, manifest)
+            publication.publish(manifest)
     except ObjectExistsError:
-        other = versions.load_fresh(request.name, request.version)
+        try:
+            other = versions.load_fresh(request.name, request.version)
+        except MissingObjectError as error:
+            raise OvertakenError(f"{request.name}@{request.version} was deleted meanwhile") from error
         _refuse_other_files(other, plan.files)
         return _report(other, plan, started, uploaded_bytes=uploaded, already_there=True)
     except StorageUnavailableError as error:
         error.hint = _UNSURE
         raise
-    report = _report(manifest, plan, started, uploaded_bytes=uploaded)
+    report = _report(manifest, plan, started, uploaded_bytes=uploaded, already_there=published is not None)
     return replace(report, passed_over=tuple(passed_over))
-
-
-# --- what the repository has ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Surroundings:
-    """What plans are made from. Nothing new may be built on `missing` objects."""
-
-    files: Sequence[LocalFile]
-    parent: Manifest | None
-    known: Sequence[Manifest]
-    missing: set[str]
-    options: TransferOptions
-
-    @property
-    def delta(self) -> bool:
-        return self.options.delta and self.options.compression
-
-    def plan(self, base: Manifest | None, recipes: Mapping[str, Recipe] | None = None) -> PushPlan:
-        return plan_push(
-            self.files,
-            _without(base, self.missing),
-            [_intact(manifest, self.missing) for manifest in self.known],
-            delta=self.delta,
-            max_chain_depth=self.options.max_chain_depth,
-            recipes=recipes,
-        )
 
 
 def _settle(
     store: ObjectStore,
     versions: VersionManager,
-    around: _Surroundings,
+    around: Surroundings,
     plan: PushPlan,
     held: Mapping[str, Held],
     *,
@@ -224,7 +241,7 @@ def _settle(
         return plan, None
     # A version that was decided by prices had no recipes: a repeated push must not find any either.
     if needs_recipes(plan) and (existing is None or existing.anchor is None):
-        recipes = find_recipes(store, _intact(parent, around.missing), plan, around.files, held, options)
+        recipes = find_recipes(store, intact(parent, around.missing), plan, around.files, held, options)
         if recipes:
             return around.plan(parent, recipes), None
     if existing is not None or not free:
@@ -233,64 +250,8 @@ def _settle(
     if choice is None or choice.base is parent:
         return plan, choice
     unasked = [one for one in (choice.base,) if all(one is not other for other in around.known)]
-    missing = around.missing | _missing_objects(store, unasked, options.thread_count)
+    missing = around.missing | missing_objects(store, unasked, options.thread_count, around.publication)
     return replace(around, known=[parent, *around.known], missing=missing).plan(choice.base), choice
-
-
-def _known_manifests(versions: VersionManager, request: PushRequest) -> Iterator[Manifest]:
-    """Manifests whose contents need not be stored again: this model's, and the newest of the others."""
-    models = versions.models()
-    own = reversed(models.pop(request.name, [])[-_KNOWN_VERSIONS:])
-    wanted = [(request.name, version) for version in own if version != request.version]
-    wanted += [(name, models[name][-1]) for name in list(models)[:_KNOWN_MODELS]]
-    for name, version in wanted:
-        with suppress(*DATA_ERRORS):  # knowing it would only save space, and `verify` names it
-            yield versions.manifest(name, version)
-
-
-def _found_by(existing: Manifest) -> Manifest:
-    """The version without what its own push stored: coding that again makes the same objects again."""
-    found = {
-        digest: content
-        for digest, content in existing.contents.items()
-        if not any(extent.object in existing.new_objects for extent in content.extents)
-    }
-    return replace(existing, contents=closure(existing.contents, found))
-
-
-def _missing_objects(store: ObjectStore, manifests: Sequence[Manifest | None], threads: int) -> set[str]:
-    """Objects that the repository lacks, or has in another size than manifests say.
-
-    Nothing new may be built on those.
-    """
-    named = {pair for manifest in manifests if manifest is not None for pair in manifest.objects.items()}
-    if len(named) > 4096:  # one listing is cheaper than so many questions
-        present = {(meta.key.rpartition("/")[2], meta.size) for meta in store.list("objects")}
-        return {digest for digest, _ in named - present}
-    with ThreadPoolExecutor(min(32, 4 * threads), initializer=adopting()) as pool:
-        ordered = sorted(named)
-        found = pool.map(lambda pair: is_whole(store, *pair), ordered)
-        return {digest for (digest, _), whole in zip(ordered, found, strict=True) if not whole}
-
-
-def _intact(manifest: Manifest, missing: set[str]) -> Manifest:
-    """The manifest without the contents that need a missing object."""
-    if not missing & manifest.objects.keys():
-        return manifest
-    whole = {
-        digest: content
-        for digest, content in manifest.contents.items()
-        if not any(
-            extent.object in missing
-            for link in closure(manifest.contents, [digest]).values()
-            for extent in link.extents
-        )
-    }
-    return replace(manifest, contents=whole)
-
-
-def _without(manifest: Manifest | None, missing: set[str]) -> Manifest | None:
-    return None if manifest is None else _intact(manifest, missing)
 
 
 def _refuse_other_files(existing: Manifest, files: Sequence[FileEntry]) -> None:
@@ -300,15 +261,10 @@ def _refuse_other_files(existing: Manifest, files: Sequence[FileEntry]) -> None:
         )
 
 
-def _check_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -> None:
-    suspects = sorted(missing & existing.objects.keys())
-    lost = [digest for digest in suspects if not is_whole(store, digest, existing.objects[digest])]
-    if lost:
-        raise MissingObjectError(
-            f"the repository lost {len(lost)} objects of {existing.model}@{existing.version}, "
-            f"{lost[0]} first, and pushing its files again did not make them",
-            hint="Restore them from a copy of the repository, or push the files under a new version.",
-        )
+def _is_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -> bool:
+    """Whether the objects that a published version lacked are there again."""
+    suspects = missing & existing.objects.keys()
+    return all(is_whole(store, digest, existing.objects[digest]) for digest in suspects)
 
 
 # --- local bases ------------------------------------------------------------------------------------------
@@ -367,6 +323,11 @@ def _assemble(
         contents=needed,
         objects={digest: objects[digest] for digest in used},
         new_objects=frozenset(shard.digest for shard in coded.shards) & used,
+        salts={
+            shard.digest: shard.suffix.hex()
+            for shard in coded.shards
+            if shard.suffix and shard.digest in used
+        },
         message=request.message,
         metadata=dict(request.metadata),
         anchor=choice.anchor if choice is not None else None,

@@ -15,6 +15,7 @@ from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.explain import Explanation
 from textnlp_fast.storage.explain_versions import explain_versions
+from textnlp_fast.storage.garbage.collecting import CollectionOptions, GarbageReport, collect_garbage
 from textnlp_fast.storage.headers import read_dtypes, read_tensors
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.names import BUILD_KEY, check_selector, split_build
@@ -294,6 +295,17 @@ class Repository:
         """The version of this model or, where it says so, of another one."""
         reference = parse_reference(version if "@" in version else f"{check_name(name)}@{version}")
         return self.resolve(reference)
+
+    def collect_garbage(
+        self, options: CollectionOptions | None = None, *, progress: ProgressCallback | None = None
+    ) -> GarbageReport:
+        """Tells which versions and objects would go; with `delete=True` in the options lets them go.
+
+        Safe beside everything else that happens to the repository. Raises ConflictError while another collection is
+        at work, CorruptDataError where a manifest cannot be read.
+        """
+        with operation("gc", repository=self.url):
+            return collect_garbage(self._store, self._versions, options or CollectionOptions(), progress)
 
 
 def _log_row(manifest: Manifest) -> LogRow:

@@ -141,7 +141,11 @@ def _load(
 ) -> Iterable[Manifest]:
     for name, version in selected:
         try:
-            yield versions.load_fresh(name, version)
+            manifest, state = versions.state(name, version)
+            if manifest is not None:
+                yield manifest
+            elif state is None:
+                problems.append(Problem("missing", f"{name}@{version}", "its manifest is gone"))
         except (CorruptDataError, UnsupportedFormatError) as error:
             problems.append(_problem(f"{name}@{version}", error))
 

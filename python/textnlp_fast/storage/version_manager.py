@@ -17,6 +17,7 @@ import semver
 from textnlp_fast.contents.documents import MAX_DOCUMENT_BYTES, parse_document, seal_document
 from textnlp_fast.contents.entries import MAX_WINDOW_BYTES, MIN_WINDOW_BYTES
 from textnlp_fast.errors import (
+    ConflictError,
     CorruptDataError,
     MissingObjectError,
     ModelNotFoundError,
@@ -25,10 +26,12 @@ from textnlp_fast.errors import (
     UnsupportedFormatError,
     VersionNotFoundError,
 )
-from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.objectstore import ObjectMeta, ObjectStore
+from textnlp_fast.objectstore.backend import Version
 from textnlp_fast.storage.config import DEFAULT_WINDOW_BYTES
 from textnlp_fast.storage.manifest import FORMATS, Manifest, serialize_manifest
 from textnlp_fast.storage.manifest_reading import parse_manifest
+from textnlp_fast.storage.markers import MARKER_BYTES, is_marker, new_marker
 from textnlp_fast.storage.names import (
     BUILD_KEY,
     STAGE_PREFIX,
@@ -73,7 +76,7 @@ class RepositoryInfo:
 class VersionManager:
     """Reads and publishes manifests. Thread-safe.
 
-    Manifests never change, so each is read once; those of remote repositories are also kept below the
+    Manifests hardly ever change, so each is read once; those of remote repositories are also kept below the
     user's cache directory, where the digest in each of them guards against a cache that rotted.
     `new_window_bytes` are the windows of a repository that has yet to be made.
     """
@@ -128,20 +131,27 @@ class VersionManager:
 
     # --- names --------------------------------------------------------------------------------------------
 
+    def manifest_keys(self) -> Iterator[tuple[ObjectMeta, str, str]]:
+        """What the store says of every manifest, and its model and version."""
+        for meta in self._store.list("models"):
+            match = _MANIFEST_KEY.fullmatch(meta.key)
+            if match is not None and is_version(match["version"]) and meta.size != MARKER_BYTES:
+                yield meta, match["name"], match["version"]
+
     def models(self) -> dict[str, list[str]]:
         """Every model with its versions, oldest first."""
         found: dict[str, list[str]] = {}
-        for meta in self._store.list("models"):
-            match = _MANIFEST_KEY.fullmatch(meta.key)
-            if match is not None and is_version(match["version"]):
-                found.setdefault(match["name"], []).append(match["version"])
+        for _, name, version in self.manifest_keys():
+            found.setdefault(name, []).append(version)
         return {name: sorted(found[name], key=semver.Version.parse) for name in sorted(found)}
 
     def versions(self, name: str) -> list[str]:
         """Versions of a model in the order of semantic versioning. Raises ModelNotFoundError."""
         prefix = f"models/{check_name(name)}/versions"
         names = (
-            meta.key.removeprefix(prefix + "/").removesuffix(".json") for meta in self._store.list(prefix)
+            meta.key.removeprefix(prefix + "/").removesuffix(".json")
+            for meta in self._store.list(prefix)
+            if meta.size != MARKER_BYTES
         )
         versions = sorted(filter(is_version, names), key=semver.Version.parse)
         if not versions:
@@ -237,7 +247,7 @@ class VersionManager:
         return VersionNotFoundError(f"{name} has no version {version}", hint=f"It has: {versions}.")
 
     def load_fresh(self, name: str, version: str) -> Manifest:
-        """The manifest as the repository has it now, past every cache. Raises MissingObjectError."""
+        """The manifest as the repository has it now, past every cache. Raises MissingObjectError if there is none."""
         return self._parse(
             name, version, self._store.get(manifest_key(name, version), limit_bytes=MAX_DOCUMENT_BYTES)
         )
@@ -248,16 +258,51 @@ class VersionManager:
             for version in versions:
                 yield name, version
 
-    def publish(self, manifest: Manifest, data: bytes | None = None) -> None:
-        """Creates the manifest's object: the version exists. Raises ObjectExistsError if it did before.
+    def state(self, name: str, version: str) -> tuple[Manifest | None, Version | None]:
+        """What stands under a version's key now, past every cache, for a conditional write that follows.
 
-        `data` is the serialized manifest, where the caller has it already.
+        The manifest is None where there is no such version, the state None where there never was one.
         """
-        self._store.create(
-            manifest_key(manifest.model, manifest.version), data or serialize_manifest(manifest)
-        )
+        try:
+            data, state = self._store.get_versioned(
+                manifest_key(name, version), limit_bytes=MAX_DOCUMENT_BYTES
+            )
+        except MissingObjectError:
+            return None, None
+        return (None if is_marker(data) else self._parse(name, version, data)), state
+
+    def publish(self, manifest: Manifest, state: Version | None = None, data: bytes | None = None) -> None:
+        """Writes the manifest where the version's key is in `state` (None: free): the version exists.
+
+        Raises ObjectExistsError if a version is there, ConflictError if the key has changed otherwise. Whoever
+        publishes beside collections goes through `publication`. `data` is the serialized manifest, where the caller
+        has it already.
+        """
+        key = manifest_key(manifest.model, manifest.version)
+        try:
+            self._store.compare_and_swap(key, data or serialize_manifest(manifest), state)
+        except ConflictError as error:
+            found = error.existing if isinstance(error, ObjectExistsError) else b""
+            if not isinstance(error, ObjectExistsError):
+                with suppress(MissingObjectError):
+                    found = self._store.get(key, limit_bytes=MAX_DOCUMENT_BYTES)
+            if is_marker(found) or not found:
+                raise ConflictError(f"{manifest.model}@{manifest.version} was deleted meanwhile") from error
+            exists = ObjectExistsError(str(error.args[0]))
+            exists.existing = found
+            raise exists from error
         with self._lock:
             self._manifests[manifest.model, manifest.version] = manifest
+
+    def retire(self, name: str, version: str, state: Version | None) -> None:
+        """Puts a marker under the version's key: the version is gone. Raises ConflictError unless it is in `state`."""
+        self._store.compare_and_swap(manifest_key(name, version), new_marker(now_utc()), state)
+        self.forget(name, version)
+
+    def forget(self, name: str, version: str) -> None:
+        """Drops what is remembered of a version."""
+        with self._lock:
+            self._manifests.pop((name, version), None)
 
     def _read(self, name: str, version: str) -> Manifest:
         key = manifest_key(name, version)
@@ -281,6 +326,8 @@ class VersionManager:
 
     def _parse(self, name: str, version: str, data: bytes) -> Manifest:
         what = f"the manifest of {name}@{version}"
+        if is_marker(data):
+            raise MissingObjectError(f"there is no version {version} of {name} any more")
         manifest = parse_manifest(data, what)
         if (manifest.model, manifest.version) != (name, version):
             raise CorruptDataError(

@@ -34,6 +34,7 @@ from textnlp_fast.storage.audit.records import (
     new_record,
 )
 from textnlp_fast.storage.audit.witness import Witness
+from textnlp_fast.storage.markers import MARKER_BYTES
 
 if TYPE_CHECKING:
     from textnlp_fast.config import Settings
@@ -276,7 +277,7 @@ def version_keys(store: ObjectStore) -> Iterator[str]:
     """`NAME@VERSION` of every version in the repository, as its keys say."""
     for meta in store.list("models"):
         match = _VERSION_KEY.fullmatch(meta.key)
-        if match is not None:
+        if match is not None and meta.size != MARKER_BYTES:
             yield f"{match['name']}@{match['version']}"
 
 

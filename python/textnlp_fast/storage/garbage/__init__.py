@@ -1,0 +1,1 @@
+"""Garbage collection: which versions and objects go, and how they go beside pushes. Imported by its modules' names."""

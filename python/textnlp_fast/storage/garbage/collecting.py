@@ -1,0 +1,258 @@
+"""A whole collection: decide which versions go, let them go, and sweep what nothing names any more."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from textnlp_fast.contents.windows import ProgressCallback
+from textnlp_fast.errors import ConflictError, InvalidInputError, VersionNotFoundError
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.objectstore.lease import Lease, acquire
+from textnlp_fast.storage.audit import audited
+from textnlp_fast.storage.garbage.document import read_garbage
+from textnlp_fast.storage.garbage.retention import RetentionRules, Verdict, decide
+from textnlp_fast.storage.garbage.sweeping import Sweeper, Swept
+from textnlp_fast.storage.garbage.usage import Usage, digest_of, stored_objects
+from textnlp_fast.storage.publication import OvertakenError, Publication
+from textnlp_fast.storage.registry.references import read_references
+from textnlp_fast.storage.version_manager import VersionManager
+
+__all__ = ["DEFAULT_GRACE_S", "DEFAULT_PUSH_GRACE_S", "CollectionOptions", "GarbageReport", "collect_garbage"]
+
+DEFAULT_GRACE_S: Final = 24 * 3600.0
+DEFAULT_PUSH_GRACE_S: Final = 3600.0
+LEASE_KEY: Final = "leases/gc.json"
+_LEASE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionOptions:
+    """What goes and how soon."""
+
+    policy: Sequence[tuple[str, RetentionRules]] = ()
+    """Rules by patterns of model names, the first that matches counts; a model without rules loses no version."""
+    versions: Sequence[tuple[str, str]] = ()
+    """Versions that go, whatever the rules say of them."""
+    delete: bool = False
+    """False only tells what would go."""
+    grace_s: float = DEFAULT_GRACE_S
+    """How long an object is unused before it is deleted. Pushes and pulls under way are spared work by it."""
+    push_grace_s: float = DEFAULT_PUSH_GRACE_S
+    """How long a push may take for its last step, the publication, before it is taken for dead."""
+    lease_s: float = _LEASE_S
+    """How long another collector waits before it takes over from one that was killed."""
+
+    def __post_init__(self) -> None:
+        if self.grace_s < 0 or self.push_grace_s < 0 or self.lease_s <= 0:
+            raise InvalidInputError("times of grace are not negative, and a lease lasts for some time")
+
+
+@dataclass(frozen=True, slots=True)
+class GarbageReport:
+    """What a collection found and did. Sizes in bytes.
+
+    `verdicts` has every version with why it stays or goes. Unused objects are those that no version names once the
+    versions that go are gone: `swept` of them were deleted, `waiting` will be when their grace is over, from
+    `next_due_s` on (seconds since 1970). A run that deletes nothing tells all of them as unused. `spared` are versions
+    that were to go and stayed, with the reason.
+    """
+
+    deleted: bool
+    verdicts: tuple[Verdict, ...]
+    unused_objects: int
+    unused_bytes: int
+    swept: int = 0
+    swept_bytes: int = 0
+    waiting: int = 0
+    waiting_bytes: int = 0
+    next_due_s: float | None = None
+    pushes: int = 0
+    spared: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def going(self) -> list[str]:
+        """The versions that go, as `NAME@VERSION`."""
+        return [verdict.facts.name for verdict in self.verdicts if verdict.goes]
+
+
+def collect_garbage(
+    store: ObjectStore,
+    versions: VersionManager,
+    options: CollectionOptions,
+    progress: ProgressCallback | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> GarbageReport:
+    """Tells what goes and, if asked to, lets it go. Safe beside pushes, pulls and other collections.
+
+    Raises CorruptDataError or UnsupportedFormatError where a manifest cannot be read: nothing was deleted then, since
+    nobody knows what it needs. Raises ConflictError where another collection is at work.
+    """
+    started = time.monotonic()
+    versions.info()
+    with _leased(store, options) as alive:
+        sweeper = Sweeper(
+            store,
+            versions,
+            grace_s=options.grace_s,
+            push_grace_s=options.push_grace_s,
+            clock=clock,
+            progress=progress,
+            alive=alive,
+        )
+        if options.delete:
+            sweeper.finish(read_garbage(store).garbage)
+        sizes = {digest_of(meta): meta.size for meta in stored_objects(store)}
+        usage = sweeper.reader.scan()
+        verdicts = _verdicts(store, usage, options, clock())
+        unused = sizes.keys() - _used_after(usage, verdicts)
+        report = GarbageReport(
+            options.delete,
+            verdicts,
+            len(unused),
+            sum(sizes[digest] for digest in unused),
+            pushes=len(usage.intents),
+        )
+        if options.delete:
+            spared = _retire(store, versions, verdicts, alive)
+            swept = sweeper.run()
+            report = _with_swept(report, swept, spared)
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def _with_swept(report: GarbageReport, swept: Swept, spared: dict[str, str]) -> GarbageReport:
+    return replace(
+        report,
+        swept=swept.objects,
+        swept_bytes=swept.bytes,
+        waiting=swept.waiting,
+        waiting_bytes=swept.waiting_bytes,
+        next_due_s=swept.next_due_s,
+        spared=spared,
+    )
+
+
+# --- which ------------------------------------------------------------------------------------------------------
+
+
+def _verdicts(
+    store: ObjectStore, usage: Usage, options: CollectionOptions, now_s: float
+) -> tuple[Verdict, ...]:
+    kept: dict[tuple[str, str], list[str]] = {}
+    stages: dict[tuple[str, str], str] = {}
+    for model in sorted({facts.model for facts in usage.versions}):
+        references = read_references(store, model)
+        kept.update(((model, version), reasons) for version, reasons in references.kept_versions().items())
+        for version, state in references.versions.items():
+            if state.stage is not None:
+                stages[model, version] = state.stage
+    verdicts = decide(usage.versions, options.policy, kept=kept, stages=stages, now_s=now_s)
+    chosen = set(options.versions)
+    missing = chosen - {(verdict.facts.model, verdict.facts.version) for verdict in verdicts}
+    if missing:
+        raise VersionNotFoundError(f"there is no version {'@'.join(min(missing))}")
+    for model, version in options.versions:
+        if (model, version) in kept:
+            raise InvalidInputError(
+                f"{model}@{version} is in use: {', '.join(kept[model, version])}",
+                hint="Take the alias, pin, stage or deployment away first.",
+            )
+    return tuple(
+        replace(verdict, goes=True, reasons=("asked for",))
+        if (verdict.facts.model, verdict.facts.version) in chosen
+        else verdict
+        for verdict in verdicts
+    )
+
+
+def _used_after(usage: Usage, verdicts: Sequence[Verdict]) -> set[str]:
+    staying = tuple(verdict.facts for verdict in verdicts if not verdict.goes)
+    return Usage(staying, usage.intents).objects
+
+
+# --- versions go ------------------------------------------------------------------------------------------------
+
+
+def _retire(
+    store: ObjectStore, versions: VersionManager, verdicts: Sequence[Verdict], alive: Callable[[], None]
+) -> dict[str, str]:
+    """Lets versions go; those that came into use meanwhile stay, and are returned with the reason."""
+    spared: dict[str, str] = {}
+    for verdict in verdicts:
+        if verdict.goes:
+            alive()
+            reason = _retire_one(store, versions, verdict.facts.model, verdict.facts.version)
+            if reason:
+                spared[verdict.facts.name] = reason
+    return spared
+
+
+def _retire_one(store: ObjectStore, versions: VersionManager, model: str, version: str) -> str:
+    """Why the version stayed; empty if it is gone.
+
+    The registry checks that a version is there after it has named it, this looks for names after the version is gone:
+    whoever comes second sees the other. The objects are all there still, so the version can be put back.
+    """
+    reasons = read_references(store, model).kept_versions().get(version)
+    if reasons:
+        return ", ".join(reasons)
+    manifest, state = versions.state(model, version)
+    if manifest is None:
+        return ""
+    try:
+        with audited(store, action="gc.delete", model=model, version=version, shows=True):
+            versions.retire(model, version, state)
+    except ConflictError:
+        return "it changed meanwhile"
+    reasons = read_references(store, model).kept_versions().get(version)
+    if not reasons:
+        return ""
+    publication = Publication(store, versions, model, version)
+    with suppress(OvertakenError, ConflictError):  # another push put it back, or it was deleted again
+        publication.publish(replace(manifest, write_id=secrets.token_hex(16)), action="gc.restore")
+    return ", ".join(reasons)
+
+
+# --- one at a time ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _leased(store: ObjectStore, options: CollectionOptions) -> Iterator[Callable[[], None]]:
+    """Holds the lease of collections; the result is to be called now and then, so that it is renewed in time.
+
+    It saves two collectors from the same work. If it is lost all the same, nothing is: see `sweeping`.
+    """
+    if not options.delete:
+        yield lambda: None
+        return
+    lease = acquire(store, LEASE_KEY, holder=f"{socket.gethostname()}:{os.getpid()}", seconds=options.lease_s)
+    lock = threading.Lock()
+    renewed = [time.monotonic()]
+
+    def alive() -> None:
+        with lock:
+            if time.monotonic() - renewed[0] > options.lease_s / 4:
+                _renew(lease)
+                renewed[0] = time.monotonic()
+
+    try:
+        yield alive
+    finally:
+        lease.release()
+
+
+def _renew(lease: Lease) -> None:
+    try:
+        lease.renew()
+    except ConflictError as error:
+        error.hint = "Another collection took over and does the rest."
+        raise

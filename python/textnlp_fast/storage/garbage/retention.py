@@ -1,0 +1,126 @@
+"""Which versions are kept, and why. Pure: data in, data out; no store, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+
+import semver
+
+from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.storage.garbage.usage import VersionFacts
+from textnlp_fast.storage.version_manager import latest_of
+
+__all__ = ["RetentionRules", "Verdict", "decide", "parse_age", "rules_for"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionRules:
+    """What is kept of a model. A version goes only if none of them keeps it, and if there is at least one.
+
+    Whatever they say, these stay: the latest version, and every version that the registry has a reason for (an alias,
+    a pin, a deployment).
+    """
+
+    keep_last: int | None = None
+    """The highest versions, by semantic versioning."""
+    keep_stages: frozenset[str] = frozenset()
+    """Versions in one of these stages."""
+    older_than_s: float | None = None
+    """Younger versions stay, by the time of their push."""
+
+    def __post_init__(self) -> None:
+        if self.keep_last is not None and self.keep_last < 1:
+            raise InvalidInputError(f"keep_last is {self.keep_last}; the latest version is kept always")
+        if self.older_than_s is not None and self.older_than_s < 0:
+            raise InvalidInputError(f"older_than_s is {self.older_than_s}; an age is not negative")
+
+    @property
+    def keep_all(self) -> bool:
+        """Whether no rule was given."""
+        return self.keep_last is None and self.older_than_s is None and not self.keep_stages
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a version goes; `reasons` say what keeps it, or why nothing does."""
+
+    facts: VersionFacts
+    goes: bool
+    reasons: tuple[str, ...]
+
+
+def rules_for(model: str, policy: Sequence[tuple[str, RetentionRules]]) -> RetentionRules:
+    """The rules of the first pattern (`org/*`) that the model's name matches; none keep everything."""
+    return next((rules for pattern, rules in policy if fnmatchcase(model, pattern)), RetentionRules())
+
+
+def decide(
+    versions: Iterable[VersionFacts],
+    policy: Sequence[tuple[str, RetentionRules]],
+    *,
+    kept: Mapping[tuple[str, str], Sequence[str]],
+    stages: Mapping[tuple[str, str], str],
+    now_s: float,
+) -> list[Verdict]:
+    """A verdict for each version, by model and in the order of semantic versioning.
+
+    `kept` are the registry's reasons to keep a version, `stages` where versions are, both by model and version;
+    `now_s` is the time in seconds since 1970.
+    """
+    models: dict[str, list[VersionFacts]] = {}
+    for facts in versions:
+        models.setdefault(facts.model, []).append(facts)
+    verdicts: list[Verdict] = []
+    for model in sorted(models):
+        ordered = sorted(models[model], key=lambda facts: semver.Version.parse(facts.version))
+        rules = rules_for(model, policy)
+        latest = latest_of([facts.version for facts in ordered])
+        for place, facts in enumerate(ordered):
+            key = (model, facts.version)
+            reasons = list(kept.get(key, ()))
+            if facts.version == latest:
+                reasons.append("latest")
+            reasons += _by_rules(rules, facts, len(ordered) - place, stages.get(key), now_s)
+            verdicts.append(Verdict(facts, not reasons, tuple(reasons) or ("no rule keeps it",)))
+    return verdicts
+
+
+def _by_rules(
+    rules: RetentionRules, facts: VersionFacts, place: int, stage: str | None, now_s: float
+) -> list[str]:
+    """Why the rules keep a version, which is the `place`-th from above."""
+    if rules.keep_all:
+        return ["no rules"]
+    reasons: list[str] = []
+    if rules.keep_last is not None and place <= rules.keep_last:
+        reasons.append(f"among the last {rules.keep_last}")
+    if stage is not None and stage in rules.keep_stages:
+        reasons.append(f"stage {stage}")
+    if rules.older_than_s is not None:
+        created = _seconds(facts.created_at)
+        if created is None:
+            reasons.append("of unknown age")
+        elif now_s - created < rules.older_than_s:
+            reasons.append("young")
+    return reasons
+
+
+def _seconds(created_at: str) -> float | None:
+    """Seconds since 1970 of a manifest's time; None if it is none."""
+    try:
+        return datetime.strptime(created_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return None
+
+
+def parse_age(text: str) -> float:
+    """Seconds of `30d`, `12h`, `90m`, `45s` or `2w`. Raises InvalidInputError."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.isascii() or not number.isdigit():
+        raise InvalidInputError(f"{text!r} is no age", hint="Write 45s, 90m, 12h, 30d or 2w.")
+    return float(int(number) * _UNITS[unit])

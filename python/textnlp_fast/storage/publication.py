@@ -1,0 +1,126 @@
+"""One try to publish a version beside collections that may delete what it relies on.
+
+The order is the point. `begin` looks at `garbage.json` before anything else of the push looks at objects. `publish`
+writes an intent, looks again, takes what is condemned out of it, and only then writes the manifest, on the condition
+that the version's key is as `begin` saw it. Whatever was sentenced meanwhile makes the try void: `OvertakenError`, and
+the push plans anew. `docs/decisions/0019-collecting-beside-writers.md` has the argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from textnlp_fast.errors import AuthenticationError, ConflictError, ObjectExistsError, StorageUnavailableError
+from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.garbage.document import Garbage, read_garbage, swap_garbage
+from textnlp_fast.storage.garbage.intents import remove_intent, write_intent
+from textnlp_fast.storage.manifest import Manifest
+from textnlp_fast.storage.publishing import PUSH, publish_version
+from textnlp_fast.storage.version_manager import VersionManager
+
+__all__ = ["ObjectNames", "OvertakenError", "Publication"]
+
+_MOST_SUFFIXES: Final = 1 << 16
+
+
+class OvertakenError(ConflictError):
+    """A collection, or a deletion of the version, came between the plan and its publication."""
+
+    default_hint = "Push again: what was uploaded and is still there is not sent twice."
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectNames:
+    """Which names new objects get: the digest of their bytes, with a suffix where it would be a name that was swept.
+
+    Follows from `garbage.json` alone, so a repeated push makes the same objects. To heal a version it has to make
+    those that the version names: `wanted` are these, and `salts` the suffixes that they had.
+    """
+
+    garbage: Garbage
+    wanted: frozenset[str] = frozenset()
+    salts: Mapping[str, str] | None = None
+
+    def suffixes(self) -> Iterator[bytes]:
+        """Bytes to append, in the order in which they are to be tried."""
+        if self.salts is not None:
+            yield b""
+            yield from sorted({bytes.fromhex(salt) for salt in self.salts.values()})
+            yield b""
+            return
+        for number in range(_MOST_SUFFIXES):
+            first = not self.garbage.era and not number
+            yield b"" if first else self.garbage.era.to_bytes(4, "little") + number.to_bytes(4, "little")
+
+    def is_free(self, digest: str, *, last: bool) -> bool:
+        """Whether the object may have this name."""
+        if self.salts is not None:
+            return last or digest in self.wanted
+        return not self.garbage.is_gone(digest)
+
+
+class Publication:
+    """The state of the repository that one try to publish started from."""
+
+    def __init__(self, store: ObjectStore, versions: VersionManager, name: str, version: str) -> None:
+        self._store = store
+        self._versions = versions
+        self._garbage = read_garbage(store).garbage
+        self.existing, self._place = versions.state(name, version)
+
+    def gone(self, objects: Iterable[str]) -> set[str]:
+        """Those that nothing may be built on, though they may be there."""
+        return {digest for digest in objects if self._garbage.is_gone(digest)}
+
+    def names(self, *, again: Manifest | None) -> ObjectNames:
+        """How new objects are to be named; `again` is the version whose objects are to be made again, if one is."""
+        if again is None:
+            return ObjectNames(self._garbage)
+        return ObjectNames(self._garbage, frozenset(again.objects), again.salts)
+
+    def was_overtaken(self) -> bool:
+        """Whether a collection has gone on since."""
+        now = read_garbage(self._store).garbage
+        before = self._garbage
+        return (now.era, now.sentenced, now.swept) != (before.era, before.sentenced, before.swept)
+
+    def publish(self, manifest: Manifest, *, action: str = PUSH) -> None:
+        """Makes the version visible, in place of `existing` if there is one.
+
+        Raises ObjectExistsError if another push was first, OvertakenError. `action` is what the audit log calls it.
+        """
+        write_intent(self._store, manifest)
+        try:
+            self._secure(manifest)
+            publish_version(self._store, self._versions, manifest, self._place, action)
+        except (OvertakenError, ObjectExistsError):
+            self._take_back(manifest)  # it will not come any more
+            raise
+        except ConflictError as error:
+            self._take_back(manifest)
+            raise OvertakenError(str(error.args[0])) from error
+        # After any other error the manifest may still come, and the intent stays for a collector to settle.
+        self._take_back(manifest)
+
+    def _take_back(self, manifest: Manifest) -> None:
+        with suppress(StorageUnavailableError, AuthenticationError):  # a collector removes it later
+            remove_intent(self._store, manifest.write_id)
+
+    def _secure(self, manifest: Manifest) -> None:
+        """Makes sure that no collector deletes the manifest's objects from here on."""
+        while True:
+            seen = read_garbage(self._store)
+            if seen.garbage.era != self._garbage.era or any(map(seen.garbage.is_gone, manifest.objects)):
+                raise OvertakenError(
+                    f"objects that {manifest.model}@{manifest.version} relies on were collected meanwhile"
+                )
+            condemned = manifest.objects.keys() & seen.garbage.condemned.keys()
+            if not condemned:
+                return
+            kept = {key: since for key, since in seen.garbage.condemned.items() if key not in condemned}
+            with suppress(ConflictError):
+                swap_garbage(self._store, seen, replace(seen.garbage, condemned=kept))
+                return
