@@ -40,6 +40,8 @@ VERBS = {
     "lineage": "Show what a version was made of.",
     "card": "Show the README that a version was pushed with.",
     "rules": "Show and set the registry's rules: stages, roles, webhooks.",
+    "import-hub": "Publish what the local cache of Hugging Face has of a model.",
+    "export-hub": "Write a version into the local cache of Hugging Face.",
     "delta": "Make, apply, inspect and squash patches: no repository needed.",
     "audit": "Show who changed what, and check that the log of it is whole.",
     "config": "Show settings and where each comes from.",
@@ -74,7 +76,7 @@ class Verbs(click.Group):
         if cmd_name not in self._verbs:
             return None
         with ending_at_once():
-            command: click.Command = import_module(f"{self._package}.{cmd_name}").command
+            command: click.Command = import_module(f"{self._package}.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
