@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from textnlp_fast.contents.working import thread_count
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.objectstore import ServerSideEncryption
 from textnlp_fast.storage.anchor_costs import Prices, Readers
 
 if TYPE_CHECKING:
@@ -105,6 +106,10 @@ class StorageConfig:
     prefix: str = ""
     region: str | None = None
     endpoint_url: str | None = None
+    allow_http: bool = False
+    """Plain HTTP to another machine's `endpoint_url`; to this machine it is always allowed."""
+    encryption: ServerSideEncryption | None = None
+    """What the provider shall encrypt with; None leaves it to the bucket's default."""
     root: str | os.PathLike[str] | None = None
     enable_sharding: bool = True
     enable_versioning: bool = True

@@ -9,7 +9,7 @@ from typing import Literal
 
 from textnlp_fast.contents.windows import DATA_ERRORS, DataError, ProgressCallback
 from textnlp_fast.errors import RepositoryNotFoundError
-from textnlp_fast.objectstore import ObjectStore, local_folder, open_store
+from textnlp_fast.objectstore import ObjectStore, ServerSideEncryption, local_folder, open_store
 from textnlp_fast.storage.audit.recording import record_read
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
@@ -80,9 +80,11 @@ class Repository:
         options: TransferOptions | None = None,
         region: str | None = None,
         endpoint_url: str | None = None,
+        allow_http: bool = False,
+        encryption: ServerSideEncryption | None = None,
         window_bytes: int | None = None,
     ) -> Repository:
-        """Opens the repository at a path or URL (`s3://bucket/prefix`, `memory://name`).
+        """Opens the repository at a path or URL (`s3://bucket/prefix`, `gs://`, `az://`, `memory://name`).
 
         Makes it if `create`, with windows of `window_bytes`; "at push" leaves that to the first push, which
         makes it once it knows that its files can be read. Else raises RepositoryNotFoundError if there is
@@ -93,7 +95,16 @@ class Repository:
             raise RepositoryNotFoundError(
                 f"there is no repository at {place}"
             )  # opening would make the folder
-        repository = cls(open_store(url, region=region, endpoint_url=endpoint_url), options)
+        repository = cls(
+            open_store(
+                url,
+                region=region,
+                endpoint_url=endpoint_url,
+                allow_http=allow_http,
+                encryption=encryption,
+            ),
+            options,
+        )
         if window_bytes is not None:
             repository._versions.new_window_bytes = window_bytes
         if create != "at push":
@@ -109,6 +120,8 @@ class Repository:
             options=config.transfer,
             region=config.region,
             endpoint_url=config.endpoint_url,
+            allow_http=config.allow_http,
+            encryption=config.encryption,
         )
 
     @property
