@@ -73,7 +73,7 @@ def command(
     version or of an older one, or by itself, whatever costs least to store and restore. Nobody sees the
     version before all of it is there; pushing the same files again changes nothing.
     """
-    from textnlp_fast.storage.registry.lineage import Lineage, with_lineage  # noqa: PLC0415
+    from textnlp_fast.storage.registry.lineage import Lineage, exact_lineage  # noqa: PLC0415
 
     name, version = named_version(reference)
     lineage = Lineage(
@@ -84,7 +84,7 @@ def command(
         training_run=training_run,
     )
     repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
-    said = notes(metadata) | with_lineage(repository, name, version, lineage)
+    said = notes(metadata) | exact_lineage(repository, name, version, lineage).metadata()
     with progress_bar() as progress:
         report = repository.push(
             path,

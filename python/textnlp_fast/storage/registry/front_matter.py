@@ -15,12 +15,15 @@ __all__ = ["Value", "split_front_matter"]
 
 Value = str | list["Value"] | dict[str, "Value"]
 
+_BLANK: Final = " \t"
 _MOST_LINES: Final = 20_000
 _DEEPEST: Final = 16
 _FENCE: Final = "---"
-_KEY = re.compile(
-    r"""(?P<key>"[^"\\]*"|'[^']*'|[^\s"'\[\]{}#&*!|>%@`,?:-][^#]*?|-[^\s#][^#]*?)\s*:(?:\s+|$)"""
-)
+# Longer lists in brackets are no model card's; reading one costs the square of its length.
+_MOST_LIST_CHARS: Final = 1 << 16
+_QUOTED_KEY = re.compile(r"""("[^"\\]*"|'[^']*')[ \t]*:(?:[ \t]|$)""")
+_COLON = re.compile(r":(?:[ \t]|$)")
+_NOT_FIRST: Final = frozenset(" \t\"'[]{}#&*!|>%@`,?:")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "/": "/", "0": "\0"}
 
 
@@ -29,16 +32,30 @@ def split_front_matter(text: str) -> tuple[dict[str, Value], str]:
 
     No head gives none. Raises InvalidInputError with the line that cannot be read.
     """
-    lines = text.removeprefix("\ufeff").splitlines()
-    if not lines or lines[0].rstrip() != _FENCE:
+    lines = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))
+    if not lines or lines[0].rstrip(_BLANK) != _FENCE:
         return {}, text.removeprefix("\ufeff")
-    end = next((number for number, line in enumerate(lines[1:], 1) if line.rstrip() in (_FENCE, "...")), None)
+    end = next(
+        (number for number, line in enumerate(lines[1:], 1) if line.rstrip(_BLANK) in (_FENCE, "...")), None
+    )
     if end is None:
         raise InvalidInputError("the front matter does not end", hint="Close it with a line of ---.")
     if end > _MOST_LINES:
         raise InvalidInputError(f"the front matter has {end} lines; at most {_MOST_LINES} are read")
     value = _Reader(lines[1:end]).document()
     return value, "\n".join(lines[end + 1 :]).lstrip("\n")
+
+
+def _key_at(line: str) -> tuple[str, int] | None:
+    """The key that a line begins with, and where its value does; None if it begins with none."""
+    quoted = _QUOTED_KEY.match(line)
+    if quoted is not None:
+        return quoted[1][1:-1], quoted.end()
+    colon = _COLON.search(line)
+    if colon is None or not colon.start() or line[0] in _NOT_FIRST or line.startswith(("- ", "-\t")):
+        return None
+    key = line[: colon.start()].rstrip(_BLANK)
+    return None if " #" in key or "\t#" in key else (key, colon.end())
 
 
 class _Reader:
@@ -65,9 +82,9 @@ class _Reader:
         """Spaces before the next line that says something; None at the end."""
         while self.at < len(self.lines):
             line = self.lines[self.at]
-            content = line.strip()
+            content = line.strip(_BLANK)
             if content and not content.startswith("#"):
-                if "\t" in line[: len(line) - len(line.lstrip())]:
+                if "\t" in line[: len(line) - len(line.lstrip(_BLANK))]:
                     raise self.wrong("tabs do not indent")
                 return len(line) - len(line.lstrip(" "))
             self.at += 1
@@ -79,7 +96,7 @@ class _Reader:
         line = self.lines[self.at][indent:]
         if line == "-" or line.startswith("- "):
             return self.sequence(indent, depth)
-        if _KEY.match(line):
+        if _key_at(line) is not None:
             return self.mapping(indent, depth)
         raise self.wrong("neither `key: value` nor `- item`")
 
@@ -90,7 +107,7 @@ class _Reader:
             if line != "-" and not line.startswith("- "):
                 break
             rest = line[1:].lstrip(" ")
-            if rest and not rest.startswith("#") and (_KEY.match(rest) or rest.startswith("- ")):
+            if rest and not rest.startswith("#") and (_key_at(rest) is not None or rest.startswith("- ")):
                 # The item begins on this line: what follows is indented like its first key.
                 inner = indent + len(line) - len(rest)
                 self.lines[self.at] = " " * inner + rest
@@ -102,14 +119,13 @@ class _Reader:
     def mapping(self, indent: int, depth: int) -> Value:
         found: dict[str, Value] = {}
         while self.next_indent() == indent:
-            match = _KEY.match(self.lines[self.at][indent:])
-            if match is None:
+            at = _key_at(self.lines[self.at][indent:])
+            if at is None:
                 raise self.wrong("no `key: value`")
-            key = match["key"]
-            key = key[1:-1] if key[0] in "\"'" else key
+            key, end = at
             if key in found:
                 raise self.wrong(f"the key {key!r} is there twice")
-            rest = self.lines[self.at][indent + match.end() :]
+            rest = self.lines[self.at][indent + end :]
             found[key] = self.value(rest, indent, depth, in_sequence=False)
         if (self.next_indent() or 0) > indent:
             raise self.wrong("it is indented more than the line it follows")
@@ -117,8 +133,8 @@ class _Reader:
 
     def value(self, rest: str, indent: int, depth: int, *, in_sequence: bool) -> Value:
         """What follows a key or a dash, on its line or below it."""
-        text = rest.strip()
-        if re.fullmatch(r"[|>][+-]?\d?(\s+#.*)?", text):
+        text = rest.strip(_BLANK)
+        if re.fullmatch(r"[|>][+-]?\d?([ \t]+#.*)?", text):
             return self.block_text(text, indent)
         self.at += 1
         if text and not text.startswith("#"):
@@ -143,13 +159,13 @@ class _Reader:
         while self.at < len(self.lines):
             line = self.lines[self.at]
             lead = len(line) - len(line.lstrip(" "))
-            if line.strip():
+            if line.strip(_BLANK):
                 if lead <= indent:
                     break
                 margin = lead if margin is None else margin
                 if lead < margin:
                     break
-            lines.append(line[margin or 0 :] if line.strip() else "")
+            lines.append(line[margin or 0 :] if line.strip(_BLANK) else "")
             self.at += 1
         while lines and not lines[-1]:
             lines.pop()
@@ -162,28 +178,34 @@ class _Reader:
     def scalar_or_list(self, text: str, indent: int) -> Value:
         if text[0] == "[":
             while "]" not in text and (self.next_indent() or 0) > indent:
-                text += " " + self.lines[self.at].strip()
+                text += " " + self.lines[self.at].strip(_BLANK)
                 self.at += 1
+                self.check_list(text)
+            self.check_list(text)
             return self.flow_list(text)
         value, rest = self.scalar(text, in_list=False)
-        if rest and not rest.lstrip().startswith("#"):
+        if rest and not rest.lstrip(_BLANK).startswith("#"):
             raise self.wrong("text follows the closing quote")
         return value
 
+    def check_list(self, text: str) -> None:
+        if len(text) > _MOST_LIST_CHARS:
+            raise self.wrong(f"a list in brackets has more than {_MOST_LIST_CHARS} characters")
+
     def flow_list(self, text: str) -> Value:
-        rest = text[1:].lstrip()
+        rest = text[1:].lstrip(_BLANK)
         items: list[Value] = []
         while not rest.startswith("]"):
             if not rest:
                 raise self.wrong("a list in brackets does not end")
             item, rest = self.scalar(rest, in_list=True)
             items.append(item)
-            rest = rest.lstrip()
+            rest = rest.lstrip(_BLANK)
             if rest.startswith(","):
-                rest = rest[1:].lstrip()
-            elif not rest.startswith("]"):
+                rest = rest[1:].lstrip(_BLANK)
+            elif rest and not rest.startswith("]"):
                 raise self.wrong("a list in brackets has no ',' between two items")
-        if (rest := rest[1:].strip()) and not rest.startswith("#"):
+        if (rest := rest[1:].strip(_BLANK)) and not rest.startswith("#"):
             raise self.wrong("text follows a list in brackets")
         return items
 
@@ -201,11 +223,11 @@ class _Reader:
             return self.unescaped(match[1]), text[match.end() :]
         if text[0] in "&*!{}[]%@`|>,?" or (in_list and text[0] == "#"):
             raise self.wrong(f"{text[0]!r} begins something that is not read here")
-        stop = re.search(r"[,\[\]{}]|\s#" if in_list else r"\s#", text)
+        stop = re.search(r"[,\[\]{}]|[ \t]#" if in_list else r"[ \t]#", text)
         plain = text[: stop.start()] if stop else text
-        if re.search(r":(\s|$)", plain):
+        if re.search(r":([ \t]|$)", plain):
             raise self.wrong("a text with ': ' needs quotes")
-        return plain.strip(), text[len(plain) :] if in_list else ""
+        return plain.strip(_BLANK), text[len(plain) :] if in_list else ""
 
     def unescaped(self, text: str) -> str:
         def one(match: re.Match[str]) -> str:

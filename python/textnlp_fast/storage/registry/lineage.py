@@ -12,7 +12,7 @@ from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.names import ModelReference, parse_reference
 from textnlp_fast.storage.repository import Repository
 
-__all__ = ["Ancestor", "Lineage", "lineage_of", "walk", "with_lineage"]
+__all__ = ["Ancestor", "Lineage", "exact_lineage", "lineage_of", "walk"]
 
 _PREFIX: Final = "lineage."
 _MAX_CHARS: Final = 500
@@ -88,8 +88,8 @@ def lineage_of(manifest: Manifest) -> Lineage:
     return lineage
 
 
-def with_lineage(repository: Repository, name: str, version: str, lineage: Lineage) -> dict[str, str]:
-    """The metadata to publish a version with: references that name versions here are looked up and made exact.
+def exact_lineage(repository: Repository, name: str, version: str, lineage: Lineage) -> Lineage:
+    """The lineage to publish a version with: references that name versions here are looked up and made exact.
 
     Raises VersionNotFoundError for one that is not there, InvalidInputError if the version would be its own ancestor.
     """
@@ -107,7 +107,7 @@ def with_lineage(repository: Repository, name: str, version: str, lineage: Linea
                 )
         if value == itself:
             raise InvalidInputError(f"{itself} cannot be its own {relation}")
-    return replace(lineage, **exact).metadata()
+    return replace(lineage, **exact)
 
 
 def walk(repository: Repository, name: str, version: str | None = None) -> list[Ancestor]:

@@ -15,7 +15,7 @@ from textnlp_fast.storage.registry import changes
 from textnlp_fast.storage.registry.changing import Edit, Event
 from textnlp_fast.storage.registry.grammar import check_actor
 from textnlp_fast.storage.registry.history import every_change
-from textnlp_fast.storage.registry.lineage import Lineage, with_lineage
+from textnlp_fast.storage.registry.lineage import Lineage, exact_lineage
 from textnlp_fast.storage.registry.registry import Registry
 from textnlp_fast.storage.registry.rules import Rules
 from textnlp_fast.storage.registry.state import References
@@ -72,7 +72,8 @@ def publish_model(
         raise InvalidInputError(f"metadata has {reserved[0]!r}, which is an argument of its own")
     repository = registry.repository
     if lineage is not None:
-        notes |= with_lineage(repository, check_name(name), exact, lineage)
+        lineage = exact_lineage(repository, check_name(name), exact, lineage)
+        notes |= lineage.metadata()
     rules = registry.rules()
 
     def described(now: References, *, again: bool) -> Edit:
