@@ -42,6 +42,7 @@ VERBS = {
     "rules": "Show and set the registry's rules: stages, roles, webhooks.",
     "import-hub": "Publish what the local cache of Hugging Face has of a model.",
     "export-hub": "Write a version into the local cache of Hugging Face.",
+    "export-oci": "Write a version as an OCI image layout.",
     "delta": "Make, apply, inspect and squash patches: no repository needed.",
     "audit": "Show who changed what, and check that the log of it is whole.",
     "config": "Show settings and where each comes from.",
