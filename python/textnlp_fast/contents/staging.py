@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -74,12 +74,17 @@ def _check_outside(place: Path, repository: Path | None) -> None:
 
 
 @contextmanager
-def staging_folder(final: Path) -> Iterator[Path]:
-    """An empty folder on the destination's file system, for this process alone; gone afterwards.
+def staging_folder(
+    final: Path,
+    *,
+    goes_on: Callable[[Path], bool] | None = None,
+    kept_after: tuple[type[BaseException], ...] = (),
+) -> Iterator[Path]:
+    """A folder on the destination's file system, for this process alone; empty, and gone afterwards.
 
     It lies inside a destination that is a directory, which may be a file system of its own, and beside any
-    other. What a killed run left in it is removed first. Raises ConflictError if another run
-    works there.
+    other. What a killed run left in it is removed first, unless `goes_on`, asked with the folder above it, wants to go
+    on with it; after an error of `kept_after` it is left for that. Raises ConflictError if another run works there.
     """
     if final.is_dir():
         root = final / f"{RESERVED_PREFIX}-partial"
@@ -90,13 +95,20 @@ def staging_folder(final: Path) -> Iterator[Path]:
     try:
         (root / COMMIT_NAME).unlink(missing_ok=True)
         files = root / "files"
-        if files.exists():
+        if files.exists() and not (goes_on is not None and goes_on(root)):
             shutil.rmtree(files)
-        files.mkdir()
-        yield files
+        files.mkdir(exist_ok=True)
+        leaves = False
+        try:
+            yield files
+        except kept_after:
+            leaves = True
+            raise
+        finally:
+            # With a commit the files are on their way to their places.
+            if not leaves and not (root / COMMIT_NAME).exists():
+                shutil.rmtree(root, ignore_errors=True)
     finally:
-        if not (root / COMMIT_NAME).exists():  # else the files are on their way to their places
-            shutil.rmtree(root, ignore_errors=True)
         os.close(lock)
 
 

@@ -26,6 +26,7 @@ from textnlp_fast.storage.extents import decode_window, fetch_extents
 from textnlp_fast.storage.manifest import Content, Extent
 from textnlp_fast.storage.object_windows import new_maker, working_bytes
 from textnlp_fast.storage.planning import PullStep
+from textnlp_fast.storage.pull_progress import PullProgress
 
 __all__ = ["Decoder", "Room", "Sink", "made_from"]
 
@@ -77,15 +78,17 @@ class Decoder:
         keep_going: bool = False,
         done: Callable[[int], None] | None = None,
         room: Room | None = None,
+        earlier: PullProgress | None = None,
     ) -> dict[str, DataError]:
         """Makes the content of every step and hands its windows to `sink`; `done` counts bytes.
 
-        With `room` they are made where the caller wants them. `held` is what the steps were planned with. Returns, by
-        digest, the contents that came out wrong: those that were made of local bytes, and with `keep_going` all
-        others too. Else the first error is raised.
+        With `room` they are made where the caller wants them. `held` is what the steps were planned with. Windows that
+        `earlier` has are taken from there, and it is told of new ones. Returns, by digest, the contents that came out
+        wrong: those that were made of local bytes, and with `keep_going` all others too. Else the first error is
+        raised.
         """
         with OpenFiles() as files:
-            run = _Run(self, files, steps, sink, keep_going, held or {}, room)
+            run = _Run(self, files, steps, sink, keep_going, held or {}, room, earlier)
             budget = self._budget_bytes
             if any(step.recipe is not None for step in steps):
                 budget = max(budget - working_bytes(self._window_bytes, budget), 2 * self._window_bytes)
@@ -124,8 +127,10 @@ class _Run:
         keep_going: bool,
         held: Mapping[str, Held],
         room: Room | None,
+        earlier: PullProgress | None,
     ) -> None:
         self._decoder = decoder
+        self._earlier = earlier
         self._room = room
         self._maker = new_maker(
             decoder._store,
@@ -150,7 +155,11 @@ class _Run:
         windows = 1 + _RECIPE_WINDOWS * recipe
         return windows * self._decoder._window_bytes + sum(extent.length for extent in self._extents(unit))
 
-    def _extents(self, unit: tuple[Piece, ...]) -> list[Extent]:
+    def _is_there(self, piece: Piece) -> bool:
+        """Whether an interrupted run made this window."""
+        return self._earlier is not None and self._earlier.has(self._steps[piece.step], piece.window)
+
+    def _extents(self, unit: Iterable[Piece]) -> list[Extent]:
         return [link.extents[piece.window] for piece in unit for link in self._steps[piece.step].chain]
 
     def make_unit(self, unit: tuple[Piece, ...]) -> int:
@@ -162,11 +171,17 @@ class _Run:
             for piece in unit:
                 self._check.fail(piece.step)
             raise
+        if self._earlier is not None:
+            self._earlier.made(
+                (self._steps[piece.step].content.digest, piece.window)
+                for piece in unit
+                if self._steps[piece.step].content.digest not in self.failures and not self._is_there(piece)
+            )
         return sum(piece.length for piece in unit)
 
     def _make_pieces(self, unit: tuple[Piece, ...], buffer: memoryview) -> None:
         try:
-            fetched = self._decoder.fetch(self._extents(unit))
+            fetched = self._decoder.fetch(self._extents([p for p in unit if not self._is_there(p)]))
         except CorruptDataError as error:
             if len(unit) > 1:
                 for piece in unit:  # find out which of them it is
@@ -184,6 +199,13 @@ class _Run:
 
     def _make_piece(self, piece: Piece, fetched: Mapping[Extent, memoryview], out: memoryview) -> None:
         step = self._steps[piece.step]
+        if self._is_there(piece) and self._earlier is not None:
+            if not self._earlier.read(step, piece.offset, out):
+                raise CorruptDataError("what an interrupted pull left cannot be read")
+            if self._sink is not None:
+                self._sink(step, piece.offset, out)
+            self._check.update(piece.step, step.content, piece.window, out)
+            return
         given = None if self._room is None else self._room(step, piece.offset, piece.length)
         out = out if given is None else given
         if step.start is not None:
@@ -209,7 +231,8 @@ class _Run:
         step = self._steps[piece.step]
         digest = step.content.digest
         what = self._decoder._names.get(digest, f"content {digest}")
-        if not step.is_local and not self._keep_going:
+        is_local = step.is_local or (self._earlier is not None and self._earlier.has_some(digest))
+        if not is_local and not self._keep_going:
             raise made_from(with_context(error, what), step) from error
         with self._lock:
             self.failures.setdefault(digest, with_context(error, what))

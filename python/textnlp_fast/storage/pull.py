@@ -19,12 +19,18 @@ from textnlp_fast.contents.entries import FileEntry, content_names
 from textnlp_fast.contents.inventory import READ_BYTES, Held, digest_of_range, take_inventory
 from textnlp_fast.contents.staging import check_destination, disk_errors, staging_folder
 from textnlp_fast.contents.windows import BufferPool, OpenFiles, Progress, ProgressCallback, write_exactly
-from textnlp_fast.errors import InvalidInputError, OutOfSpaceError, TextnlpFastError
+from textnlp_fast.errors import (
+    InvalidInputError,
+    OutOfSpaceError,
+    StorageUnavailableError,
+    TextnlpFastError,
+)
 from textnlp_fast.objectstore import ObjectStore, local_folder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.decoding import Decoder
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.planning import PullPlan, PullStep, plan_pull
+from textnlp_fast.storage.pull_progress import PullProgress
 from textnlp_fast.storage.pull_record import PullRecord, read_record, regular_status
 from textnlp_fast.storage.staging import publish
 
@@ -61,7 +67,8 @@ def pull_model(
     """Makes `destination` a directory with the files of the version.
 
     What the destination and the models at `have` hold already is used where its digests agree. Files in the
-    destination that an earlier pull wrote there and this version lacks are removed; files of others are left.
+    destination that an earlier pull wrote there and this version lacks are removed; files of others are left. One that
+    was killed, interrupted or cut off from the store is gone on with, where the same version is pulled.
     Nothing in the destination changes before everything is there and verified.
     """
     started = time.monotonic()
@@ -70,15 +77,24 @@ def pull_model(
     final = Path(destination).expanduser().resolve()
     with disk_errors(final):
         check_destination(final, (entry.path for entry in manifest.files), local_folder(store.url))
-        with staging_folder(final) as staging:
+        with staging_folder(
+            final,
+            goes_on=lambda root: PullProgress.is_of(root, manifest),
+            kept_after=(StorageUnavailableError, KeyboardInterrupt),
+        ) as staging:
             record = read_record(final)
             kept = _files_in_place(final, manifest, record, options)
             held = _held(final, manifest, record, have, options)
             plan = plan_pull(manifest, held, skip=frozenset(kept))
-            _check_space(staging, plan)
             names = content_names(manifest.files)
             decoder = Decoder(store, manifest.contents, manifest.window_bytes, options, names)
-            _fill(decoder, manifest, plan, held, staging, progress)
+            earlier = PullProgress(staging.parent, manifest)
+            try:
+                earlier.go_on(plan)
+                _check_space(staging, plan, earlier.staged_bytes())
+                _fill(decoder, manifest, plan, held, earlier, staging, progress)
+            finally:
+                earlier.close()
             publish(staging, final, manifest, record, store.url)
     return PullReport(
         manifest.model,
@@ -149,10 +165,10 @@ def _hashed(path: Path, manifest: Manifest, options: TransferOptions) -> dict[st
     return {part.digest: Held(file.location, part.offset) for file in files for part in file.parts}
 
 
-def _check_space(staging: Path, plan: PullPlan) -> None:
-    free = shutil.disk_usage(staging).free
-    if free < plan.write_bytes:
-        raise OutOfSpaceError(f"{staging.parent} has {free} bytes free; this pull writes {plan.write_bytes}")
+def _check_space(staging: Path, plan: PullPlan, staged_bytes: int) -> None:
+    free, wanted = shutil.disk_usage(staging).free, max(0, plan.write_bytes - staged_bytes)
+    if free < wanted:
+        raise OutOfSpaceError(f"{staging.parent} has {free} bytes free; this pull writes {wanted}")
 
 
 def _fill(
@@ -160,6 +176,7 @@ def _fill(
     manifest: Manifest,
     plan: PullPlan,
     held: Mapping[str, Held],
+    earlier: PullProgress,
     staging: Path,
     progress: ProgressCallback | None,
 ) -> None:
@@ -182,10 +199,11 @@ def _fill(
         for entry in plan.files:
             path = staging / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(path, flags, 0o666)
             descriptors.append(descriptor)
             os.truncate(descriptor, entry.size)
-        suspects = decoder.run(plan.steps, sink, held=held, done=done)
+        suspects = decoder.run(plan.steps, sink, held=held, done=done, earlier=earlier)
         if suspects:
             # A local file was not what it was believed to be: take the repository's road instead.
             kept = frozenset(entry.path for entry in manifest.files) - {entry.path for entry in plan.files}

@@ -1,8 +1,7 @@
 """The journal beside an unfinished download: which parts are there.
 
-Lines of JSON, each behind the CRC-32 of its text, so that a torn line is told from a whole one. The first binds the
-journal to one state of one object and one way to cut it; every other journal is void. ``docs/format.md`` has the
-fields.
+Its lines are those of :mod:`textnlp_fast.contents.journal_lines`. The first binds the journal to one state of one
+object and one way to cut it; every other journal is void. ``docs/format.md`` has the fields.
 
 A claim is written when its part has been written, without waiting for the disk. It holds while this machine is up,
 whoever is killed: the page cache survives. After a power cut it is worth nothing, so claims carry the kernel's boot
@@ -13,30 +12,20 @@ when the data are known to be on the disk. Whatever is claimed, its digest is ch
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import threading
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from textnlp_fast.contents.journal_lines import append_line, boot_id, read_lines
 from textnlp_fast.errors import ConflictError
 
-__all__ = ["DownloadHeader", "Journal", "boot_id"]
+__all__ = ["DownloadHeader", "Journal"]
 
 _FORMAT: Final = 1
-_LONGEST_BYTES: Final = 256 << 20
-
-
-def boot_id() -> str:
-    """What changes when this machine starts anew; empty where the system does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +111,15 @@ class Journal:
         os.close(self._descriptor)
 
     def _append(self, line: dict[str, Any]) -> None:
-        text = json.dumps(line, sort_keys=True, separators=(",", ":")).encode()
-        data = b"%08x %s\n" % (zlib.crc32(text), text)
         with self._lock:
-            os.write(self._descriptor, data)
+            append_line(self._descriptor, line)
 
     def _read(self) -> None:
-        size = os.fstat(self._descriptor).st_size
-        if size > _LONGEST_BYTES:
-            return
-        content = os.pread(self._descriptor, size, 0)
         boot, pending, held = "", dict[int, str](), dict[int, str]()
         marked: dict[int, dict[int, str]] = {}
         end = 0
         try:
-            for raw in content.splitlines(keepends=True):
-                line = _parse(raw)
+            for line, behind in read_lines(self._descriptor):
                 if self.header is None:
                     self.header = _header(line)
                 elif "boot" in line:
@@ -154,23 +136,13 @@ class Journal:
                 else:
                     held.pop(int(line["part"]), None)
                     pending.pop(int(line["part"]), None)
-                end += len(raw)
+                end = behind
         except (ValueError, KeyError, TypeError):
-            pass  # what stands before a line that is torn or foreign still holds
+            pass  # what stands before a line that is foreign still holds
         os.ftruncate(self._descriptor, end)
         if boot and boot == self._boot:
             held.update(pending)
         self.claims = held
-
-
-def _parse(raw: bytes) -> dict[str, Any]:
-    check, _, text = raw.removesuffix(b"\n").partition(b" ")
-    if not raw.endswith(b"\n") or int(check, 16) != zlib.crc32(text):
-        raise ValueError("a torn line")
-    line = json.loads(text)
-    if not isinstance(line, dict):
-        raise TypeError("a line that is no object")
-    return line
 
 
 def _header(line: dict[str, Any]) -> DownloadHeader:
