@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 
-from textnlp_fast.errors import CorruptDataError, InvalidInputError, VersionNotFoundError
+from textnlp_fast.errors import CorruptDataError, InvalidInputError, TextnlpFastError, VersionNotFoundError
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.storage import CollectionOptions, GarbageReport, Repository, RetentionRules
 from textnlp_fast.storage.extents import object_key
+from textnlp_fast.storage.garbage import collecting, removing
 from textnlp_fast.storage.garbage.collecting import collect_garbage
 from textnlp_fast.storage.garbage.document import Garbage, read_garbage
+from textnlp_fast.storage.garbage.removing import remove_versions
 from textnlp_fast.storage.markers import MARKER_BYTES
+from textnlp_fast.storage.registry.references import read_references
+from textnlp_fast.storage.registry.registry import Registry
 
 Collect = Callable[..., GarbageReport]
 
@@ -98,7 +102,8 @@ def test_all_versions_of_a_model_can_go(
     collect(history, versions=[("m", f"1.{number}.0") for number in range(5)])
     check_versions(tmp_path, history, makers, [])
     assert objects_of(tmp_path / "repository") == {}
-    markers = [path for path in (tmp_path / "repository" / "models").rglob("*") if path.is_file()]
+    markers = [path for path in (tmp_path / "repository" / "models").rglob("versions/*.json")]
+    assert len(markers) == 5
     assert {path.stat().st_size for path in markers} == {MARKER_BYTES}
     assert not reopened(history).push(tmp_path / "in2", "m", "1.2.0").already_there
     check_versions(tmp_path, history, makers, [2])
@@ -204,3 +209,65 @@ def test_odd_rules_are_refused() -> None:
         CollectionOptions(grace_s=-1)
     with pytest.raises(InvalidInputError, match="latest"):
         RetentionRules(keep_last=0)
+
+
+def test_what_the_registry_names_stays(
+    tmp_path: Path, history: Repository, makers: Any, collect: Collect
+) -> None:
+    registry = Registry(history)
+    registry.set_alias("m", "champion", "1.0.0")
+    registry.pin("m", "1.1.0", "the paper's")
+    report = collect(history, keep_last=1)
+    reasons = {verdict.facts.version: verdict.reasons for verdict in report.verdicts}
+    assert reasons["1.0.0"] == ("alias champion",)
+    assert reasons["1.1.0"] == ("pinned: the paper's",)
+    check_versions(tmp_path, history, makers, [0, 1, 4])
+    with pytest.raises(InvalidInputError, match="alias champion"):
+        collect(history, versions=[("m", "1.0.0")])
+    with pytest.raises(VersionNotFoundError):
+        registry.set_alias("m", "other", "1.2.0")
+    registry.delete_alias("m", "champion")
+    assert collect(history, keep_last=1).going == ["m@1.0.0"]
+
+
+def test_a_version_that_is_named_while_it_goes_stays(
+    tmp_path: Path, history: Repository, makers: Any, collect: Collect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named after the collector looked, and before it acts; and while it is barred already."""
+    registry = Registry(history)
+    refused: list[str] = []
+
+    def name_some(*arguments: Any) -> dict[str, str]:
+        registry.set_alias("m", "late", "1.0.0")
+        return remove_versions(*arguments)
+
+    def name_more(*arguments: Any) -> str:
+        with pytest.raises(TextnlpFastError) as caught:
+            registry.set_alias("m", "later", "1.2.0")
+        refused.append(str(caught.value))
+        return remove_one(*arguments)
+
+    remove_one = removing._remove_one
+    monkeypatch.setattr(collecting, "remove_versions", name_some)
+    monkeypatch.setattr(removing, "_remove_one", name_more)
+    report = collect(history, keep_last=2)
+    assert report.spared == {"m@1.0.0": "alias late"}
+    assert len(refused) == 2
+    check_versions(tmp_path, history, makers, [0, 3, 4])
+
+
+def test_a_removal_that_was_cut_short_is_settled(
+    tmp_path: Path, history: Repository, makers: Any, collect: Collect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removing, "_remove_one", die)
+        with pytest.raises(KeyboardInterrupt):
+            collect(history, keep_last=4)
+    assert read_references(history.store, "m").retiring == {"1.0.0"}
+    collect(history)
+    assert not read_references(history.store, "m").retiring
+    Registry(history).set_alias("m", "alive", "1.0.0")
+    check_versions(tmp_path, history, makers, [0, 1, 2, 3, 4])

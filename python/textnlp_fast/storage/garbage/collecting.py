@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,13 +15,13 @@ from textnlp_fast.contents.windows import ProgressCallback
 from textnlp_fast.errors import ConflictError, InvalidInputError, VersionNotFoundError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.objectstore.lease import Lease, acquire
-from textnlp_fast.storage.audit import audited
 from textnlp_fast.storage.garbage.document import read_garbage
+from textnlp_fast.storage.garbage.removing import remove_versions, settle_removals
 from textnlp_fast.storage.garbage.retention import RetentionRules, Verdict, decide
 from textnlp_fast.storage.garbage.sweeping import Sweeper, Swept
 from textnlp_fast.storage.garbage.usage import Usage, digest_of, stored_objects
-from textnlp_fast.storage.publication import OvertakenError, Publication
 from textnlp_fast.storage.registry.references import read_references
+from textnlp_fast.storage.registry.rules import read_rules, under_rules
 from textnlp_fast.storage.version_manager import VersionManager
 
 __all__ = ["DEFAULT_GRACE_S", "DEFAULT_PUSH_GRACE_S", "CollectionOptions", "GarbageReport", "collect_garbage"]
@@ -111,6 +110,7 @@ def collect_garbage(
         )
         if options.delete:
             sweeper.finish(read_garbage(store).garbage)
+            settle_removals(store, versions, versions.models())
         sizes = {digest_of(meta): meta.size for meta in stored_objects(store)}
         usage = sweeper.reader.scan()
         verdicts = _verdicts(store, usage, options, clock())
@@ -123,7 +123,7 @@ def collect_garbage(
             pushes=len(usage.intents),
         )
         if options.delete:
-            spared = _retire(store, versions, verdicts, alive)
+            spared = remove_versions(store, versions, verdicts, alive)
             swept = sweeper.run()
             report = _with_swept(report, swept, spared)
     return replace(report, seconds=time.monotonic() - started)
@@ -147,14 +147,17 @@ def _with_swept(report: GarbageReport, swept: Swept, spared: dict[str, str]) -> 
 def _verdicts(
     store: ObjectStore, usage: Usage, options: CollectionOptions, now_s: float
 ) -> tuple[Verdict, ...]:
+    rules = read_rules(store)
     kept: dict[tuple[str, str], list[str]] = {}
     stages: dict[tuple[str, str], str] = {}
     for model in sorted({facts.model for facts in usage.versions}):
-        references = read_references(store, model)
+        references = under_rules(read_references(store, model), rules)
         kept.update(((model, version), reasons) for version, reasons in references.kept_versions().items())
-        for version, state in references.versions.items():
-            if state.stage is not None:
-                stages[model, version] = state.stage
+        stages.update(
+            ((model, facts.version), references.stage_of(facts.version))
+            for facts in usage.versions
+            if facts.model == model
+        )
     verdicts = decide(usage.versions, options.policy, kept=kept, stages=stages, now_s=now_s)
     chosen = set(options.versions)
     missing = chosen - {(verdict.facts.model, verdict.facts.version) for verdict in verdicts}
@@ -177,49 +180,6 @@ def _verdicts(
 def _used_after(usage: Usage, verdicts: Sequence[Verdict]) -> set[str]:
     staying = tuple(verdict.facts for verdict in verdicts if not verdict.goes)
     return Usage(staying, usage.intents).objects
-
-
-# --- versions go ------------------------------------------------------------------------------------------------
-
-
-def _retire(
-    store: ObjectStore, versions: VersionManager, verdicts: Sequence[Verdict], alive: Callable[[], None]
-) -> dict[str, str]:
-    """Lets versions go; those that came into use meanwhile stay, and are returned with the reason."""
-    spared: dict[str, str] = {}
-    for verdict in verdicts:
-        if verdict.goes:
-            alive()
-            reason = _retire_one(store, versions, verdict.facts.model, verdict.facts.version)
-            if reason:
-                spared[verdict.facts.name] = reason
-    return spared
-
-
-def _retire_one(store: ObjectStore, versions: VersionManager, model: str, version: str) -> str:
-    """Why the version stayed; empty if it is gone.
-
-    The registry checks that a version is there after it has named it, this looks for names after the version is gone:
-    whoever comes second sees the other. The objects are all there still, so the version can be put back.
-    """
-    reasons = read_references(store, model).kept_versions().get(version)
-    if reasons:
-        return ", ".join(reasons)
-    manifest, state = versions.state(model, version)
-    if manifest is None:
-        return ""
-    try:
-        with audited(store, action="gc.delete", model=model, version=version, shows=True):
-            versions.retire(model, version, state)
-    except ConflictError:
-        return "it changed meanwhile"
-    reasons = read_references(store, model).kept_versions().get(version)
-    if not reasons:
-        return ""
-    publication = Publication(store, versions, model, version)
-    with suppress(OvertakenError, ConflictError):  # another push put it back, or it was deleted again
-        publication.publish(replace(manifest, write_id=secrets.token_hex(16)), action="gc.restore")
-    return ", ".join(reasons)
 
 
 # --- one at a time ----------------------------------------------------------------------------------------------

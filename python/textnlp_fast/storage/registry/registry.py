@@ -10,9 +10,15 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from textnlp_fast.errors import ConflictError, DeploymentNotFoundError, VersionNotFoundError
+from textnlp_fast.errors import (
+    ConflictError,
+    DeploymentNotFoundError,
+    MissingObjectError,
+    VersionNotFoundError,
+)
 from textnlp_fast.storage.audit import AuditPolicy, Receipt, audited
 from textnlp_fast.storage.audit.actor import claimed_actor
+from textnlp_fast.storage.markers import MARKER_BYTES
 from textnlp_fast.storage.names import ModelReference, check_name, check_selector, manifest_key, now_utc
 from textnlp_fast.storage.registry import changes, deploying
 from textnlp_fast.storage.registry.changing import Edit, Written, change_references
@@ -374,7 +380,10 @@ class Registry:
         )
 
     def _exists(self, name: str, version: str) -> bool:
-        return self._store.exists(manifest_key(name, version))
+        try:
+            return self._store.head(manifest_key(name, version)).size != MARKER_BYTES
+        except MissingObjectError:
+            return False
 
     def _deployed(self, name: str, target: str) -> Deployment:
         return deploying.deployment_of(read_versioned(self._store, name)[0], target)
