@@ -31,8 +31,8 @@ COMMON = {"alt", "fields", "prettyPrint", "quotaUser", "uploadType"}
 CONDITIONS = {
     *("ifGenerationMatch", "ifGenerationNotMatch", "ifMetagenerationMatch", "ifMetagenerationNotMatch"),
 }
-# Told by the client, and without a meaning here.
-IGNORED = {"projection", "userProject"}
+# Told by the client, and without a meaning here, as `projection` is.
+IGNORED = {"userProject"}
 LARGEST_PAGE = 100  # the real one gives up to 1000, and may always give fewer
 
 
@@ -52,16 +52,27 @@ def _method(id: str, http_method: str, path: str, *parameters: str, upload: bool
 
 
 METHODS = (
-    _method("storage.buckets.insert", "POST", "b", "project"),
-    _method("storage.buckets.get", "GET", "b/{bucket}", "ifMetagenerationMatch"),
+    _method("storage.buckets.insert", "POST", "b", "project", "projection"),
+    _method("storage.buckets.get", "GET", "b/{bucket}", "ifMetagenerationMatch", "projection"),
     _method("storage.buckets.delete", "DELETE", "b/{bucket}"),
-    _method("storage.objects.insert", "POST", "b/{bucket}/o", "name", "kmsKeyName", *CONDITIONS, upload=True),
+    _method(
+        "storage.objects.insert",
+        "POST",
+        "b/{bucket}/o",
+        "name",
+        "kmsKeyName",
+        "projection",
+        *CONDITIONS,
+        upload=True,
+    ),
     _method(
         *("storage.objects.list", "GET", "b/{bucket}/o"),
-        *("prefix", "delimiter", "startOffset", "endOffset", "maxResults", "pageToken"),
+        *("prefix", "delimiter", "startOffset", "endOffset", "maxResults", "pageToken", "projection"),
     ),
-    _method("storage.objects.get", "GET", "b/{bucket}/o/{object}", "generation", *CONDITIONS),
-    _method("storage.objects.patch", "PATCH", "b/{bucket}/o/{object}", "generation", *CONDITIONS),
+    _method("storage.objects.get", "GET", "b/{bucket}/o/{object}", "generation", "projection", *CONDITIONS),
+    _method(
+        "storage.objects.patch", "PATCH", "b/{bucket}/o/{object}", "generation", "projection", *CONDITIONS
+    ),
     _method("storage.objects.delete", "DELETE", "b/{bucket}/o/{object}", "generation", *CONDITIONS),
     _method(
         *("storage.objects.compose", "POST", "b/{destinationBucket}/o/{destinationObject}/compose"),
