@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import importlib.util
 import os
@@ -120,6 +121,7 @@ def open_azure(
     }
     provider = None
     if account.key:
+        _check_key(account.key)
         config["account_key"] = account.key
     elif account.sas:
         config["sas_key"] = account.sas
@@ -138,6 +140,16 @@ def open_azure(
 
     url = f"az://{container}/{prefix}" if prefix else f"az://{container}"
     return RemoteBackend(url, patient=connect(retries), once=connect(0))
+
+
+def _check_key(key: str) -> None:
+    try:
+        base64.b64decode(key, validate=True)
+    except ValueError:
+        raise AuthenticationError(
+            "the key of the storage account is not base64",
+            hint="Copy it whole: `az storage account keys list`.",
+        ) from None  # whose text might show the key
 
 
 def _connection_string() -> dict[str, str]:

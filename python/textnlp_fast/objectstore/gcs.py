@@ -137,7 +137,11 @@ def google_client(
     else:
         try:
             credentials, _ = modules.auth.default(scopes=[_SCOPE])
-        except modules.auth_errors.DefaultCredentialsError as error:
+        except modules.auth_errors.TransportError as error:  # of a federation, the project is asked for
+            raise StorageUnavailableError(
+                f"cannot get Google credentials: {_first_line(str(error))}"
+            ) from error
+        except (modules.auth_errors.GoogleAuthError, ValueError) as error:
             raise AuthenticationError(
                 f"no Google credentials found: {_first_line(str(error))}",
                 hint="Run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS, or give the "
