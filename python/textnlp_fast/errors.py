@@ -30,6 +30,7 @@ __all__ = [
     "RepositoryNotFoundError",
     "SafetensorsError",
     "SignatureError",
+    "SignatureRequiredError",
     "SourceChangedError",
     "StorageUnavailableError",
     "TextnlpFastError",
@@ -181,6 +182,16 @@ class MissingObjectError(CorruptDataError):
     default_hint = (
         "Restore it from a backup or push the version again from its files; `verify` lists all "
         "that is missing."
+    )
+
+
+class SignatureRequiredError(SignatureError):
+    """A version lacks a signature that the reader asks for, or has one that does not hold; nothing was written."""
+
+    exit_code = 12
+    default_hint = (
+        "Do not use it. Ask whoever publishes the model to sign it; "
+        "if it was signed, somebody changed the repository."
     )
 
 

@@ -20,6 +20,7 @@ __all__ = ["VERBS", "Verbs", "printable", "run"]
 VERBS = {
     "push": "Publish a model's files as a version.",
     "pull": "Make a directory with a version's files.",
+    "sign": "Sign a version with a private key.",
     "log": "Show a model's versions.",
     "diff": "Explain what changed between two versions, or two models on disk.",
     "verify": "Check that everything is there and unharmed.",
@@ -58,7 +59,7 @@ Examples:
 \b
 Exit codes: 2 wrong call or input, 3 not found, 4 version exists or wrong base of a patch, 5 corrupt or missing
 data, 6 newer format, 7 conflict, 8 store unavailable, 9 not authorised or not allowed, 10 disk full, 11 device,
-70 bug, 130 interrupted.
+12 signature missing or wrong, 70 bug, 130 interrupted.
 """
 
 

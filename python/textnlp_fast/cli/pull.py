@@ -14,6 +14,7 @@ from textnlp_fast.cli.arguments import (
     tuning_options,
 )
 from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_size
+from textnlp_fast.cli.signing import signature_policy
 
 EPILOG = """\b
 Examples:
@@ -32,6 +33,16 @@ Examples:
     type=click.Path(exists=True),
     help="A model on this machine to start from; may repeat.",
 )
+@click.option(
+    "--require-signature", is_flag=True, help="Only what is signed: by --public-key, or as settings say."
+)
+@click.option(
+    "--public-key",
+    "public_keys",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="Key (PEM) that must have signed; of several, one.",
+)
 @tuning_options
 @json_option
 def command(
@@ -40,6 +51,8 @@ def command(
     dest: str,
     repo: str | None,
     have: tuple[str, ...],
+    require_signature: bool,
+    public_keys: tuple[str, ...],
     threads: int,
     memory_mib: int,
     as_json: bool,
@@ -53,8 +66,11 @@ def command(
 
     parsed = parse_reference(reference)
     repository = open_repository(repo, threads=threads, memory_mib=memory_mib)
+    policy = signature_policy(parsed.name, require_signature, public_keys)
     with progress_bar() as progress:
-        report = repository.pull(parsed.name, parsed.version, dest, have=have, progress=progress)
+        report = repository.pull(
+            parsed.name, parsed.version, dest, have=have, signatures=policy, progress=progress
+        )
     if as_json:
         print_json(asdict(report))
         return

@@ -16,6 +16,7 @@ from textnlp_fast.cli.arguments import (
     tuning_options,
 )
 from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_ratio, show_size
+from textnlp_fast.cli.signing import private_key
 
 EPILOG = """\b
 Examples:
@@ -47,6 +48,9 @@ Examples:
 @click.option("--adapter", metavar="NAME@VERSION", help="What was merged into it; also a URL.")
 @click.option("--dataset", metavar="DIGEST", help="What it was trained on: sha256:9f86...")
 @click.option("--run", "training_run", metavar="TEXT", help="What finds the training run again.")
+@click.option(
+    "--sign-key", type=click.Path(exists=True, dir_okay=False), help="Private key (PEM) to sign with."
+)
 @tuning_options
 @json_option
 def command(
@@ -63,6 +67,7 @@ def command(
     adapter: str | None,
     dataset: str | None,
     training_run: str | None,
+    sign_key: str | None,
     threads: int,
     memory_mib: int,
     as_json: bool,
@@ -84,6 +89,7 @@ def command(
         training_run=training_run,
     )
     repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
+    key = private_key(sign_key)
     said = notes(metadata) | exact_lineage(repository, name, version, lineage).metadata()
     with progress_bar() as progress:
         report = repository.push(
@@ -94,6 +100,7 @@ def command(
             base_path=base_path,
             message=message,
             metadata=said,
+            sign_key=key,
             progress=progress,
         )
     if as_json:

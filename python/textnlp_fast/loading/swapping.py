@@ -156,7 +156,7 @@ def open_update(
         )
     place = repository if isinstance(repository, Repository) else Repository.open(repository)
     wanted = parse_reference(update)
-    manifest = place.manifest(wanted.name, wanted.version)
+    manifest = place.trusted_manifest(wanted.name, wanted.version)
     old = None
     if from_version is not None:
         first = parse_reference(from_version if "@" in from_version else f"{wanted.name}@{from_version}")

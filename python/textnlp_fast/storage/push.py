@@ -35,6 +35,7 @@ from textnlp_fast.storage.parents import parent_of, repository_for
 from textnlp_fast.storage.planning import PushPlan
 from textnlp_fast.storage.publication import OvertakenError, Publication
 from textnlp_fast.storage.publishing import record_repair
+from textnlp_fast.storage.signing import PrivateKey, sign_files
 from textnlp_fast.storage.surroundings import Surroundings, found_by, intact, known_manifests, missing_objects
 from textnlp_fast.storage.version_manager import (
     VersionManager,
@@ -69,6 +70,7 @@ class PushRequest:
     base_path: str | os.PathLike[str] | None = None
     message: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    sign_key: PrivateKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,9 @@ def _publish(
         kept = published.created_at, published.message, published.metadata
         manifest = replace(manifest, created_at=kept[0], message=kept[1], metadata=kept[2])
     try:
+        if request.sign_key is not None:
+            with phase("sign"):
+                sign_files(store, request.name, request.version, plan.files, files, request.sign_key)
         with phase("publish"):
             publication.publish(manifest)
     except ObjectExistsError:

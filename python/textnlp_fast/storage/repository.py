@@ -21,6 +21,7 @@ from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.names import BUILD_KEY, check_selector, split_build
 from textnlp_fast.storage.pull import PullReport, pull_model
 from textnlp_fast.storage.push import PushReport, PushRequest, push_model
+from textnlp_fast.storage.signing import PrivateKey, SignaturePolicy, Signed, require_signatures, sign_version
 from textnlp_fast.storage.stored_tensors import StoredTensors
 from textnlp_fast.storage.verify import VerifyReport, verify_repository
 from textnlp_fast.storage.version_manager import (
@@ -57,7 +58,8 @@ class LogRow:
 class Repository:
     """Versions of models in a bucket or folder. Thread-safe; every call may run beside any other.
 
-    `options` say how versions are coded and how much memory and how many threads may be used.
+    `options` say how versions are coded and how much memory and how many threads may be used. `signatures` say what
+    must be signed to be pulled, loaded or swapped in; None: what the settings say then.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class Repository:
         options: TransferOptions | None = None,
         *,
         versions: VersionManager | None = None,
+        signatures: SignaturePolicy | None = None,
     ) -> None:
+        self._signatures = signatures
         self._store = store
         self._options = options or TransferOptions()
         self._versions = versions or VersionManager(store)
@@ -83,6 +87,7 @@ class Repository:
         allow_http: bool = False,
         encryption: ServerSideEncryption | None = None,
         window_bytes: int | None = None,
+        signatures: SignaturePolicy | None = None,
     ) -> Repository:
         """Opens the repository at a path or URL (`s3://bucket/prefix`, `gs://`, `az://`, `memory://name`).
 
@@ -104,6 +109,7 @@ class Repository:
                 encryption=encryption,
             ),
             options,
+            signatures=signatures,
         )
         if window_bytes is not None:
             repository._versions.new_window_bytes = window_bytes
@@ -147,6 +153,7 @@ class Repository:
         base_path: str | os.PathLike[str] | None = None,
         message: str = "",
         metadata: Mapping[str, str] | None = None,
+        sign_key: PrivateKey | None = None,
         progress: ProgressCallback | None = None,
     ) -> PushReport:
         """Publishes a safetensors file or a Hugging Face directory as a version.
@@ -154,7 +161,7 @@ class Repository:
         `parent` is the version to code against: "auto" (the highest one below), a version of the same
         model, `NAME@VERSION` or a (model, version) pair, or None. `base_path` are the parent's files, if
         they are at hand: they need not be read from the repository then. Pushing the same files again
-        succeeds and changes nothing.
+        succeeds and changes nothing. With `sign_key` the version is signed before it appears.
 
         Raises InvalidInputError and its kinds for what cannot be pushed, VersionExistsError if the version
         holds other files, StorageUnavailableError and OutOfSpaceError; whatever it raises, nothing was
@@ -173,6 +180,7 @@ class Repository:
             base_path=base_path,
             message=message,
             metadata=metadata or {},
+            sign_key=sign_key,
         )
         with operation("push", model=name, version=version, repository=self.url) as op:
             report = push_model(self._store, self._versions, request, self._options, progress)
@@ -181,7 +189,16 @@ class Repository:
                 versions=0 if report.already_there else 1,
             )
             op.stores(report.stored_bytes)
+            if sign_key is not None and report.already_there:
+                self.sign(name, version, sign_key, files=model_path)
         return report
+
+    def sign(
+        self, name: str, version: str, key: PrivateKey, *, files: str | os.PathLike[str] | None = None
+    ) -> Signed:
+        """Signs a version that is there; more under `storage.signing.sign_version`."""
+        with operation("sign", model=name, version=version, repository=self.url):
+            return sign_version(self._store, self.manifest(name, version), key, self._options, files=files)
 
     def pull(
         self,
@@ -190,16 +207,17 @@ class Repository:
         dest: str | os.PathLike[str],
         *,
         have: Sequence[str | os.PathLike[str]] = (),
+        signatures: SignaturePolicy | None = None,
         progress: ProgressCallback | None = None,
     ) -> PullReport:
         """Makes `dest` a directory with the version's files (None: the latest), each byte verified.
 
-        Reads only what neither `dest` nor the models at `have` hold. Raises ModelNotFoundError,
-        VersionNotFoundError, CorruptDataError and its kinds, OutOfSpaceError, StorageUnavailableError; then
-        `dest` is as it was.
+        Reads only what neither `dest` nor the models at `have` hold. `signatures` as in `Repository`. Raises
+        ModelNotFoundError, VersionNotFoundError, SignatureRequiredError, CorruptDataError and its kinds,
+        OutOfSpaceError, StorageUnavailableError; then `dest` is as it was.
         """
         with operation("pull", model=name, version=version, repository=self.url) as op:
-            manifest = self.manifest(name, version)
+            manifest = self.trusted_manifest(name, version, signatures=signatures)
             report = pull_model(self._store, manifest, dest, self._options, have=have, progress=progress)
             op.count(bytes_saved=max(0, report.raw_bytes - report.fetched_bytes))
             record_read(self._store, "pull", manifest.model, manifest.version)
@@ -222,13 +240,22 @@ class Repository:
         selector = None if version is None else check_selector(version)
         return self._versions.manifest(*self.resolve(ModelReference(check_name(name), selector)))
 
+    def trusted_manifest(
+        self, name: str, version: str | None = None, *, signatures: SignaturePolicy | None = None
+    ) -> Manifest:
+        """The manifest of a version that has the signatures it needs. Raises SignatureRequiredError."""
+        manifest = self.manifest(name, version)
+        policy = signatures or self._signatures or SignaturePolicy.current()
+        require_signatures(self._store, manifest, policy)
+        return manifest
+
     def dtypes(self, manifest: Manifest) -> dict[str, dict[str, str]]:
         """The dtypes of a version's tensors as its files' headers give them, by file path and tensor name."""
         return read_dtypes(self._store, manifest, self._options)
 
     def tensors(self, name: str, version: str | None = None) -> StoredTensors:
         """The tensors of a version (None: the latest), to be read one by one; raises what `manifest` does."""
-        return StoredTensors(self._store, self.manifest(name, version), self._options)
+        return StoredTensors(self._store, self.trusted_manifest(name, version), self._options)
 
     def headers(self, manifest: Manifest) -> dict[str, dict[str, TensorInfo]]:
         """What a version's files say of their tensors, by file path and tensor name."""
