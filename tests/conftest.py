@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,3 +29,22 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     assert _native.force_isa(request.param)
     yield request.param
     assert _native.force_isa(before)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where one instruction set is forced, tests that force one themselves run on that one only.
+
+    `make test` has run them on all.
+    """
+    forced = os.environ.get("TEXTNLP_FAST_ISA")
+    if not forced:
+        return
+    others = [item for item in items if _isa_of(item) not in (None, forced)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if _isa_of(item) in (None, forced)]
+
+
+def _isa_of(item: pytest.Item) -> object:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("isa") if callspec is not None else None
