@@ -102,7 +102,7 @@ def test_all_versions_of_a_model_can_go(
     collect(history, versions=[("m", f"1.{number}.0") for number in range(5)])
     check_versions(tmp_path, history, makers, [])
     assert objects_of(tmp_path / "repository") == {}
-    markers = [path for path in (tmp_path / "repository" / "models").rglob("versions/*.json")]
+    markers = list((tmp_path / "repository" / "models").rglob("versions/*.json"))
     assert len(markers) == 5
     assert {path.stat().st_size for path in markers} == {MARKER_BYTES}
     assert not reopened(history).push(tmp_path / "in2", "m", "1.2.0").already_there
@@ -114,7 +114,7 @@ def test_unused_objects_wait_out_their_grace(tmp_path: Path, history: Repository
 
     def run(**changes: Any) -> GarbageReport:
         options = CollectionOptions(delete=True, grace_s=3600, lease_s=2, **changes)
-        return collect_garbage(history.store, history._versions, options, clock=lambda: now)
+        return collect_garbage(history.store, history._versions, options, history.options, clock=lambda: now)
 
     stored = objects_of(tmp_path / "repository")
     first = run(versions=[("m", "1.4.0")])

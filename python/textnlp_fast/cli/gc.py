@@ -52,6 +52,11 @@ names, stays whatever the rules say. Nothing is deleted without --delete.
     help="Delete an object once it was unused for as long. 0s frees space at once, and may cost pushes and pulls "
     "that are under way their work.",
 )
+@click.option(
+    "--rebase",
+    is_flag=True,
+    help="Store versions anew where keeping their old bases, or shards of which little is needed, costs more.",
+)
 @click.option("--all", "show_all", is_flag=True, help="Show the versions that stay, too.")
 @tuning_options
 @json_option
@@ -65,6 +70,7 @@ def command(
     named: tuple[str, ...],
     delete: bool,
     grace: str,
+    rebase: bool,
     show_all: bool,
     threads: int,
     memory_mib: int,
@@ -87,6 +93,7 @@ def command(
         policy=[(model, rules)],
         versions=[named_version(reference) for reference in named],
         delete=delete,
+        rebase=rebase,
         grace_s=parse_age(grace),
     )
     repository = open_repository(repo, threads=threads, memory_mib=memory_mib)
@@ -95,11 +102,11 @@ def command(
     if as_json:
         print_json(_document(report))
     else:
-        _print(report, show_all=show_all)
+        _print(report, show_all=show_all, rebase=rebase)
 
 
 def _document(report: GarbageReport) -> dict[str, object]:
-    document = {key: value for key, value in asdict(report).items() if key != "verdicts"}
+    document = {key: value for key, value in asdict(report).items() if key not in ("verdicts", "rebased")}
     rows = [
         {
             "model": verdict.facts.model,
@@ -109,10 +116,14 @@ def _document(report: GarbageReport) -> dict[str, object]:
         }
         for verdict in report.verdicts
     ]
-    return {**document, "versions": rows}
+    rebased = [
+        {**asdict(proposal), "unwanted": len(proposal.unwanted), "versions": list(proposal.versions)}
+        for proposal in report.rebased
+    ]
+    return {**document, "versions": rows, "rebased": rebased}
 
 
-def _print(report: GarbageReport, *, show_all: bool) -> None:
+def _print(report: GarbageReport, *, show_all: bool, rebase: bool) -> None:
     rows = [
         [
             verdict.facts.name,
@@ -126,6 +137,11 @@ def _print(report: GarbageReport, *, show_all: bool) -> None:
         print_table(["version", "", "why"], rows, left=3, yields=0)
     going = len(report.going) - len(report.spared)
     kept = len(report.verdicts) - going
+    for proposal in report.rebased:
+        gain = f"frees {show_size(proposal.freed_bytes)} for about {show_size(proposal.added_bytes)}"
+        count = f"{len(proposal.versions)} versions of {proposal.model}"
+        done = f"stored {count} anew" if rebase and report.deleted else f"--rebase: storing {count} anew"
+        print_line(f"{done} {gain}")
     if not report.deleted:
         unused = f"{report.unused_objects} objects ({show_size(report.unused_bytes)}) are or become unused"
         print_line(f"{going} versions would go, {kept} stay; {unused}")

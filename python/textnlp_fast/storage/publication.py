@@ -63,9 +63,20 @@ class ObjectNames:
 
 
 class Publication:
-    """The state of the repository that one try to publish started from."""
+    """The state of the repository that one try to publish started from.
 
-    def __init__(self, store: ObjectStore, versions: VersionManager, name: str, version: str) -> None:
+    Nothing is built on `unwanted` objects, though nobody is about to delete them.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        versions: VersionManager,
+        name: str,
+        version: str,
+        unwanted: frozenset[str] = frozenset(),
+    ) -> None:
+        self._unwanted = unwanted
         self._store = store
         self._versions = versions
         self._garbage = read_garbage(store).garbage
@@ -73,7 +84,7 @@ class Publication:
 
     def gone(self, objects: Iterable[str]) -> set[str]:
         """Those that nothing may be built on, though they may be there."""
-        return {digest for digest in objects if self._garbage.is_gone(digest)}
+        return {digest for digest in objects if digest in self._unwanted or self._garbage.is_gone(digest)}
 
     def names(self, *, again: Manifest | None) -> ObjectNames:
         """How new objects are to be named; `again` is the version whose objects are to be made again, if one is."""

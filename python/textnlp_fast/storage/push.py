@@ -29,12 +29,12 @@ from textnlp_fast.storage.anchoring import Choice, choose_anchor
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.extents import is_whole
-from textnlp_fast.storage.manifest import Content, Extent, Manifest, closure
+from textnlp_fast.storage.manifest import Anchor, Content, Extent, Manifest, closure
 from textnlp_fast.storage.matching import find_recipes, needs_recipes
 from textnlp_fast.storage.parents import parent_of, repository_for
 from textnlp_fast.storage.planning import PushPlan
 from textnlp_fast.storage.publication import OvertakenError, Publication
-from textnlp_fast.storage.publishing import record_repair
+from textnlp_fast.storage.publishing import PUSH, record_repair
 from textnlp_fast.storage.signing import PrivateKey, sign_files
 from textnlp_fast.storage.surroundings import Surroundings, found_by, intact, known_manifests, missing_objects
 from textnlp_fast.storage.version_manager import (
@@ -45,7 +45,7 @@ from textnlp_fast.storage.version_manager import (
 )
 from textnlp_fast.telemetry import phase
 
-__all__ = ["PushReport", "PushRequest", "push_model"]
+__all__ = ["PushReport", "PushRequest", "push_model", "rewrite_model"]
 
 # Times that a push plans anew because a collection deleted what it relied on.
 _TRIES = 8
@@ -114,17 +114,41 @@ def push_model(
     progress: ProgressCallback | None = None,
 ) -> PushReport:
     """Publishes the files at `request.path` as a version. Never holds more than the budget of `options`."""
-    started = time.monotonic()
     check_name(request.name)
     check_version(request.version)
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in request.metadata.items()):
         raise InvalidInputError("metadata maps text to text")
+    return _try_again(store, versions, request, options, progress, None)
+
+
+def rewrite_model(
+    store: ObjectStore,
+    versions: VersionManager,
+    request: PushRequest,
+    options: TransferOptions,
+    unwanted: frozenset[str],
+    progress: ProgressCallback | None = None,
+) -> PushReport:
+    """Stores a published version anew, without building on `unwanted` objects; `request.path` has its files."""
+    return _try_again(store, versions, request, options, progress, unwanted)
+
+
+def _try_again(
+    store: ObjectStore,
+    versions: VersionManager,
+    request: PushRequest,
+    options: TransferOptions,
+    progress: ProgressCallback | None,
+    unwanted: frozenset[str] | None,
+) -> PushReport:
+    """Plans anew where a collection came between."""
+    started = time.monotonic()
     with phase("hash"):
         files = take_inventory(request.path, threads=options.thread_count, progress=progress)
     try:
         for left in reversed(range(_TRIES)):
             try:
-                report = _push(store, versions, request, options, progress, files)
+                report = _push(store, versions, request, options, progress, files, unwanted)
             except OvertakenError:  # by a collection, which takes long enough that it seldom comes twice
                 if not left:
                     raise
@@ -144,12 +168,14 @@ def _push(
     options: TransferOptions,
     progress: ProgressCallback | None,
     files: Sequence[LocalFile],
+    unwanted: frozenset[str] | None,
 ) -> PushReport:
     """One try, from the look at what is being collected to the publication."""
     repository_for(versions, request)
-    publication = Publication(store, versions, request.name, request.version)
+    publication = Publication(store, versions, request.name, request.version, unwanted or frozenset())
+    rewrite = unwanted is not None and publication.existing is not None
     try:
-        return _publish(store, versions, request, options, progress, files, publication)
+        return _publish(store, versions, request, options, progress, files, publication, rewrite=rewrite)
     except MissingObjectError as error:
         if publication.was_overtaken():
             raise OvertakenError(str(error.args[0])) from error
@@ -179,6 +205,7 @@ def _publish(
     passed_over: list[str] = []
     parent = parent_of(versions, request, existing, passed_over)
     known = [found_by(existing)] if existing is not None else list(known_manifests(versions, request))
+    known += [published] if published is not None and rewrite else []
     missing = missing_objects(store, [*known, parent, existing], options.thread_count, publication)
     around = Surroundings(files, parent, known, missing, options, publication)
     plan = around.plan(parent)
@@ -205,14 +232,14 @@ def _publish(
             return _report(existing, plan, started, uploaded_bytes=uploaded, already_there=True)
         return _publish(store, versions, request, options, progress, files, publication, rewrite=True)
     if published is not None:
-        kept = published.created_at, published.message, published.metadata
-        manifest = replace(manifest, created_at=kept[0], message=kept[1], metadata=kept[2])
+        _refuse_other_files(published, plan.files)
+        manifest = _in_place_of(published, manifest, parent)
     try:
         if request.sign_key is not None:
             with phase("sign"):
                 sign_files(store, request.name, request.version, plan.files, files, request.sign_key)
         with phase("publish"):
-            publication.publish(manifest)
+            publication.publish(manifest, action=PUSH if published is None else "rewrite")
     except ObjectExistsError:
         try:
             other = versions.load_fresh(request.name, request.version)
@@ -336,6 +363,23 @@ def _assemble(
         message=request.message,
         metadata=dict(request.metadata),
         anchor=choice.anchor if choice is not None else None,
+    )
+
+
+def _in_place_of(published: Manifest, manifest: Manifest, against: Manifest | None) -> Manifest:
+    """The manifest with all that people know of the one that it replaces."""
+    base = (against.model, against.version) if against is not None else None
+    sizes = published.anchor or Anchor(base, published.raw_bytes, published.raw_bytes, "")
+    anchor = manifest.anchor or replace(
+        sizes, base=base, reason="stored anew: what it was coded against is gone"
+    )
+    return replace(
+        manifest,
+        anchor=anchor,
+        parent=published.parent,
+        created_at=published.created_at,
+        message=published.message,
+        metadata=published.metadata,
     )
 
 

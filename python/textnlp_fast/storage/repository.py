@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from textnlp_fast.contents.windows import DATA_ERRORS, DataError, ProgressCallback
-from textnlp_fast.errors import RepositoryNotFoundError
+from textnlp_fast.errors import MissingObjectError, RepositoryNotFoundError
 from textnlp_fast.objectstore import ObjectStore, ServerSideEncryption, local_folder, open_store
 from textnlp_fast.storage.audit.recording import record_read
 from textnlp_fast.storage.compare import DiffRow, diff_versions
@@ -34,6 +34,8 @@ from textnlp_fast.telemetry import operation
 from textnlp_fast.tensors import TensorInfo
 
 __all__ = ["LogRow", "Repository"]
+
+_PULL_TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,19 @@ class Repository:
         """
         with operation("pull", model=name, version=version, repository=self.url) as op:
             manifest = self.trusted_manifest(name, version, signatures=signatures)
-            report = pull_model(self._store, manifest, dest, self._options, have=have, progress=progress)
+            for left in reversed(range(_PULL_TRIES)):
+                try:
+                    report = pull_model(
+                        self._store, manifest, dest, self._options, have=have, progress=progress
+                    )
+                    break
+                except MissingObjectError:
+                    # Was it collected, and the version stored anew? One that was deleted raises that.
+                    self._versions.forget(manifest.model, manifest.version)
+                    fresh = self.trusted_manifest(name, version, signatures=signatures)
+                    if fresh.write_id == manifest.write_id or not left:
+                        raise
+                    manifest = fresh
             op.count(bytes_saved=max(0, report.raw_bytes - report.fetched_bytes))
             record_read(self._store, "pull", manifest.model, manifest.version)
         return report
@@ -345,7 +359,9 @@ class Repository:
         at work, CorruptDataError where a manifest cannot be read.
         """
         with operation("gc", repository=self.url):
-            return collect_garbage(self._store, self._versions, options or CollectionOptions(), progress)
+            return collect_garbage(
+                self._store, self._versions, options or CollectionOptions(), self._options, progress
+            )
 
 
 def _log_row(manifest: Manifest) -> LogRow:

@@ -15,9 +15,12 @@ from textnlp_fast.contents.windows import ProgressCallback
 from textnlp_fast.errors import ConflictError, InvalidInputError, VersionNotFoundError
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.objectstore.lease import Lease, acquire
+from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.garbage.document import read_garbage
+from textnlp_fast.storage.garbage.rebasing import Proposal
 from textnlp_fast.storage.garbage.removing import remove_versions, settle_removals
 from textnlp_fast.storage.garbage.retention import RetentionRules, Verdict, decide
+from textnlp_fast.storage.garbage.rewriting import carry_out, proposals
 from textnlp_fast.storage.garbage.sweeping import Sweeper, Swept
 from textnlp_fast.storage.garbage.usage import Usage, digest_of, stored_objects
 from textnlp_fast.storage.registry.references import read_references
@@ -42,6 +45,9 @@ class CollectionOptions:
     """Versions that go, whatever the rules say of them."""
     delete: bool = False
     """False only tells what would go."""
+    rebase: bool = False
+    """Store versions anew where that costs less, by the prices of the repository's options, than keeping what only
+    their bases and their neighbours in shards need."""
     grace_s: float = DEFAULT_GRACE_S
     """How long an object is unused before it is deleted. Pushes and pulls under way are spared work by it."""
     push_grace_s: float = DEFAULT_PUSH_GRACE_S
@@ -60,7 +66,8 @@ class GarbageReport:
 
     `verdicts` has every version with why it stays or goes. Unused objects are those that no version names once the
     versions that go are gone: `swept` of them were deleted, `waiting` will be when their grace is over, from
-    `next_due_s` on (seconds since 1970). A run that deletes nothing tells all of them as unused. `spared` are versions
+    `next_due_s` on (seconds since 1970). `rebased` are versions that are worth storing anew, which took
+    `rebased_bytes`, if it was asked for. A run that deletes nothing tells all of them as unused. `spared` are versions
     that were to go and stayed, with the reason.
     """
 
@@ -74,6 +81,8 @@ class GarbageReport:
     waiting_bytes: int = 0
     next_due_s: float | None = None
     pushes: int = 0
+    rebased: tuple[Proposal, ...] = ()
+    rebased_bytes: int = 0
     spared: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -87,6 +96,7 @@ def collect_garbage(
     store: ObjectStore,
     versions: VersionManager,
     options: CollectionOptions,
+    transfer: TransferOptions,
     progress: ProgressCallback | None = None,
     *,
     clock: Callable[[], float] = time.time,
@@ -124,12 +134,15 @@ def collect_garbage(
         )
         if options.delete:
             spared = remove_versions(store, versions, verdicts, alive)
+            report = replace(report, spared=spared)
+        report = _with_rebased(store, versions, options, transfer, report, usage, sizes, alive, progress)
+        if options.delete:
             swept = sweeper.run()
-            report = _with_swept(report, swept, spared)
+            report = _with_swept(report, swept)
     return replace(report, seconds=time.monotonic() - started)
 
 
-def _with_swept(report: GarbageReport, swept: Swept, spared: dict[str, str]) -> GarbageReport:
+def _with_swept(report: GarbageReport, swept: Swept) -> GarbageReport:
     return replace(
         report,
         swept=swept.objects,
@@ -137,8 +150,31 @@ def _with_swept(report: GarbageReport, swept: Swept, spared: dict[str, str]) -> 
         waiting=swept.waiting,
         waiting_bytes=swept.waiting_bytes,
         next_due_s=swept.next_due_s,
-        spared=spared,
     )
+
+
+def _with_rebased(
+    store: ObjectStore,
+    versions: VersionManager,
+    options: CollectionOptions,
+    transfer: TransferOptions,
+    report: GarbageReport,
+    usage: Usage,
+    sizes: dict[str, int],
+    alive: Callable[[], None],
+    progress: ProgressCallback | None,
+) -> GarbageReport:
+    """The report with what is worth storing anew, which is done if it was asked for."""
+    staying = [
+        verdict.facts
+        for verdict in report.verdicts
+        if not verdict.goes or verdict.facts.name in report.spared
+    ]
+    found = tuple(proposals(versions, usage, staying, sizes, transfer.prices))
+    added = 0
+    if options.delete and options.rebase:
+        added = sum(carry_out(store, versions, transfer, one, alive, progress) for one in found)
+    return replace(report, rebased=found, rebased_bytes=added)
 
 
 # --- which ------------------------------------------------------------------------------------------------------
