@@ -24,6 +24,7 @@ Kind = Literal[
     "lose_request",  # upstream never sees it, the client's connection is cut
     "cut_body",  # the answer's headers promise the whole body, half of it comes
     "delay",  # the answer comes after `seconds`
+    "drip",  # the answer's body comes byte by byte, `seconds` apart, until the client has had enough
     "status",  # upstream never sees it, the client gets `code`
     "status_after",  # upstream does it, the client gets `code`
     "ignore_conditions",  # upstream sees the request without its conditions
@@ -169,6 +170,11 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
                 self._cut()
             elif fault and kind == "status_after":
                 self._answer(fault.code, [], b"")
+            elif fault and kind == "drip":
+                self._answer(status, headers, answer, send=0)
+                for place in range(len(answer)):
+                    self.wfile.write(answer[place : place + 1])
+                    time.sleep(fault.seconds)
             elif kind == "cut_body":
                 self._answer(status, headers, answer, send=len(answer) // 2)
                 self._cut()

@@ -13,7 +13,9 @@ from typing import Final
 
 __all__ = ["StreamController"]
 
-_PAYS: Final = 1.05  # more streams are kept if the rate grew at least so much
+# More streams are kept if the rate grew at least so much: a third of what they would bring if nothing held them back.
+_DOUBLE_PAYS: Final = 1.25
+_QUARTER_PAYS: Final = 1.08
 _FIRST_PAUSE: Final = 4
 _LONGEST_PAUSE: Final = 64
 
@@ -29,7 +31,10 @@ class StreamController:
     _before: int = 0
     """How many streams there were before the step on trial; 0: no step is on trial."""
     _base_rate: float = 0.0
+    _barrier: int = 0
+    """As many streams did not pay, or were refused; 0: none did. Fewer may be tried at any time."""
     _pause: int = 0
+    """Stretches until the barrier may be tried again."""
     _next_pause: int = _FIRST_PAUSE
 
     def __post_init__(self) -> None:
@@ -37,31 +42,34 @@ class StreamController:
 
     def observe(self, rate_bytes_per_s: float) -> None:
         """A stretch of time with ``streams`` streams has passed, at this rate in all."""
+        self._pause = max(0, self._pause - 1)
         if self._before:
-            if rate_bytes_per_s >= self._base_rate * _PAYS:
-                self._next_pause = _FIRST_PAUSE
-            else:
+            pays = _DOUBLE_PAYS if self.streams >= 2 * self._before else _QUARTER_PAYS
+            if rate_bytes_per_s < self._base_rate * pays:
+                self._stop_at(self.streams)
                 self.streams = self._before
-                self._doubling = False
-                self._rest()
                 self._before = 0
                 return
+            if self.streams >= self._barrier:
+                self._barrier, self._next_pause = 0, _FIRST_PAUSE
         self._before = 0
         self._base_rate = rate_bytes_per_s
-        if self._pause:
-            self._pause -= 1
-        elif self.streams < self.most:
+        step = self.streams if self._doubling else max(1, self.streams // 4)
+        wanted = min(self.most, self.streams + step)
+        if self._barrier and wanted >= self._barrier and self._pause:
+            wanted = self._barrier - 1
+        if wanted > self.streams:
             self._before = self.streams
-            step = self.streams if self._doubling else max(1, self.streams // 4)
-            self.streams = min(self.most, self.streams + step)
+            self.streams = wanted
 
     def refused(self) -> None:
-        """The other side wants less: half the streams, at least one, and a pause before more."""
+        """The other side wants less: half the streams, at least one, and a pause before as many again."""
+        self._stop_at(self.streams)
         self.streams = max(1, self.streams // 2)
-        self._doubling = False
         self._before = 0
-        self._rest()
 
-    def _rest(self) -> None:
+    def _stop_at(self, streams: int) -> None:
+        self._doubling = False
+        self._barrier = streams
         self._pause = self._next_pause
         self._next_pause = min(_LONGEST_PAUSE, self._next_pause * 2)

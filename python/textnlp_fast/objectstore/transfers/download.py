@@ -40,7 +40,7 @@ __all__ = ["DownloadReport", "download_file", "file_digest"]
 
 _PART_BYTES: Final = 16 << 20
 _MOST_PARTS: Final = 20_000
-_PIECE_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 256 << 10  # in the second-level cache from the socket to the file, hashed on the way
 _SYNC_EVERY_BYTES: Final = 1 << 30
 _HASHERS: Final = 4
 
