@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +17,11 @@ from textnlp_fast.cli.arguments import (
     repository_option,
     tuning_options,
 )
-from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_ratio, show_size
+from textnlp_fast.cli.output import print_json, print_line, print_table, progress_bar, show_ratio, show_size
 from textnlp_fast.cli.signing import private_key
+
+if TYPE_CHECKING:
+    from textnlp_fast.storage import FeatureUse, Forecast
 
 EPILOG = """\b
 Examples:
@@ -51,6 +56,9 @@ Examples:
 @click.option(
     "--sign-key", type=click.Path(exists=True, dir_okay=False), help="Private key (PEM) to sign with."
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be stored, in which way and why; write nothing."
+)
 @tuning_options
 @json_option
 def command(
@@ -68,6 +76,7 @@ def command(
     dataset: str | None,
     training_run: str | None,
     sign_key: str | None,
+    dry_run: bool,
     threads: int,
     memory_mib: int,
     as_json: bool,
@@ -90,6 +99,14 @@ def command(
     )
     repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
     key = private_key(sign_key)
+    if dry_run:
+        lineage_of_parent = None if parent == "none" else parent
+        with progress_bar() as progress:
+            forecast = repository.plan_push(
+                path, name, version, parent=lineage_of_parent, base_path=base_path, progress=progress
+            )
+        show_forecast(forecast, as_json)
+        return
     said = notes(metadata) | exact_lineage(repository, name, version, lineage).metadata()
     with progress_bar() as progress:
         report = repository.push(
@@ -122,3 +139,39 @@ def command(
     )
     if report.base != report.parent:
         print_line(report.reason)
+
+
+def show_features(features: Sequence[FeatureUse]) -> None:
+    """A line for each way of storing the model's bytes."""
+    for use in features:
+        print_line(
+            f"  {use.feature}: {use.contents} of {show_size(use.raw_bytes)} in {show_size(use.stored_bytes)}: "
+            f"{use.reason}"
+        )
+
+
+def show_forecast(forecast: Forecast, as_json: bool) -> None:
+    """What a push would do."""
+    if as_json:
+        print_json({**asdict(forecast), "cheapest": forecast.cheapest})
+        return
+    print_line(
+        f"{forecast.model}@{forecast.version} would take {show_size(forecast.stored_bytes)} of "
+        f"{show_size(forecast.raw_bytes)}, {show_size(forecast.new_bytes)} of them new; some {forecast.seconds:.1f} s"
+    )
+    print_line(forecast.reason)
+    show_features(forecast.features)
+    if forecast.options:
+        print_table(
+            ["option", "stored", "seconds", "USD", ""],
+            [
+                [
+                    one.name,
+                    show_size(one.stored_bytes),
+                    f"{one.seconds:.1f}",
+                    f"{one.usd:.4g}",
+                    "chosen" if one.name == forecast.chosen else "" if one.allowed else "not considered",
+                ]
+                for one in forecast.options
+            ],
+        )

@@ -8,6 +8,7 @@ from textnlp_fast.storage.config import StorageConfig, TransferOptions
 from textnlp_fast.storage.delta_manager import DeltaUpdateManager
 from textnlp_fast.storage.explain import Explanation
 from textnlp_fast.storage.explain_files import explain_files
+from textnlp_fast.storage.features import FeatureUse, Forecast
 from textnlp_fast.storage.garbage.collecting import CollectionOptions, GarbageReport
 from textnlp_fast.storage.garbage.retention import RetentionRules
 from textnlp_fast.storage.pull import PullReport
@@ -29,6 +30,8 @@ __all__ = [
     "DeltaUpdateManager",
     "DiffRow",
     "Explanation",
+    "FeatureUse",
+    "Forecast",
     "GarbageReport",
     "Lineage",
     "LogRow",

@@ -75,9 +75,11 @@ class Coder:
         window_bytes: int,
         options: TransferOptions,
         names: Names | None = None,
+        uncoded: frozenset[str] = frozenset(),
     ) -> None:
         self._store = store
         self._names = names
+        self._uncoded = uncoded
         self._steps = plan.steps
         self._reused = plan.reused
         self._held = held
@@ -242,7 +244,7 @@ class Coder:
         step = self._steps[piece.step]
         target, base = target[: piece.length], base[: piece.length]
         self._files.read(step.location, target, step.part.offset + piece.offset)
-        if not self._options.compression:
+        if step.part.digest in self._uncoded:
             out[: piece.length] = target
             return piece.length
         against = base if step.base is not None else None

@@ -13,8 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from textnlp_fast.contents.entries import FileEntry
-from textnlp_fast.contents.inventory import Held, LocalFile, check_unchanged, take_inventory
+from textnlp_fast.contents.inventory import LocalFile, check_unchanged, take_inventory
 from textnlp_fast.contents.windows import ProgressCallback
 from textnlp_fast.errors import (
     InternalError,
@@ -22,21 +21,22 @@ from textnlp_fast.errors import (
     MissingObjectError,
     ObjectExistsError,
     StorageUnavailableError,
-    VersionExistsError,
 )
 from textnlp_fast.objectstore import ObjectStore
-from textnlp_fast.storage.anchoring import Choice, choose_anchor
+from textnlp_fast.storage.anchoring import Choice
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.extents import is_whole
+from textnlp_fast.storage.features import FeatureUse, features_of, stored_by_feature
 from textnlp_fast.storage.manifest import Anchor, Content, Extent, Manifest, closure
-from textnlp_fast.storage.matching import find_recipes, needs_recipes
 from textnlp_fast.storage.parents import parent_of, repository_for
+from textnlp_fast.storage.plain_contents import plain_contents
 from textnlp_fast.storage.planning import PushPlan
 from textnlp_fast.storage.publication import OvertakenError, Publication
 from textnlp_fast.storage.publishing import PUSH, record_repair
+from textnlp_fast.storage.settling import base_inventory, held_of, refuse_other_files, settle
 from textnlp_fast.storage.signing import PrivateKey, sign_files
-from textnlp_fast.storage.surroundings import Surroundings, found_by, intact, known_manifests, missing_objects
+from textnlp_fast.storage.surroundings import Surroundings, found_by, known_manifests, missing_objects
 from textnlp_fast.storage.version_manager import (
     VersionManager,
     check_name,
@@ -95,6 +95,8 @@ class PushReport:
     """The version that new tensors were coded against; None: none, the version is stored whole."""
     reason: str = ""
     """Why that one, in a line, where prices decided."""
+    features: tuple[FeatureUse, ...] = ()
+    """What was done with the model's bytes, and why; none where the version was there already."""
 
     @property
     def ratio(self) -> float:
@@ -210,20 +212,19 @@ def _publish(
     around = Surroundings(files, parent, known, missing, options, publication)
     plan = around.plan(parent)
     if existing is not None:
-        _refuse_other_files(existing, plan.files)
+        refuse_other_files(existing, plan.files)
         if not missing & existing.objects.keys():
             return _report(existing, plan, started, uploaded_bytes=0, already_there=True)
-    base_files = _base_inventory(request, parent, plan, options)
-    held = _held_of(base_files)
+    base_files = base_inventory(request, parent, plan, options)
+    held = held_of(base_files)
     free = request.parent == "auto"
-    plan, choice = _settle(store, versions, around, plan, held, existing=existing, free=free)
+    plan, choice = settle(store, versions, around, plan, held, existing=existing, free=free)
     names = publication.names(again=existing)
+    plain = plain_contents(plan.steps, options, existing=existing)
     with phase("upload"):
-        coded = Coder(store, plan, held, window_bytes, options, names).run(progress)
+        coded = Coder(store, plan, held, window_bytes, options, names, plain).run(progress)
     check_unchanged([*files, *base_files])
-    manifest = _assemble(
-        request, parent, choice, plan, coded, window_bytes=window_bytes, raw=not options.compression
-    )
+    manifest = _assemble(request, parent, choice, plan, coded, window_bytes=window_bytes, plain=plain)
     uploaded = sum(shard.size for shard in coded.shards if shard.uploaded)
     if existing is not None:
         if _is_repaired(store, existing, missing):
@@ -232,7 +233,7 @@ def _publish(
             return _report(existing, plan, started, uploaded_bytes=uploaded, already_there=True)
         return _publish(store, versions, request, options, progress, files, publication, rewrite=True)
     if published is not None:
-        _refuse_other_files(published, plan.files)
+        refuse_other_files(published, plan.files)
         manifest = _in_place_of(published, manifest, parent)
     try:
         if request.sign_key is not None:
@@ -245,75 +246,21 @@ def _publish(
             other = versions.load_fresh(request.name, request.version)
         except MissingObjectError as error:
             raise OvertakenError(f"{request.name}@{request.version} was deleted meanwhile") from error
-        _refuse_other_files(other, plan.files)
+        refuse_other_files(other, plan.files)
         return _report(other, plan, started, uploaded_bytes=uploaded, already_there=True)
     except StorageUnavailableError as error:
         error.hint = _UNSURE
         raise
     report = _report(manifest, plan, started, uploaded_bytes=uploaded, already_there=published is not None)
-    return replace(report, passed_over=tuple(passed_over))
-
-
-def _settle(
-    store: ObjectStore,
-    versions: VersionManager,
-    around: Surroundings,
-    plan: PushPlan,
-    held: Mapping[str, Held],
-    *,
-    existing: Manifest | None,
-    free: bool,
-) -> tuple[PushPlan, Choice | None]:
-    """The plan to carry out, and why it goes against what it does, if that was decided (where it is `free`).
-
-    A new layout goes against the parent whatever that costs: prices are asked about tensors that kept theirs.
-    """
-    parent, options = around.parent, around.options
-    if parent is None or not around.delta:
-        return plan, None
-    # A version that was decided by prices had no recipes: a repeated push must not find any either.
-    if needs_recipes(plan) and (existing is None or existing.anchor is None):
-        recipes = find_recipes(store, intact(parent, around.missing), plan, around.files, held, options)
-        if recipes:
-            return around.plan(parent, recipes), None
-    if existing is not None or not free:
-        return plan, None
-    choice = choose_anchor(store, versions.find, parent, plan, held, options)
-    if choice is None or choice.base is parent:
-        return plan, choice
-    unasked = [one for one in (choice.base,) if all(one is not other for other in around.known)]
-    missing = around.missing | missing_objects(store, unasked, options.thread_count, around.publication)
-    return replace(around, known=[parent, *around.known], missing=missing).plan(choice.base), choice
-
-
-def _refuse_other_files(existing: Manifest, files: Sequence[FileEntry]) -> None:
-    if not existing.same_files(replace(existing, files=tuple(files))):
-        raise VersionExistsError(
-            f"{existing.model}@{existing.version} is published already, with other files"
-        )
+    return replace(
+        report, passed_over=tuple(passed_over), features=_features(plan, plain, coded, options, manifest)
+    )
 
 
 def _is_repaired(store: ObjectStore, existing: Manifest, missing: set[str]) -> bool:
     """Whether the objects that a published version lacked are there again."""
     suspects = missing & existing.objects.keys()
     return all(is_whole(store, digest, existing.objects[digest]) for digest in suspects)
-
-
-# --- local bases ------------------------------------------------------------------------------------------
-
-
-def _base_inventory(
-    request: PushRequest, parent: Manifest | None, plan: PushPlan, options: TransferOptions
-) -> list[LocalFile]:
-    if request.base_path is None or parent is None:
-        return []
-    if not needs_recipes(plan) and not any(step.base for step in plan.steps):
-        return []
-    return take_inventory(request.base_path, threads=options.thread_count)
-
-
-def _held_of(files: Sequence[LocalFile]) -> dict[str, Held]:
-    return {part.digest: Held(file.location, part.offset) for file in files for part in file.parts}
 
 
 # --- the manifest -----------------------------------------------------------------------------------------
@@ -327,7 +274,7 @@ def _assemble(
     coded: Coded,
     *,
     window_bytes: int,
-    raw: bool,
+    plain: frozenset[str],
 ) -> Manifest:
     contents = dict(plan.reused)
     objects = dict(plan.objects) | {shard.digest: shard.size for shard in coded.shards}
@@ -337,7 +284,7 @@ def _assemble(
             step.part.digest,
             step.part.dtype,
             step.part.size,
-            "raw" if raw else "frames",
+            "raw" if step.part.digest in plain else "frames",
             step.base if needs_base else None,
             extents,
         )
@@ -381,6 +328,15 @@ def _in_place_of(published: Manifest, manifest: Manifest, against: Manifest | No
         message=published.message,
         metadata=published.metadata,
     )
+
+
+def _features(
+    plan: PushPlan, plain: frozenset[str], coded: Coded, options: TransferOptions, manifest: Manifest
+) -> tuple[FeatureUse, ...]:
+    taken = [sum(slot.length for slot in slots) for slots in coded.slots]
+    stored = stored_by_feature(plan, plain, taken)
+    raw_bytes, objects = manifest.raw_bytes, len(coded.shards)
+    return features_of(plan, plain, stored, options, raw_bytes=raw_bytes, objects=objects)
 
 
 def _report(

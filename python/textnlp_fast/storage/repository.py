@@ -13,8 +13,10 @@ from textnlp_fast.objectstore import ObjectStore, ServerSideEncryption, local_fo
 from textnlp_fast.storage.audit.recording import record_read
 from textnlp_fast.storage.compare import DiffRow, diff_versions
 from textnlp_fast.storage.config import StorageConfig, TransferOptions
+from textnlp_fast.storage.dry_run import forecast_push
 from textnlp_fast.storage.explain import Explanation
 from textnlp_fast.storage.explain_versions import explain_versions
+from textnlp_fast.storage.features import Forecast
 from textnlp_fast.storage.garbage.collecting import CollectionOptions, GarbageReport, collect_garbage
 from textnlp_fast.storage.headers import read_dtypes, read_tensors
 from textnlp_fast.storage.manifest import Manifest
@@ -201,6 +203,23 @@ class Repository:
         """Signs a version that is there; more under `storage.signing.sign_version`."""
         with operation("sign", model=name, version=version, repository=self.url):
             return sign_version(self._store, self.manifest(name, version), key, self._options, files=files)
+
+    def plan_push(
+        self,
+        model_path: str | os.PathLike[str],
+        name: str,
+        version: str,
+        *,
+        parent: tuple[str, str] | str | None = "auto",
+        base_path: str | os.PathLike[str] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Forecast:
+        """What `push` would do with these files, at which cost and why. Nothing is written, not even a repository."""
+        if isinstance(parent, str) and parent != "auto":
+            parent = self._across(check_name(name), parent)
+        version, _ = split_build(version)
+        request = PushRequest(path=model_path, name=name, version=version, parent=parent, base_path=base_path)
+        return forecast_push(self._store, self._versions, request, self._options, progress)
 
     def pull(
         self,

@@ -11,6 +11,7 @@ from typing import Literal
 from textnlp_fast.contents.windows import ProgressCallback
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig
+from textnlp_fast.storage.features import Forecast
 from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.repository import LogRow, Repository
@@ -68,6 +69,26 @@ class UnifiedModelStorage:
             )
 
         return await asyncio.to_thread(upload)
+
+    async def plan_upload(
+        self,
+        model_path: str | os.PathLike[str],
+        model_name: str,
+        version: str,
+        *,
+        parent: tuple[str, str] | str | None = "auto",
+        base_path: str | os.PathLike[str] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Forecast:
+        """What `upload_model` would do, at which cost, and why; nothing is written."""
+
+        def plan() -> Forecast:
+            lineage = parent if self._config.enable_versioning else None
+            return self._open(create="at push").plan_push(
+                model_path, model_name, version, parent=lineage, base_path=base_path, progress=progress
+            )
+
+        return await asyncio.to_thread(plan)
 
     async def download_model(
         self,
