@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,16 +57,16 @@ def test_an_update_in_place_killed_at_each_step(
 ) -> None:
     """Every rename and removal counts as a step; whatever was done, running it again ends it."""
     live, before = place / "live", tree(place / "live")
-    renames, steps = Path.replace, iter(range(100))
+    renames, steps = os.replace, iter(range(100))
 
-    def replace(self: Path, target: Path) -> Path:
+    def replace(source: Any, target: Any, **folder: int) -> None:
         if next(steps) == step:
             os.kill(os.getpid(), 9)
-        return renames(self, target)
+        renames(source, target, **folder)
 
     child = os.fork()
     if not child:
-        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(os, "replace", replace)
         try:
             apply_patch(place / "p", live, live, threads=1)
         finally:
@@ -85,15 +86,15 @@ def test_an_error_amid_the_renames_is_mended_by_the_next_run(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = place / "live"
-    renames = Path.replace
+    renames = os.replace
 
-    def replace(self: Path, target: Path) -> Path:
-        if target.name == "c.safetensors":
+    def replace(source: Any, target: Any, **folder: int) -> None:
+        if Path(target).name == "c.safetensors":
             raise OSError(28, "No space left on device")
-        return renames(self, target)
+        renames(source, target, **folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", replace)
+        patched.setattr(os, "replace", replace)
         with pytest.raises(OutOfSpaceError):
             apply_patch(place / "p", live, live)
     assert apply_patch(place / "p", live, live).finished_earlier_run
@@ -107,15 +108,15 @@ def test_an_interrupted_update_is_finished_before_another_begins(
     live = place / "live"
     write({"z.safetensors": {"z": Tensor("U8", (3,), b"abc")}}, place / "third")
     create_patch(place / "new", place / "third", place / "q")
-    renames, seen = Path.replace, iter(range(100))
+    renames, seen = os.replace, iter(range(100))
 
-    def replace(self: Path, target: Path) -> Path:
+    def replace(source: Any, target: Any, **folder: int) -> None:
         if next(seen) == 3:
             raise Killed
-        return renames(self, target)
+        renames(source, target, **folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", replace)
+        patched.setattr(os, "replace", replace)
         with pytest.raises(Killed):
             apply_patch(place / "p", live, live)
     assert tree(live) != tree(place / "new")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from textnlp_fast.contents.documents import parse_document, seal_document
 from textnlp_fast.contents.entries import RESERVED_PREFIX, check_path
+from textnlp_fast.contents.placing import move_into, open_own, remove_from
 from textnlp_fast.contents.windows import write_exactly
 from textnlp_fast.errors import ConflictError, InvalidInputError, OutOfSpaceError, TextnlpFastError
 
@@ -124,13 +125,13 @@ def replace_files(staging: Path, final: Path, removed: Iterable[str], note: str)
     gone = sorted(removed)
     commit = {"format": 1, "moved": moved, "note": note, "removed": gone}
     written = staging.parent / f"{COMMIT_NAME}.new"
-    descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    descriptor = open_own(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         write_exactly(descriptor, memoryview(seal_document(commit)), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    written.replace(staging.parent / COMMIT_NAME)
+    os.replace(written, staging.parent / COMMIT_NAME)  # noqa: PTH105 - one call for every step, which tests count
     sync_folder(staging.parent)
     _replace(staging, final, moved, gone)
 
@@ -159,12 +160,9 @@ def finish_replacing(final: Path) -> str | None:
 def _replace(staging: Path, final: Path, moved: Iterable[str], removed: Iterable[str]) -> None:
     for path in moved:
         if (staging / path).exists():
-            place = final / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            (staging / path).replace(place)
-            sync_folder(place.parent)
+            move_into(staging / path, final, path)
     for path in removed:
-        (final / path).unlink(missing_ok=True)
+        remove_from(final, path)
     sync_folder(final)
     (staging.parent / COMMIT_NAME).unlink()
     shutil.rmtree(staging.parent, ignore_errors=True)
@@ -173,8 +171,10 @@ def _replace(staging: Path, final: Path, moved: Iterable[str], removed: Iterable
 def _lock(root: Path) -> int:
     while True:
         root.mkdir(exist_ok=True)
+        if root.is_symlink():  # all below it would be made, and removed, somewhere else
+            raise InvalidInputError(f"{root} is in the way: it is a link", hint="Remove it.")
         try:
-            descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = open_own(root / "lock", os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             continue  # its last user removed the folder just now
         try:

@@ -171,6 +171,16 @@ def _check_space(staging: Path, plan: PullPlan, staged_bytes: int) -> None:
         raise OutOfSpaceError(f"{staging.parent} has {free} bytes free; this pull writes {wanted}")
 
 
+def _check_distinct(descriptors: Sequence[int]) -> None:
+    """Raises InvalidInputError if two files became one: names that differ in case only, where case does not count."""
+    places = {(status.st_dev, status.st_ino) for status in map(os.fstat, descriptors)}
+    if len(places) < len(descriptors):
+        raise InvalidInputError(
+            "two files of this version have one name in the destination, which does not tell letters' case apart",
+            hint="Pull into a directory on another file system.",
+        )
+
+
 def _fill(
     decoder: Decoder,
     manifest: Manifest,
@@ -203,6 +213,7 @@ def _fill(
             descriptor = os.open(path, flags, 0o666)
             descriptors.append(descriptor)
             os.truncate(descriptor, entry.size)
+        _check_distinct(descriptors)
         suspects = decoder.run(plan.steps, sink, held=held, done=done, earlier=earlier)
         if suspects:
             # A local file was not what it was believed to be: take the repository's road instead.

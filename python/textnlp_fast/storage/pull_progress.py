@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from textnlp_fast.contents.documents import canonical
 from textnlp_fast.contents.journal_lines import append_line, boot_id, read_lines
+from textnlp_fast.contents.placing import open_own
 from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.hashing import blake3_hex
@@ -33,7 +34,7 @@ class PullProgress:
         self._files = root / "files"
         self._bound_to = _binding(manifest)
         path = root / JOURNAL_NAME
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._descriptor = open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self._claims: dict[str, set[int]] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._open = OpenFiles()

@@ -18,6 +18,7 @@ from typing import Any, Final
 from textnlp_fast.contents.documents import canonical
 from textnlp_fast.contents.entries import RESERVED_PREFIX, check_path
 from textnlp_fast.contents.inventory import Held
+from textnlp_fast.contents.placing import open_own
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.storage.manifest import Manifest
 
@@ -123,5 +124,7 @@ def write_record(directory: Path, manifest: Manifest, location: str) -> None:
         "version": manifest.version,
     }
     temporary = directory / f"{RECORD_NAME}.new"
-    temporary.write_bytes(canonical(document))
+    descriptor = open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(canonical(document))
     temporary.replace(directory / RECORD_NAME)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from textnlp_fast.contents.placing import move_into, remove_from
 from textnlp_fast.contents.staging import sync_folder
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.pull_record import PullRecord, regular_status, write_record
@@ -31,14 +32,11 @@ def publish(staging: Path, final: Path, manifest: Manifest, record: PullRecord, 
     for entry in manifest.files:
         staged = staging / entry.path
         if staged.exists():  # the others are in place already
-            place = final / entry.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(place)
-            sync_folder(place.parent)
+            move_into(staged, final, entry.path)
     wanted = {entry.path for entry in manifest.files}
     for path, recorded in record.files.items():
         status = regular_status(final / path)
         if path not in wanted and status is not None and recorded.matches(status):
-            (final / path).unlink()
+            remove_from(final, path)
     write_record(final, manifest, location)
     sync_folder(final)

@@ -87,7 +87,7 @@ def test_a_push_signs_before_the_version_appears(
         write = getattr(type(repository.store), name)
 
         def watch(self: Any, place: str, *arguments: Any, write: Any = write) -> Any:
-            seen.append(place.split("/")[0])
+            seen.append(place.split("/", maxsplit=1)[0])
             return write(self, place, *arguments)
 
         monkeypatch.setattr(type(repository.store), name, watch)
