@@ -209,7 +209,8 @@ wheel: $(VENV)/.wheel-tools  ## Source archive and wheel in dist/, then tests ag
 
 # Away from the source tree, in an environment that has never seen it: what passes here is what a user gets. Not all of
 # the suite, which has run on the same code: what a wheel can lack (modules, data, kernels, the command) shows in these.
-WHEEL_TESTS := tests/packaging tests/cli tests/tensors tests/storage tests/loading tests/hash tests/codec/test_vectors.py tests/test_cpu.py
+WHEEL_TESTS := tests/packaging tests/cli/test_cli.py tests/tensors tests/storage/test_push.py tests/storage/test_pull.py tests/storage/test_repository.py \
+  tests/loading/test_load.py tests/loading/test_swap.py tests/hash/test_blake3.py tests/codec/test_vectors.py tests/test_cpu.py
 wheel-test:
 	rm -rf build/wheel-venv
 	$(PYTHON) -m venv build/wheel-venv
