@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -123,18 +124,32 @@ def test_a_folder_that_becomes_a_link_meanwhile_leads_nowhere(
     before = contents(outside)
     stop = threading.Event()
 
+    swaps = 0
+
     def swap() -> None:
+        nonlocal swaps
         while not stop.is_set():
-            link.symlink_to(outside)
-            (dest / "sub").rename(away)
-            link.rename(dest / "sub")
-            (dest / "sub").unlink()
-            away.rename(dest / "sub")
+            try:
+                (dest / "sub").rename(away)
+                link.symlink_to(outside)
+                link.rename(dest / "sub")
+                swaps += 1
+                (dest / "sub").unlink()
+                away.rename(dest / "sub")
+            except OSError:  # the other made the folder anew, just now: begin again
+                for left in (link, away):
+                    if left.is_symlink():
+                        left.unlink()
+                    elif left.is_dir():
+                        shutil.rmtree(left)
+                (dest / "sub").mkdir(exist_ok=True)
 
     thread = threading.Thread(target=swap)
     thread.start()
     try:
-        for _ in range(300):
+        for _ in range(20_000):
+            if swaps >= 300:
+                break
             try:
                 if action == "move":
                     (tmp_path / "staged").write_text("evil")
@@ -146,6 +161,7 @@ def test_a_folder_that_becomes_a_link_meanwhile_leads_nowhere(
     finally:
         stop.set()
         thread.join()
+    assert swaps
     assert contents(outside) == before
 
 

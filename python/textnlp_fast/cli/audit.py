@@ -109,6 +109,9 @@ def verify(
     verdict = "all is well" if report.ok else f"{report.problem_count} problems"
     proven = f", {report.proven} proven by a key" if report.proven else ""
     print_line(f"{report.records} records{proven}, {report.versions} versions: {verdict}")
+    if report.gone:
+        names = ", ".join(report.gone[:5]) + (", ..." if len(report.gone) > 5 else "")
+        print_line(f"{len(report.gone)} versions are not there that somebody was about to push: {names}")
     if report.head is not None:
         print_line(f"head {report.head}")
     return code

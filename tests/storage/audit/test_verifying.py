@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from faults.proxy import FaultProxy
 from storage.audit.tamperer import AT_THE_END, BEFORE_THE_LAST, FORGERIES, PLAIN, Harm, Tamperer, key_of
+from textnlp_fast.errors import StorageUnavailableError
 from textnlp_fast.objectstore import ObjectStore, open_store
 from textnlp_fast.storage import Repository, TransferOptions
 from textnlp_fast.storage.audit import AuditKey, AuditPolicy, AuditReport, Head, log_of, record, verify_log
@@ -259,6 +260,53 @@ def test_versions_from_before_the_log_are_known(
     monkeypatch.setenv("TEXTNLP_FAST_AUDIT", "off")
     repository.push(model, "m", "1.2.0")
     assert kinds(verified(repository.store)) == {"unrecorded"}
+
+
+def test_a_version_that_somebody_took_away_shows(
+    repository: Repository, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.push(model, "m", "1.0.0")
+    repository.store.delete("models/m/versions/1.0.0.json")
+    report = verified(repository.store)
+    assert report.ok  # it may be that the push was killed
+    assert report.gone == ["m@1.0.0"]
+    monkeypatch.setenv("TEXTNLP_FAST_AUDIT", "full")
+    Repository.open(repository.url).push(model, "m", "1.1.0")
+    assert verified(repository.store).ok
+    repository.store.delete("models/m/versions/1.1.0.json")
+    assert kinds(verified(repository.store)) == {"removed"}
+
+
+def test_a_version_that_was_collected_is_no_loss(repository: Repository, model: Path) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        repository.push(model, "m", version)
+    record(repository.store, action="gc.delete", model="m", version="1.0.0", outcome="intended")
+    repository.store.delete("models/m/versions/1.0.0.json")
+    report = verified(repository.store)
+    assert report.ok
+    assert report.gone == []
+
+
+def test_a_push_that_failed_is_no_loss(
+    repository: Repository, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = type(repository.store).compare_and_swap
+
+    def refuse(self: ObjectStore, key: str, *arguments: Any) -> Any:
+        if "versions" in key:
+            raise StorageUnavailableError("no answer")
+        return write(self, key, *arguments)
+
+    monkeypatch.setattr(type(repository.store), "compare_and_swap", refuse)
+    monkeypatch.setattr(
+        type(repository.store), "create", lambda self, key, data: refuse(self, key, data, None)
+    )
+    with pytest.raises(StorageUnavailableError):
+        repository.push(model, "m", "1.0.0")
+    report = verified(repository.store)
+    assert report.ok
+    assert report.gone == []
+    assert report.records == 3  # begun, intended, failed
 
 
 # --- hostile records ----------------------------------------------------------------------------------------

@@ -34,8 +34,11 @@ from textnlp_fast.storage.audit.records import (
 
 __all__ = ["AuditProblem", "AuditReport", "verify_log"]
 
+PUSHES: Final = frozenset({"push", "gc.restore"})
+REMOVALS: Final = frozenset({"gc.delete"})
 _MOST_PROBLEMS: Final = 1000
 _MOST_MANIFESTS: Final = 64  # digests that are remembered of one version: it was attempted that often
+_MOST_GONE: Final = 10_000  # versions that are remembered though they are not there
 _MANIFEST_LIMIT_BYTES: Final = 512 << 20
 
 
@@ -45,7 +48,7 @@ class AuditProblem:
 
     `kind` is one of `missing`, `altered`, `unreadable`, `misplaced`, `foreign`, `broken` (the digest of the record
     before), `forged` (a wrong code), `unproven` (no code where the log has them), `truncated`, `rewritten`, `stray`,
-    `unrecorded` and `replaced` (versions).
+    `unrecorded`, `replaced` and `removed` (versions).
     """
 
     kind: str
@@ -65,6 +68,9 @@ class AuditReport:
     """Records after the last one with a right code: nothing proves who wrote them."""
     versions: int = 0
     """Versions in the repository that were looked for in the log."""
+    gone: list[str] = field(default_factory=list)
+    """Versions that somebody was about to push and that are not there, though no record says that they were removed:
+    the push was killed before they appeared, or somebody removed them past this package."""
     problem_count: int = 0
     problems: list[AuditProblem] = field(default_factory=list)
 
@@ -121,6 +127,8 @@ class _Reader:
         self._keys = keys
         self._anchors = {anchor.sequence: anchor for anchor in anchors}
         self._versions = versions
+        self.gone: dict[str, bool] = {}
+        """Versions that are not there, and whether a record says that they once were."""
         self.held_before: set[str] = set()
         self.held_count = 0
 
@@ -229,11 +237,31 @@ class _Reader:
             count = record.detail.get("versions")
             self.held_count = count if isinstance(count, int) else 0
         manifest = record.detail.get("manifest")
-        if record.model is None or record.version is None or not isinstance(manifest, str):
+        if record.model is None or record.version is None:
             return
-        known = self._versions.get(f"{record.model}@{record.version}")
-        if known is not None and len(known) < _MOST_MANIFESTS:
+        name = f"{record.model}@{record.version}"
+        if name in self.gone:
+            self._note_end(name, record)
+        if not isinstance(manifest, str):
+            return
+        known = self._versions.get(name)
+        if known is None:
+            self._note_gone(name, record)
+        elif len(known) < _MOST_MANIFESTS:
             known.add(manifest)
+
+    def _note_gone(self, name: str, record: AuditRecord) -> None:
+        if name in self.gone or len(self.gone) < _MOST_GONE:
+            self.gone[name] = self.gone.get(name, False) or record.outcome == "done"
+
+    def _note_end(self, name: str, record: AuditRecord) -> None:
+        """What a later record says of a version that is not there: removed, never published, or published."""
+        if (record.action in REMOVALS and record.outcome != "failed") or (
+            record.action in PUSHES and record.outcome == "failed" and not self.gone[name]
+        ):
+            del self.gone[name]
+        elif record.action in PUSHES and record.outcome == "done":
+            self.gone[name] = True
 
 
 def _compare(
@@ -244,6 +272,11 @@ def _compare(
         if versions:
             report.add("unrecorded", f"{len(versions)} versions are there, and no log")
         return
+    for name, was_there in reader.gone.items():
+        if was_there:
+            report.add("removed", f"{name} was published and is not there, and no record says who removed it")
+        else:
+            report.gone.append(name)
     more_than_named = reader.held_count > len(reader.held_before)
     for name, manifests in versions.items():
         if not manifests:
