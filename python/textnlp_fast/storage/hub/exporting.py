@@ -19,6 +19,7 @@ from textnlp_fast.storage.hub.cache import COMMIT, HubModel, blob_name, check_bl
 from textnlp_fast.storage.hub.importing import COMMIT_KEY, REPO_KEY
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.repository import Repository
+from textnlp_fast.telemetry import operation
 
 __all__ = ["ExportReport", "export_snapshot"]
 
@@ -57,7 +58,10 @@ def export_snapshot(
     """
     model = hub_model(repo_id, cache_dir)
     manifest = repository.manifest(name, version)
-    with disk_errors(model.folder):
+    with (
+        operation("export-hub", model=manifest.model, version=manifest.version, repository=repository.url),
+        disk_errors(model.folder),
+    ):
         model.folder.mkdir(parents=True, exist_ok=True)
         with staging_folder(model.folder) as staging:
             ours = _refs_of_ours(model)

@@ -17,6 +17,7 @@ from textnlp_fast.errors import InvalidInputError, ModelNotFoundError
 from textnlp_fast.storage.hub.cache import HubModel, check_blob, hub_model
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.repository import Repository
+from textnlp_fast.telemetry import operation
 
 __all__ = ["COMMIT_KEY", "REPO_KEY", "ImportReport", "import_snapshot"]
 
@@ -69,15 +70,16 @@ def import_snapshot(
         if before is not None:
             return ImportReport(repo_id, commit, name, before, 0, 0, None)
         version = _next_version(repository, name)
-    checked, unchecked = _check(model, commit, repository.options.thread_count)
-    report = repository.push(
-        model.snapshot(commit),
-        name,
-        version,
-        message=f"{repo_id} at {commit[:12]}",
-        metadata={REPO_KEY: repo_id, COMMIT_KEY: commit},
-        progress=progress,
-    )
+    with operation("import-hub", model=name, version=version, repository=repository.url):
+        checked, unchecked = _check(model, commit, repository.options.thread_count)
+        report = repository.push(
+            model.snapshot(commit),
+            name,
+            version,
+            message=f"{repo_id} at {commit[:12]}",
+            metadata={REPO_KEY: repo_id, COMMIT_KEY: commit},
+            progress=progress,
+        )
     return ImportReport(repo_id, commit, name, version, checked, unchecked, report)
 
 

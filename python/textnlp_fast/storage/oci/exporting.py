@@ -23,6 +23,7 @@ from textnlp_fast.storage.oci.layout import (
     parameters_text,
 )
 from textnlp_fast.storage.repository import Repository
+from textnlp_fast.telemetry import operation
 from textnlp_fast.tensors.architecture import parse_architecture
 
 __all__ = ["OciReport", "export_oci"]
@@ -70,7 +71,10 @@ def export_oci(
     if _TAG.fullmatch(tag) is None:
         raise InvalidInputError(f"{tag!r} is no tag", hint="Use letters, digits, '.', '_' and '-'.")
     output = Path(output_dir).expanduser().resolve()
-    with disk_errors(output):
+    with (
+        operation("export-oci", model=manifest.model, version=manifest.version, repository=repository.url),
+        disk_errors(output),
+    ):
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise InvalidInputError(
                 f"{output} is not empty", hint="Name a directory that does not exist yet."

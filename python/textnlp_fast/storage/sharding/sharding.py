@@ -20,6 +20,7 @@ from textnlp_fast.storage.sharding.sources import read_source
 from textnlp_fast.storage.sharding.versions import StoredModel
 from textnlp_fast.storage.sharding.writing import Fill, fill_from_files, write_plan
 from textnlp_fast.storage.version_manager import parse_reference
+from textnlp_fast.telemetry import operation
 
 __all__ = [
     "DEFAULT_MAX_SHARD_BYTES",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 DEFAULT_MAX_SHARD_BYTES: Final = 2_000_000_000
+# More copies at a time make no disk faster, and each takes two windows.
+_MOST_THREADS: Final = 8
 Place = str | os.PathLike[str]
 
 
@@ -165,11 +168,12 @@ def _carry_out(
 ) -> ShardManifest:
     started = time.monotonic()
     source = opened.source
-    if not opened.is_version:
-        check_replicas(source)
     name = model_id or Path(source.name).stem
-    fill = opened.fill(plan, min(thread_count(threads), 8))
-    written = write_plan(plan, source, output, fill, model_id=name, progress=progress)
+    with operation("merge" if plan.strategy == "merge" else "shard", model=name):
+        if not opened.is_version:
+            check_replicas(source)
+        fill = opened.fill(plan, min(thread_count(threads), _MOST_THREADS))
+        written = write_plan(plan, source, output, fill, model_id=name, progress=progress)
     return ShardManifest(
         name,
         plan.strategy,

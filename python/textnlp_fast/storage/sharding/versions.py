@@ -42,7 +42,7 @@ class StoredModel:
 
     def __init__(self, repository: Repository, name: str, version: str | None) -> None:
         self._repository = repository
-        self._manifest = repository.manifest(name, version)
+        self._manifest = repository.trusted_manifest(name, version)
         self._files = {entry.path: entry for entry in self._manifest.files}
         names = content_names(self._manifest.files)
         self._decoder = Decoder(
