@@ -15,7 +15,7 @@ from textnlp_fast.storage.sharding.record import RECORD_NAME, ShardRecord, read_
 from textnlp_fast.tensors import ModelFiles, SafetensorsFile, parse_header
 from textnlp_fast.tensors.architecture import Architecture, parse_architecture
 
-__all__ = ["CONFIG_NAME", "matching_originals", "read_source", "weights_of"]
+__all__ = ["CONFIG_NAME", "check_names", "in_order", "matching_originals", "read_source", "weights_of"]
 
 CONFIG_NAME: Final = "config.json"
 _MAX_CONFIG_BYTES: Final = 16 << 20
@@ -52,7 +52,7 @@ def read_source(path: str | os.PathLike[str]) -> ShardSource:
     return ShardSource(
         str(place),
         tuple(map(_source_file, files)),
-        tuple(tensors),
+        in_order(tensors, originals),
         originals,
         _others(model, weights),
         _metadata(file.metadata for file in files),
@@ -103,6 +103,15 @@ def matching_originals(
             return (), None
         found.update((info.name, (info.dtype, info.shape)) for info in header.tensors)
     return (record.originals, record.index) if found == known else ((), None)
+
+
+def in_order(tensors: Sequence[ShardTensor], originals: Sequence[Original]) -> tuple[ShardTensor, ...]:
+    """The tensors as the originals had them: so the same layout comes out whatever it is made from."""
+    places: dict[str, int] = {}
+    for original in originals:
+        for info in parse_header(original.header, original.size).tensors:
+            places[info.name] = len(places)
+    return tuple(sorted(tensors, key=lambda tensor: places.get(tensor.name, len(places))))
 
 
 def _others(model: ModelFiles, weights: set[str]) -> dict[str, Path | None]:
@@ -189,7 +198,7 @@ def _of_ranks(place: Path, model: ModelFiles, record: ShardRecord, architecture:
     return ShardSource(
         str(place),
         tuple(map(_source_file, files)),
-        tuple(tensors),
+        in_order(tensors, originals),
         originals,
         others,
         _metadata(file.metadata for file in files),

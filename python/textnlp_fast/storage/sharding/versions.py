@@ -26,7 +26,13 @@ from textnlp_fast.storage.sharding.model import (
 )
 from textnlp_fast.storage.sharding.moves import Move, moves_of_file
 from textnlp_fast.storage.sharding.record import RECORD_NAME, read_record
-from textnlp_fast.storage.sharding.sources import CONFIG_NAME, check_names, matching_originals, weights_of
+from textnlp_fast.storage.sharding.sources import (
+    CONFIG_NAME,
+    check_names,
+    in_order,
+    matching_originals,
+    weights_of,
+)
 from textnlp_fast.storage.sharding.writing import Fill
 from textnlp_fast.tensors import parse_header
 from textnlp_fast.tensors.architecture import Architecture, parse_architecture
@@ -112,7 +118,7 @@ class StoredModel:
         return ShardSource(
             str(self),
             tuple(files),
-            tensors,
+            in_order(tensors, made_from),
             made_from,
             others,
             {"format": "pt", **metadata},
