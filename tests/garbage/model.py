@@ -28,6 +28,7 @@ RULES = frozenset(
         "names do not come back",  # what was swept is stored under another name
         "sentences are final",  # no collector takes one back
         "fence dead pushes",  # whose key is moved on before their intent goes
+        "fence rewrites",  # also where what they wait for is a manifest, which gives way to the same under another id
         "keys do not come back",  # a deleted version leaves a marker
     }
 )
@@ -54,6 +55,7 @@ class Pusher:
     name: int = -1
     intent: int = -1
     seen: Document | None = None
+    rewrites: bool = False  # stores a version anew, under another name
     late: int = -1  # a put that was sent twice, the second still on its way
 
 
@@ -86,7 +88,7 @@ class World:
     places: tuple[Place, ...]
     processes: tuple[Any, ...]
     document: Document = Document()
-    intents: frozenset[tuple[int, int, int]] = frozenset()  # (id, place, name)
+    intents: frozenset[tuple[int, int, int, int]] = frozenset()  # (id, place, name, manifest that gives way)
     fresh: int = 0  # unique ids handed out
 
     def harmed(self) -> bool:
@@ -127,12 +129,13 @@ def push(world: World, me: Pusher, rules: frozenset[str]) -> Moves:  # noqa: PLR
     if me.at == "look":  # at the document, before anything else
         yield world, replace(me, at="read place", before=gone(document, rules))
     elif me.at == "read place":
-        if place[0] == "manifest":
+        if (place[0] == "manifest") != me.rewrites:
             yield world, replace(me, at="end")
         else:
             yield world, replace(me, at="head", expected=place)
     elif me.at == "head":
-        free = [name for name in NAMES if name not in me.before]
+        unwanted = {me.expected[2]} if me.rewrites else set()
+        free = [name for name in NAMES if name not in me.before | unwanted]
         if not free:
             yield world, replace(me, at="end")
         else:
@@ -149,7 +152,7 @@ def push(world: World, me: Pusher, rules: frozenset[str]) -> Moves:  # noqa: PLR
         elif "intent before publishing" not in rules:
             yield world, replace(me, at="check")
         else:
-            intent = (world.fresh, me.place, me.name)
+            intent = (world.fresh, me.place, me.name, me.expected[1] if me.rewrites else -1)
             after = replace(world, intents=world.intents | {intent}, fresh=world.fresh + 1)
             yield after, replace(me, at="check", intent=world.fresh)
     elif me.at == "check":
@@ -171,7 +174,8 @@ def push(world: World, me: Pusher, rules: frozenset[str]) -> Moves:  # noqa: PLR
         if place == me.expected:
             yield world.put(me.place, ("manifest", me.id, me.name)), replace(me, at="finish")
         else:
-            yield world, replace(me, at="finish" if place[0] == "manifest" else "withdraw")
+            over = place[0] == "manifest" and not me.rewrites
+            yield world, replace(me, at="finish" if over else "withdraw")
     elif me.at in ("finish", "withdraw"):
         rest = frozenset(intent for intent in world.intents if intent[0] != me.intent)
         again = me.at == "withdraw" and me.tries > 1
@@ -246,9 +250,12 @@ def scan(world: World, me: Collector, rules: frozenset[str]) -> Moves:
     what = order[me.scanned]
     after = replace(me, scanned=me.scanned + 1)
     if what == "intents":
-        yield world, replace(after, used=me.used | {name for _, _, name in world.intents})
+        yield world, replace(after, used=me.used | {intent[2] for intent in world.intents})
         for intent in world.intents if me.fences and me.at == "first scan" else ():
-            yield world, replace(me, at="fence", fences=me.fences - 1, fencing=(intent[0], intent[1]))
+            yield (
+                world,
+                replace(me, at="fence", fences=me.fences - 1, fencing=(intent[0], intent[1], intent[3])),
+            )
     else:
         place = world.places[what]  # type: ignore[index]
         yield world, replace(after, used=me.used | {place[2]} if place[0] == "manifest" else me.used)
@@ -292,19 +299,20 @@ def sentence(world: World, me: Collector, rules: frozenset[str]) -> Moves:
 
 def fence(world: World, me: Collector, rules: frozenset[str]) -> Moves:
     """Takes a push for dead. One step reads the place, the next moves it on, the last removes the intent."""
-    intent, place = me.fencing[:2]
+    intent, place, waits_for = me.fencing[:3]
     now = world.places[place]
-    if "fence dead pushes" not in rules or len(me.fencing) == 4:
+    if "fence dead pushes" not in rules or len(me.fencing) == 5:
         rest = frozenset(each for each in world.intents if each[0] != intent)
         yield replace(world, intents=rest), replace(me, at="open", fencing=())
-    elif len(me.fencing) == 2:
+    elif len(me.fencing) == 3:
         yield world, replace(me, fencing=(*me.fencing, hash(now)))
-    elif hash(now) != me.fencing[2]:
-        yield world, replace(me, fencing=me.fencing[:2])
-    elif now[0] == "manifest":
+    elif hash(now) != me.fencing[3]:
+        yield world, replace(me, fencing=me.fencing[:3])
+    elif now[0] == "manifest" and (now[1] != waits_for or "fence rewrites" not in rules):
         yield world, replace(me, fencing=(*me.fencing, 1))
     else:
-        moved = replace(world.put(place, ("marker", world.fresh)), fresh=world.fresh + 1)
+        after = ("manifest", 100 + world.fresh, now[2]) if now[0] == "manifest" else ("marker", world.fresh)
+        moved = replace(world.put(place, after), fresh=world.fresh + 1)
         yield moved, replace(me, fencing=(*me.fencing, 1))
 
 

@@ -77,6 +77,7 @@ class Publication:
         unwanted: frozenset[str] = frozenset(),
     ) -> None:
         self._unwanted = unwanted
+        self._name, self._version = name, version
         self._store = store
         self._versions = versions
         self._garbage = read_garbage(store).garbage
@@ -103,7 +104,8 @@ class Publication:
 
         Raises ObjectExistsError if another push was first, OvertakenError. `action` is what the audit log calls it.
         """
-        write_intent(self._store, manifest)
+        replaces = None if self.existing is None else self.existing.write_id
+        write_intent(self._store, manifest, replaces)
         try:
             self._secure(manifest)
             publish_version(self._store, self._versions, manifest, self._place, action)
@@ -115,6 +117,11 @@ class Publication:
             raise OvertakenError(str(error.args[0])) from error
         # After any other error the manifest may still come, and the intent stays for a collector to settle.
         self._take_back(manifest)
+
+    def retire(self) -> None:
+        """Puts a marker where `publish` would have written. Raises ConflictError if the key has changed."""
+        assert self.existing is None
+        self._versions.retire(self._name, self._version, self._place)
 
     def _take_back(self, manifest: Manifest) -> None:
         with suppress(StorageUnavailableError, AuthenticationError):  # a collector removes it later

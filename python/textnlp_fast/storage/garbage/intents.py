@@ -26,25 +26,30 @@ _LIMIT_BYTES: Final = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The version that a push is about to publish, and its objects."""
+    """The version that a push is about to publish, and its objects.
+
+    `replaces` is the write id of the manifest that is to give way, None if there is to be none.
+    """
 
     id: str
     model: str
     version: str
     objects: frozenset[str]
+    replaces: str | None = None
 
 
 def _key(identity: str) -> str:
     return f"{_FOLDER}/{identity}.json"
 
 
-def write_intent(store: ObjectStore, manifest: Manifest) -> None:
-    """Says that this manifest is about to be published."""
+def write_intent(store: ObjectStore, manifest: Manifest, replaces: str | None) -> None:
+    """Says that this manifest is about to be published, in place of one with the write id `replaces` if given."""
     document = {
         "created_at": manifest.created_at,
         "format": 1,
         "model": manifest.model,
         "objects": sorted(manifest.objects),
+        "replaces": replaces,
         "version": manifest.version,
         "write_id": manifest.write_id,
     }
@@ -73,8 +78,10 @@ def read_intent(store: ObjectStore, identity: str) -> Intent | None:
         return None
     try:
         objects = frozenset(check_digest(each, "an object") for each in take(document, "objects", list, key))
-        return Intent(
-            identity, take(document, "model", str, key), take(document, "version", str, key), objects
-        )
+        model, version = take(document, "model", str, key), take(document, "version", str, key)
+        replaces = document.get("replaces")
+        if replaces is not None and not isinstance(replaces, str):
+            raise Broken("replaces is no write id")
+        return Intent(identity, model, version, objects, replaces)
     except Broken as error:
         raise CorruptDataError(f"{key} is not valid: {error}") from None

@@ -7,6 +7,7 @@ change of it is on the condition that it is as it was when the reading that led 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from textnlp_fast.storage.garbage.document import (
 )
 from textnlp_fast.storage.garbage.intents import Intent, remove_intent
 from textnlp_fast.storage.garbage.usage import UsageReader, digest_of, stored_objects
+from textnlp_fast.storage.publication import Publication
 from textnlp_fast.storage.version_manager import VersionManager
 from textnlp_fast.telemetry import adopting
 
@@ -108,15 +110,17 @@ class Sweeper:
     def _settle(self, intent: Intent, *, is_dead: bool) -> None:
         """Moves the version's key on before the intent of a dead push goes: its manifest can never come after."""
         for _ in Backoff(_TRIES).tries():
-            manifest, state = self._versions.state(intent.model, intent.version)
-            if manifest is not None and manifest.write_id == intent.id:
-                remove_intent(self._store, intent.id)
-                return
-            if not is_dead:
+            publication = Publication(self._store, self._versions, intent.model, intent.version)
+            existing = publication.existing
+            is_over = existing is not None and existing.write_id == intent.id
+            if not is_over and not is_dead:
                 return
             try:
-                if manifest is None:
-                    self._versions.retire(intent.model, intent.version, state)
+                if existing is None:
+                    publication.retire()
+                elif existing.write_id == intent.replaces:
+                    # It waits for this manifest: the same again, under another id.
+                    publication.publish(replace(existing, write_id=secrets.token_hex(16)), action="gc.fence")
             except ConflictError:
                 continue
             remove_intent(self._store, intent.id)
