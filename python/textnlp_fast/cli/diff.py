@@ -147,9 +147,9 @@ def _explain(
         options = TransferOptions(threads=threads, memory_budget_bytes=memory_mib << 20)
         with progress_bar() as progress:
             return explain_files(old, new, options, with_rank=with_rank, progress=progress)
-    from textnlp_fast.cli.arguments import named_version  # noqa: PLC0415
+    from textnlp_fast.cli.arguments import version_reference  # noqa: PLC0415
 
-    name, old_version = named_version(old)
+    name, old_version = version_reference(old)
     repository = open_repository(repo, threads=threads, memory_mib=memory_mib)
     with progress_bar() as progress:
         return repository.explain(name, old_version, new, with_rank=with_rank, progress=progress)

@@ -9,10 +9,10 @@ import click
 from textnlp_fast.cli.arguments import (
     StorageVerb,
     json_option,
-    named_version,
     open_repository,
     repository_option,
     tuning_options,
+    version_reference,
 )
 from textnlp_fast.cli.output import print_json, print_line
 from textnlp_fast.cli.signing import private_key
@@ -54,7 +54,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Sign NAME@VERSION: its name, its version and each of its files. The signature lies in the repository."""
-    name, version = named_version(reference)
+    name, version = version_reference(reference)
     private = private_key(key)
     if private is None:
         raise InvalidInputError("no key was given", hint="Pass --key KEY.PEM, or set TEXTNLP_FAST_SIGN_KEY.")

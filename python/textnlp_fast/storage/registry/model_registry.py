@@ -18,6 +18,7 @@ from textnlp_fast.storage.registry.registry import Registry
 from textnlp_fast.storage.registry.searching import Found, search
 from textnlp_fast.storage.registry.state import Change, Deployment, References
 from textnlp_fast.storage.repository import Repository
+from textnlp_fast.storage.signing import PrivateKey
 from textnlp_fast.storage.unified_storage import UnifiedModelStorage
 from textnlp_fast.storage.version_manager import VersionManager
 
@@ -83,6 +84,7 @@ class ModelRegistry:
         metadata: Mapping[str, str] | None = None,
         parent: tuple[str, str] | str | None = "auto",
         base_path: str | os.PathLike[str] | None = None,
+        sign_key: PrivateKey | None = None,
         progress: ProgressCallback | None = None,
     ) -> PublishedModel:
         """Pushes files as a version and says in one change what it is called and where it stands."""
@@ -103,6 +105,7 @@ class ModelRegistry:
                 metadata=metadata,
                 parent=parent,
                 base_path=base_path,
+                sign_key=sign_key,
                 progress=progress,
             )
 

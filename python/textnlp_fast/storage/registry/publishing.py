@@ -19,6 +19,7 @@ from textnlp_fast.storage.registry.lineage import Lineage, exact_lineage
 from textnlp_fast.storage.registry.registry import Registry
 from textnlp_fast.storage.registry.rules import Rules
 from textnlp_fast.storage.registry.state import References
+from textnlp_fast.storage.signing import PrivateKey
 
 __all__ = ["PublishedModel", "publish_model"]
 
@@ -54,6 +55,7 @@ def publish_model(
     metadata: Mapping[str, str] | None = None,
     parent: tuple[str, str] | str | None = "auto",
     base_path: str | os.PathLike[str] | None = None,
+    sign_key: PrivateKey | None = None,
     progress: ProgressCallback | None = None,
 ) -> PublishedModel:
     """Pushes files as a version and says in one change what it is called and where it stands.
@@ -102,6 +104,7 @@ def publish_model(
         base_path=base_path,
         message=message,
         metadata=notes,
+        sign_key=sign_key,
         progress=progress,
     )
     try:
