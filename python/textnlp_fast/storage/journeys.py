@@ -11,6 +11,7 @@ from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.repository import LogRow, Repository
+from textnlp_fast.storage.signing import PrivateKey, SignaturePolicy
 from textnlp_fast.storage.verify import VerifyReport
 
 __all__ = ["diff", "log", "pull", "push", "verify"]
@@ -28,6 +29,7 @@ def push(
     base_path: Place | None = None,
     message: str = "",
     metadata: Mapping[str, str] | None = None,
+    sign_key: PrivateKey | None = None,
     options: TransferOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> PushReport:
@@ -43,6 +45,7 @@ def push(
         base_path=base_path,
         message=message,
         metadata=metadata,
+        sign_key=sign_key,
         progress=progress,
     )
 
@@ -54,6 +57,7 @@ def pull(
     name: str,
     version: str | None = None,
     have: Sequence[Place] = (),
+    signatures: SignaturePolicy | None = None,
     options: TransferOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> PullReport:
@@ -62,7 +66,7 @@ def pull(
     More under `textnlp_fast.storage.Repository.pull`.
     """
     return Repository.open(repository, options=options).pull(
-        name, version, dest, have=have, progress=progress
+        name, version, dest, have=have, signatures=signatures, progress=progress
     )
 
 

@@ -309,6 +309,24 @@ def test_a_push_that_failed_is_no_loss(
     assert report.records == 3  # begun, intended, failed
 
 
+def test_reads_are_recorded_if_that_is_asked_for(
+    repository: Repository, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.push(model, "m", "1.0.0")
+    repository.pull("m", "1.0.0", tmp_path / "out")
+    repository.verify("m")
+    assert verified(repository.store).records == 2
+    monkeypatch.setenv("TEXTNLP_FAST_AUDIT_READS", "true")
+    repository.pull("m", None, tmp_path / "out")
+    repository.verify("m")
+    told = [json.loads(repository.store.get(key_of(number))) for number in (2, 3)]
+    assert [(one["action"], one["version"], one["outcome"]) for one in told] == [
+        ("pull", "1.0.0", "done"),
+        ("verify", None, "done"),
+    ]
+    assert verified(repository.store).ok
+
+
 # --- hostile records ----------------------------------------------------------------------------------------
 
 

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+import textnlp_fast
 from storage.signing.conftest import KeyPair, make_key, make_model
 from textnlp_fast import load, swap
 from textnlp_fast.contents.documents import canonical, seal_document
 from textnlp_fast.errors import InvalidInputError, SignatureRequiredError
 from textnlp_fast.storage import Repository
+from textnlp_fast.storage.hub.exporting import export_snapshot
+from textnlp_fast.storage.oci.exporting import export_oci
 from textnlp_fast.storage.signing import PrivateKey, PublicKey, SignaturePolicy
 from textnlp_fast.storage.signing.bundles import MAX_BUNDLE_BYTES, open_bundle
 
@@ -119,6 +122,29 @@ def test_loads_and_swaps_ask_for_signatures_too(
     assert {name: bytes(memoryview(value).cast("B")) for name, value in tensors.items()} == before
     repository.sign("m", "1.1.0", key.private)
     swap(tensors, "m@1.1.0", repository=strict)
+
+
+def test_exports_ask_for_signatures_too(
+    tmp_path: Path, repository: Repository, model: Path, key: KeyPair
+) -> None:
+    repository.push(model, "m", "1.0.0")
+    strict = Repository.open(tmp_path / "repository", signatures=SignaturePolicy.of([key.public_path]))
+    with pytest.raises(SignatureRequiredError):
+        export_oci(strict, "m", "1.0.0", tmp_path / "oci")
+    with pytest.raises(SignatureRequiredError):
+        export_snapshot(strict, "m", "1.0.0", "org/m", cache_dir=tmp_path / "hub")
+    assert not (tmp_path / "oci").exists()
+    assert not (tmp_path / "hub").exists()
+
+
+def test_the_plain_functions_sign_and_ask(tmp_path: Path, model: Path, key: KeyPair) -> None:
+    place = tmp_path / "plain"
+    textnlp_fast.push(model, place, name="m", version="1.0.0", sign_key=key.private)
+    textnlp_fast.push(model, place, name="m", version="1.1.0")
+    policy = SignaturePolicy.of([key.public_path])
+    textnlp_fast.pull(place, tmp_path / "out", name="m", version="1.0.0", signatures=policy)
+    with pytest.raises(SignatureRequiredError):
+        textnlp_fast.pull(place, tmp_path / "out", name="m", version="1.1.0", signatures=policy)
 
 
 def test_settings_say_which_models_need_which_keys(

@@ -57,7 +57,7 @@ def export_snapshot(
     commit's snapshot has other files.
     """
     model = hub_model(repo_id, cache_dir)
-    manifest = repository.manifest(name, version)
+    manifest = repository.trusted_manifest(name, version)
     with (
         operation("export-hub", model=manifest.model, version=manifest.version, repository=repository.url),
         disk_errors(model.folder),

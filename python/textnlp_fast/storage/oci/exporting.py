@@ -66,7 +66,7 @@ def export_oci(
     `tag` names it in the layout (None: the version). Nothing is there before all of it is, and the same version gives
     the same bytes. Raises InvalidInputError if something is there, and what a pull raises.
     """
-    manifest = repository.manifest(name, version)
+    manifest = repository.trusted_manifest(name, version)
     tag = manifest.version if tag is None else tag
     if _TAG.fullmatch(tag) is None:
         raise InvalidInputError(f"{tag!r} is no tag", hint="Use letters, digits, '.', '_' and '-'.")
