@@ -9,9 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.sharding.shard_models import Model, config_of, llama, write_model
+from storage.sharding.shard_models import (
+    Model,
+    config_of,
+    files_below,
+    llama,
+    read_bytes_by_name,
+    write_model,
+)
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.storage import shard_model
+from textnlp_fast.storage import merge_shards, shard_model
 from textnlp_fast.storage.sharding import sharding
 from textnlp_fast.storage.sharding.adaptive import Limits, plan_adaptive
 from textnlp_fast.storage.sharding.model import Piece, ShardSource, ShardTensor, SourceFile
@@ -130,7 +137,7 @@ WRONG: list[tuple[ShardSource, str, ShardOptions, str]] = [
     (llama_of(), "tensor_parallel", OPTIONS, "needs a number of ranks"),
     (llama_of(), "tensor_parallel", replace(OPTIONS, ranks=5000), "may be 1 to"),
     (llama_of(), "pipeline", replace(OPTIONS, ranks=33), "32 layers do not fill 33 stages"),
-    (llama_of(), "expert_based", replace(OPTIONS, ranks=2), "no tensors of single experts"),
+    (llama_of(), "expert_based", replace(OPTIONS, ranks=2), "has no experts"),
     (llama_of(1, experts=2), "expert_based", replace(OPTIONS, ranks=3), "2 experts are not dealt out to 3"),
     (llama_of(), "layer_based", replace(OPTIONS, keep_whole=("x",)), "divides no tensor"),
     (
@@ -182,9 +189,38 @@ def test_without_a_configuration_heads_are_not_guessed(tmp_path: Path) -> None:
     assert "config.json" in caught.value.hint
 
 
-def test_experts_in_one_tensor_are_not_dealt_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_experts_in_one_tensor_are_dealt_out_along_its_axis(tmp_path: Path, ranks: int) -> None:
+    rng = np.random.default_rng(0)
+    model: Model = {
+        "model.layers.0.mlp.experts.gate_up_proj": rng.normal(size=(5, 8, 6)).astype(np.float32),
+        "model.layers.0.mlp.experts.down_proj": rng.normal(size=(5, 6, 4)).astype(np.float32),
+        "model.layers.0.mlp.experts.down_proj_bias": rng.normal(size=(5, 6)).astype(np.float32),
+        "model.layers.0.mlp.shared_expert.up_proj.weight": rng.normal(size=(5, 6)).astype(np.float32),
+        "model.norm.weight": rng.normal(size=6).astype(np.float32),
+    }
+    source = write_model(tmp_path / "source", model, config_of(num_experts=5))
+    report = shard_model(source, tmp_path / "out", strategy="expert_based", ranks=ranks)
+    assert report.windowed_bytes == 0
+    for name in [each for each in model if ".experts." in each]:
+        parts = [
+            np.frombuffer(data, np.float32).reshape(shape)
+            for _, shape, data in (
+                read_bytes_by_name(tmp_path / "out" / f"rank-{rank}")[name] for rank in range(ranks)
+            )
+        ]
+        assert np.array_equal(np.concatenate(parts), model[name])
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    shared = read_bytes_by_name(tmp_path / "out")
+    assert shared.keys() == {"model.norm.weight", "model.layers.0.mlp.shared_expert.up_proj.weight"}
+    merge_shards(tmp_path / "out", tmp_path / "back")
+    assert files_below(tmp_path / "back") == files_below(source)
+    shard_model(tmp_path / "out", tmp_path / "layers", strategy="layer_based")
+    assert read_bytes_by_name(tmp_path / "layers") == read_bytes_by_name(source)
+
+
+def test_without_a_count_in_the_configuration_experts_are_not_guessed(tmp_path: Path) -> None:
     model: Model = {"model.layers.0.mlp.experts.gate_up_proj": np.zeros((4, 8, 8), np.float16)}
-    source = write_model(tmp_path / "source", model, config_of(heads=2, kv_heads=2))
-    with pytest.raises(InvalidInputError, match="no tensors of single experts") as caught:
+    source = write_model(tmp_path / "source", model)
+    with pytest.raises(InvalidInputError, match="has no experts"):
         shard_model(source, tmp_path / "out", strategy="expert_based", ranks=2)
-    assert "tensor_parallel" in caught.value.hint

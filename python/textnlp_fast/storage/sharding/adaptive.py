@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.storage.sharding.model import ShardPlan, ShardSource
 from textnlp_fast.storage.sharding.planning import ShardOptions, plan_shards
-from textnlp_fast.storage.sharding.strategies import expert_tensors, layers_of
+from textnlp_fast.storage.sharding.strategies import expert_tensors, layers_of, stacked_experts
 
 __all__ = ["Limits", "plan_adaptive"]
 
@@ -90,7 +90,11 @@ class _Experts:
 
 def _experts(source: ShardSource) -> _Experts:
     found = expert_tensors(source.tensors)
-    return _Experts(len({number for _, number in found}), sum(tensor.size_bytes for tensor, _ in found))
+    if found:
+        return _Experts(len({number for _, number in found}), sum(each.size_bytes for each, _ in found))
+    stacked = stacked_experts(source)
+    count = source.architecture.experts or 0
+    return _Experts(count if stacked else 0, sum(each.size_bytes for each in stacked))
 
 
 def _below(limit_bytes: int) -> int:

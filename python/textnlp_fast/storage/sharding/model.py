@@ -154,7 +154,7 @@ class ShardPlan:
     @property
     def by_rank(self) -> bool:
         """Whether ranks have directories of their own, with parts of tensors in them."""
-        return self.strategy == "tensor_parallel"
+        return any("/" in file.path for file in self.files if file.rank is not None)
 
 
 def check_parts(parts: int, what: str) -> int:

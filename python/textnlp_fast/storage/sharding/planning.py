@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from textnlp_fast.errors import InvalidInputError
@@ -14,8 +14,10 @@ from textnlp_fast.storage.sharding.strategies import (
     by_layer,
     by_rank,
     by_size,
+    by_stacked_expert,
     by_stage,
     expert_tensors,
+    stacked_experts,
 )
 from textnlp_fast.tensors import parse_header
 
@@ -66,11 +68,17 @@ def plan_shards(source: ShardSource, strategy: str, options: ShardOptions, *, re
     elif strategy == "pipeline":
         parts = options.ranks or options.hosts or _files_needed(source.total_bytes, options)
         groups = by_stage(source.tensors, parts)
+    elif not expert_tensors(source.tensors) and stacked_experts(source):
+        parts = options.ranks or _expert_groups(source, options)
+        groups = by_stacked_expert(source, parts)
+        return _in_folders(
+            groups, source, options, ShardPlan(strategy, _reason(reason, strategy, parts), (), parts)
+        )
     else:
         parts = options.ranks or _expert_groups(source, options)
         groups = by_expert(source, parts)
     files = files_of(groups, max_shard_bytes=options.max_shard_bytes, metadata=source.metadata)
-    return ShardPlan(strategy, reason or _plain_reason(strategy, parts), tuple(files), parts)
+    return ShardPlan(strategy, _reason(reason, strategy, parts), tuple(files), parts)
 
 
 def plan_merge(source: ShardSource) -> ShardPlan:
@@ -93,15 +101,23 @@ def _plan_ranks(source: ShardSource, options: ShardOptions, reason: str) -> Shar
     if options.ranks is None:
         raise InvalidInputError("tensor_parallel needs a number of ranks", hint="Pass ranks (--ranks N).")
     groups, notes = by_rank(source, options.ranks, keep_whole=options.keep_whole)
-    width = len(str(options.ranks - 1))
+    reason = _reason(reason, "tensor_parallel", options.ranks)
+    plan = ShardPlan("tensor_parallel", reason, (), options.ranks, notes)
+    return _in_folders(groups, source, options, plan)
+
+
+def _in_folders(
+    groups: Sequence[Group], source: ShardSource, options: ShardOptions, plan: ShardPlan
+) -> ShardPlan:
+    """The plan with the files of each rank in a folder of its own; what is no rank's lies in front of these."""
+    width = len(str(plan.parts - 1))
     files: list[FilePlan] = []
     for group in groups:
-        folder = f"rank-{group.rank:0{width}}"
+        folder = "" if group.rank is None else f"rank-{group.rank:0{width}}"
         files += files_of(
             [group], max_shard_bytes=options.max_shard_bytes, metadata=source.metadata, folder=folder
         )
-    reason = reason or _plain_reason("tensor_parallel", options.ranks)
-    return ShardPlan("tensor_parallel", reason, tuple(files), options.ranks, notes)
+    return replace(plan, files=tuple(files))
 
 
 def _files_needed(size_bytes: int, options: ShardOptions) -> int:
@@ -111,15 +127,21 @@ def _files_needed(size_bytes: int, options: ShardOptions) -> int:
 def _expert_groups(source: ShardSource, options: ShardOptions) -> int:
     """As many groups of experts as it takes for each to be one file, more or less."""
     experts = expert_tensors(source.tensors)
+    if not experts:
+        size = sum(tensor.size_bytes for tensor in stacked_experts(source))
+        return min(_files_needed(size, options), source.architecture.experts or 1)
     size = sum(tensor.size_bytes for tensor, _ in experts)
     return min(_files_needed(size, options), max(1, len({number for _, number in experts})))
 
 
-def _plain_reason(strategy: str, parts: int) -> str:
-    return {
-        "size_based": "files of one size, as asked for",
-        "layer_based": "whole layers in each file, as asked for",
-        "tensor_parallel": f"{parts} ranks of tensor parallelism, as asked for",
-        "expert_based": f"experts dealt out to {parts} groups, as asked for",
-        "pipeline": f"{parts} stages of a pipeline, as asked for",
-    }[strategy]
+def _reason(given: str, strategy: str, parts: int) -> str:
+    return (
+        given
+        or {
+            "size_based": "files of one size, as asked for",
+            "layer_based": "whole layers in each file, as asked for",
+            "tensor_parallel": f"{parts} ranks of tensor parallelism, as asked for",
+            "expert_based": f"experts dealt out to {parts} groups, as asked for",
+            "pipeline": f"{parts} stages of a pipeline, as asked for",
+        }[strategy]
+    )

@@ -10,7 +10,7 @@ from typing import Final
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.storage.sharding.model import Group, Placement, ShardSource, ShardTensor, check_parts
 from textnlp_fast.storage.sharding.stages import balanced
-from textnlp_fast.tensors.parallel import portion_of
+from textnlp_fast.tensors.parallel import Portion, portion_of
 from textnlp_fast.tensors.roles import Role, role_of
 
 __all__ = [
@@ -18,9 +18,11 @@ __all__ = [
     "by_layer",
     "by_rank",
     "by_size",
+    "by_stacked_expert",
     "by_stage",
     "expert_tensors",
     "layers_of",
+    "stacked_experts",
 ]
 
 _DIGITS = re.compile(r"([0-9]+)")
@@ -77,9 +79,8 @@ def by_expert(source: ShardSource, ranks: int) -> list[Group]:
     experts = expert_tensors(source.tensors)
     if not experts:
         raise InvalidInputError(
-            f"{source.name} has no tensors of single experts",
-            hint="Experts that are stacked in one tensor, and models without experts, go by layer_based, pipeline or "
-            "tensor_parallel.",
+            f"{source.name} has no experts",
+            hint="Use layer_based, pipeline or tensor_parallel.",
         )
     numbers = sorted({number for _, number in experts})
     if numbers != list(range(len(numbers))):
@@ -94,10 +95,51 @@ def by_expert(source: ShardSource, ranks: int) -> list[Group]:
     ]
     groups = [Group(tuple(map(Placement, shared)))] if shared else []
     for rank in range(ranks):
-        begin, end = (-(-len(numbers) * each // ranks) for each in (rank, rank + 1))
+        begin, end = _share(len(numbers), rank, ranks)
         members = [tensor for tensor, number in experts if begin <= number < end]
         groups.append(Group(tuple(map(Placement, members)), rank=rank))
     return groups
+
+
+def by_stacked_expert(source: ShardSource, ranks: int) -> list[Group]:
+    """The same where the experts of a layer are one tensor: each rank has its places along the first axis of it."""
+    check_parts(ranks, "ranks")
+    stacked = stacked_experts(source)
+    count = source.architecture.experts or 0
+    if count < ranks:
+        raise InvalidInputError(
+            f"{count} experts are not dealt out to {ranks} ranks", hint="Choose fewer ranks."
+        )
+    names = {tensor.name for tensor in stacked}
+    shared = [
+        tensor for members in _in_order(source.tensors) for tensor in members if tensor.name not in names
+    ]
+    groups = [Group(tuple(map(Placement, shared)))] if shared else []
+    for rank in range(ranks):
+        portion = Portion(0, (_share(count, rank, ranks),))
+        groups.append(Group(tuple(Placement(tensor, portion) for tensor in stacked), rank=rank))
+    return groups
+
+
+def stacked_experts(source: ShardSource) -> list[ShardTensor]:
+    """Tensors that hold a layer's experts along their first axis; none where config.json does not count them."""
+    count = source.architecture.experts
+    if count is None or count < 2:
+        return []
+    return [
+        tensor
+        for tensor in source.tensors
+        if tensor.shape[:1] == (count,)
+        and role_of(tensor.name).kind == "experts"
+        and role_of(tensor.name).expert is None
+        and "shared" not in tensor.name
+    ]
+
+
+def _share(count: int, rank: int, ranks: int) -> tuple[int, int]:
+    """Neighbours, dealt out as evenly as it goes."""
+    begin, end = (-(-count * each // ranks) for each in (rank, rank + 1))
+    return begin, end
 
 
 def by_rank(
