@@ -108,7 +108,7 @@ def test_the_committed_files_are_what_they_say(monkeypatch: pytest.MonkeyPatch) 
         ("!!python/object/apply:os.system ['true']", "not YAML", ""),
         ("signature_policy: [{models: '*', public_keys: []}]", "signature_policy", ""),
         ("signature_policy: [{model: '*', public_keys: [a]}]", r"signature_policy\.0\.model", ""),
-        ("[" * 100_000, "not YAML", ""),
+        ("[" * 3_000, "not YAML", ""),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, complaint: str, hint: str) -> None:
