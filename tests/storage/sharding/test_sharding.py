@@ -23,7 +23,14 @@ from storage.sharding.shard_models import (
     write_model,
 )
 from textnlp_fast.errors import ConflictError, CorruptDataError, InvalidInputError, OutOfSpaceError
-from textnlp_fast.storage import AdaptiveShardManager, Repository, StorageConfig, merge_shards, shard_model
+from textnlp_fast.storage import (
+    AdaptiveShardManager,
+    Repository,
+    StorageConfig,
+    UnifiedModelStorage,
+    merge_shards,
+    shard_model,
+)
 from textnlp_fast.storage.sharding import copying, writing
 from textnlp_fast.storage.sharding.stages import balanced
 from textnlp_fast.tensors.roles import role_of
@@ -335,6 +342,32 @@ async def test_the_manager_shards_a_file_and_a_version(tmp_path: Path) -> None:
         len(second.files),
     )
     assert files_below(tmp_path / "a") == files_below(tmp_path / "b")
+
+
+async def test_the_manager_takes_whatever_leads_to_a_repository(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source", llama())
+    config = StorageConfig(bucket_name="models", root=tmp_path, max_shard_size_gb=9e-6)
+    repository = Repository.from_config(config, create=True)
+    repository.push(source, "llama", "1.0.0")
+    backends = (
+        config,
+        UnifiedModelStorage(config),
+        repository,
+        repository.store,
+        config.url,
+        Path(config.url),
+    )
+    for number, backend in enumerate(backends):
+        manager = AdaptiveShardManager(backend, config)
+        await manager.shard_model_adaptive("llama@1.0.0", tmp_path / f"out{number}", "llama")
+        await manager.merge_shards(tmp_path / f"out{number}", tmp_path / f"back{number}")
+        assert files_below(tmp_path / f"back{number}") == files_below(source)
+        assert files_below(tmp_path / f"out{number}") == files_below(tmp_path / "out0")
+    assert len(list((tmp_path / "out0").glob("*.safetensors"))) > 2
+    with pytest.raises(InvalidInputError, match="storage_backend is a int"):
+        AdaptiveShardManager(5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="config is a dict"):
+        AdaptiveShardManager(None, {})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("config", [config_of(), config_of(model_type="gpt2", kv_heads=4)])
