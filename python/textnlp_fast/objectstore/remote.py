@@ -43,6 +43,7 @@ _RETRY_TIMEOUT_S = 240.0  # a retried request keeps its signature, which S3 take
 _WHOLE_REQUEST_TIMEOUTS = 10
 _STATUS = re.compile(r"status code: (\d{3})")  # obstore has no class for these, only a sentence
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+_DELETE_REFUSED = re.compile(r"\(code: (AccessDenied|401|403)\)")  # objects are deleted by a batch of one
 _REFUSED = (obstore_errors.PermissionDeniedError, obstore_errors.UnauthenticatedError)
 _IMPOSSIBLE = (obstore_errors.InvalidPathError, obstore_errors.NotSupportedError, NotImplementedError)
 
@@ -238,7 +239,7 @@ def _what_to_do(error: Exception, doing: str, url: str, key: str) -> TextnlpFast
     if isinstance(error, FileNotFoundError):
         return MissingObjectError(f"{url} has no object {key!r}")
     doing = f"{doing}: {_first_line(text)}"
-    if isinstance(error, _REFUSED) or code in {401, 403}:
+    if isinstance(error, _REFUSED) or code in {401, 403} or _DELETE_REFUSED.search(text):
         return AuthenticationError(doing)
     if code in {301, 307} or "AuthorizationHeaderMalformed" in text:
         return InvalidInputError(
