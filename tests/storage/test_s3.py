@@ -9,7 +9,7 @@ import pytest
 
 from faults.proxy import Fault, FaultProxy
 from servers import S3Server
-from textnlp_fast.errors import CorruptDataError, StorageUnavailableError
+from textnlp_fast.errors import CorruptDataError, InvalidInputError, StorageUnavailableError
 from textnlp_fast.objectstore import open_store
 from textnlp_fast.storage import Repository, TransferOptions
 
@@ -72,3 +72,14 @@ def test_manifests_are_kept_and_a_rotten_cache_does_no_harm(
     kept.write_bytes(data)
     assert manifest_reads() == 1
     assert manifest_reads() == 0
+
+
+def test_no_repository_is_made_where_conditions_are_ignored(
+    tmp_path: Path, s3_bucket: str, s3_server: S3Server, fault_proxy: FaultProxy, makers: Any
+) -> None:
+    source = makers.write(tmp_path / "m.safetensors", makers.tensors())
+    store = open_store(f"s3://{s3_bucket}", endpoint_url=fault_proxy.endpoint_url)
+    fault_proxy.inject(Fault("ignore_conditions", method="PUT", times=1000))
+    with pytest.raises(InvalidInputError, match="two writers could publish the same version"):
+        Repository(store, OPTIONS).push(source, "m", "1.0.0")
+    assert list(open_store(f"s3://{s3_bucket}", endpoint_url=s3_server.endpoint_url).list()) == []
