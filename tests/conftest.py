@@ -22,6 +22,14 @@ settings.register_profile("any machine", deadline=None, print_blob=True)
 settings.load_profile("any machine")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What this package remembers of logs in buckets is not kept among the user's own."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(params=_native.available_isas())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a test once for each instruction set; its value is the name of the one in force."""

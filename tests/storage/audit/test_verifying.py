@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -179,9 +180,22 @@ def test_a_log_that_was_cut_off_behind_the_back_of_a_writer_shows_a_hole(tmp_pat
     assert kinds(verified(store)) == {"missing"}
 
 
+def test_a_copy_of_a_repository_goes_on_by_itself(tmp_path: Path) -> None:
+    policy = AuditPolicy(actor="tester", witness_folder=tmp_path / "witness")
+    store = Repository.open(tmp_path / "r", create=True).store
+    record(store, action="test", policy=policy)
+    shutil.copytree(tmp_path / "r", tmp_path / "copy")
+    for _ in range(3):
+        record(store, action="test", policy=policy)
+    copy = open_store(tmp_path / "copy")
+    record(copy, action="test", policy=policy)
+    assert verified(copy).ok
+    assert verified(store).ok
+
+
 def test_a_witness_that_is_spoilt_is_none(tmp_path: Path) -> None:
     repository = "ab" * 16
-    witness = Witness(tmp_path, repository)
+    witness = Witness(tmp_path, repository, "s3://b")
     assert witness.read() is None
     witness.write(Head(5, "0" * 64))
     assert witness.read() == Head(5, "0" * 64)
@@ -195,7 +209,7 @@ def test_a_witness_that_is_spoilt_is_none(tmp_path: Path) -> None:
         b'{"sequence": "1", "digest": "x"}',
         b"1" * 9999,
     ):
-        (tmp_path / repository / "audit-head.json").write_bytes(spoilt)
+        next((tmp_path / repository).iterdir()).write_bytes(spoilt)
         assert witness.read() is None
 
 

@@ -125,7 +125,7 @@ class AuditLog:
         Numbers have no gaps, so the last folder is found by doubling and halving, and listed.
         """
         low, high = 0, 1
-        while self._store.exists(record_key(high * SEGMENT)):
+        while high * SEGMENT <= LARGEST_SEQUENCE and self._store.exists(record_key(high * SEGMENT)):
             low, high = high, high * 2
         while high - low > 1:
             middle = (low + high) // 2

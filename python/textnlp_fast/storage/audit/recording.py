@@ -255,11 +255,11 @@ def repository_id(store: ObjectStore) -> str:
 def witness_for(store: ObjectStore, repository: str, policy: AuditPolicy) -> Witness | None:
     """This machine's memory of a log: where the policy says, or beside its state for what is not on this machine."""
     if policy.witness_folder is not None:
-        return Witness(policy.witness_folder, repository)
+        return Witness(policy.witness_folder, repository, store.url)
     if store.url.startswith(("file:", "memory:", "/")):
         return None
     root = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
-    return Witness(Path(root) / "textnlp-fast", repository)
+    return Witness(Path(root) / "textnlp-fast", repository, store.url)
 
 
 def _open(store: ObjectStore, policy: AuditPolicy) -> _Opened:

@@ -12,6 +12,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.storage.audit.heads import LARGEST_SEQUENCE, Head
 
 __all__ = ["Witness"]
@@ -20,10 +21,10 @@ _LIMIT_BYTES = 1 << 12
 
 
 class Witness:
-    """A small file of this machine's own, for one repository."""
+    """A small file of this machine's own, for one repository at one place: copies of it go on apart."""
 
-    def __init__(self, folder: Path, repository: str) -> None:
-        self._path = folder / repository / "audit-head.json"
+    def __init__(self, folder: Path, repository: str, url: str) -> None:
+        self._path = folder / repository / f"audit-head-{blake3_hex(url.encode())[:16]}.json"
 
     def read(self) -> Head | None:
         """The head that was remembered; None if there is none, or the file is not what this writes."""
