@@ -13,6 +13,7 @@ from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.storage.registry.front_matter import Value, split_front_matter
 from textnlp_fast.storage.repository import Repository
 from textnlp_fast.storage.small_files import read_small_file
+from textnlp_fast.telemetry import operation
 
 __all__ = ["ModelCard", "read_card"]
 
@@ -39,8 +40,11 @@ def read_card(repository: Repository, name: str, version: str | None = None) -> 
 
     Raises what `Repository.manifest` and reading its contents do.
     """
-    manifest = repository.manifest(name, version)
-    data = read_small_file(repository.store, manifest, _README, repository.options, limit_bytes=_MAX_BYTES)
+    with operation("card", model=name, version=version, repository=repository.url):
+        manifest = repository.manifest(name, version)
+        data = read_small_file(
+            repository.store, manifest, _README, repository.options, limit_bytes=_MAX_BYTES
+        )
     if data is None:
         return None
     text = data.decode(errors="replace")

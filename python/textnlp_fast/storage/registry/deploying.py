@@ -12,7 +12,7 @@ from textnlp_fast.storage.registry.document import MOST_PREVIOUS
 from textnlp_fast.storage.registry.grammar import check_note, check_target
 from textnlp_fast.storage.registry.state import Deployment, References
 
-__all__ = ["check_unmoved", "deploy", "deployment_of", "end_deployment", "roll_back", "set_state"]
+__all__ = ["Unmoved", "deploy", "deployment_of", "end_deployment", "roll_back", "set_state"]
 
 _MOST_TARGETS: Final = 10_000
 
@@ -29,17 +29,36 @@ def deployment_of(references: References, target: str) -> Deployment:
     return found
 
 
-def check_unmoved(references: References, target: str, number: int) -> None:
-    """Raises ConflictError unless the target still is as the change `number` left it (0: it serves nothing)."""
-    now = references.deployments.get(target)
-    if (0 if now is None else now.number) == number:
-        return
-    if now is None:
-        raise ConflictError(f"{target} of {references.model} was ended by another writer", hint="Look again.")
-    raise ConflictError(
-        f"{target} of {references.model} was given {now.version} by {now.by} meanwhile",
-        hint="Nothing was changed. Look at what it serves now, then decide again.",
-    )
+class Unmoved:
+    """Lets a change of a target pass only if nobody else changed the target since this was asked first."""
+
+    def __init__(self, target: str, expected: str | None) -> None:
+        self._target = target
+        self._expected = expected
+        self._number: int | None = None
+
+    def check(self, now: References) -> None:
+        """Raises ConflictError if the target is not as it was, or does not serve what was expected."""
+        before = now.deployments.get(self._target)
+        if self._number is None:
+            self._number = 0 if before is None else before.number
+            if self._expected is not None and (before is None or before.version != self._expected):
+                serves = f"serves {before.version}" if before else "serves nothing"
+                raise ConflictError(
+                    f"{self._target} of {now.model} {serves}, not {self._expected}", hint="Look again."
+                )
+        number = 0 if before is None else before.number
+        if number == self._number:
+            return
+        if before is None:
+            raise ConflictError(
+                f"{self._target} of {now.model} was ended by another writer",
+                hint="Nothing was changed. Look again.",
+            )
+        raise ConflictError(
+            f"{self._target} of {now.model} was given {before.version} by {before.by} meanwhile",
+            hint="Nothing was changed. Look at what it serves now, then decide again.",
+        )
 
 
 def deploy(

@@ -190,7 +190,8 @@ def read_change(value: object) -> Change:
     if _ACTION.fullmatch(action) is None:
         raise Broken(f"{where} has the odd action {action!r}")
     detail = take(value, "detail", dict, where)
-    if len(detail) > 16 or not all(isinstance(each, str) and len(each) <= 1024 for each in detail.values()):
+    texts = [*detail, *detail.values()]
+    if len(detail) > 16 or not all(isinstance(each, str) and len(each) <= 1024 for each in texts):
         raise Broken(f"the detail of {where} is not a few short texts")
     identity = take(value, "id", str, where)
     if _ID.fullmatch(identity) is None:

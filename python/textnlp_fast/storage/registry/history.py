@@ -22,7 +22,7 @@ __all__ = ["BLOCK_CHANGES", "archived", "every_change", "find_change", "read_blo
 
 BLOCK_CHANGES: Final = 64
 """Changes of a block; refs.json holds fewer than twice as many."""
-_MAX_BLOCK_BYTES: Final = 4 << 20
+_MAX_BLOCK_BYTES: Final = 16 << 20
 
 Archive = tuple[int, str]
 

@@ -11,6 +11,7 @@ from textnlp_fast.errors import CorruptDataError, InvalidInputError, VersionNotF
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.names import ModelReference, parse_reference
 from textnlp_fast.storage.repository import Repository
+from textnlp_fast.telemetry import operation
 
 __all__ = ["Ancestor", "Lineage", "exact_lineage", "lineage_of", "walk"]
 
@@ -116,8 +117,9 @@ def walk(repository: Repository, name: str, version: str | None = None) -> list[
     A version that is gone, or of which the manifest cannot be read, is listed without its own lineage. Raises
     CorruptDataError if versions are their own ancestors.
     """
-    manifest = repository.manifest(name, version)
-    return _walk_from(repository, f"{manifest.model}@{manifest.version}")
+    with operation("lineage", model=name, version=version, repository=repository.url):
+        manifest = repository.manifest(name, version)
+        return _walk_from(repository, f"{manifest.model}@{manifest.version}")
 
 
 def _walk_from(repository: Repository, reference: str) -> list[Ancestor]:

@@ -232,15 +232,15 @@ class Registry:
         `expected`.
         """
         exact = self.resolve(name, version)
-        unmoved = _Unmoved(target, expected)
         at = now_utc()
-
-        def decide(now: References) -> Edit:
-            unmoved.check(now)
-            return deploying.deploy(now, target, exact, by=self.actor, at=at, note=note, state=state)
-
-        self.change("deploy", name, exact, {"target": target}, decide)
-        return self._deployed(name, target)
+        return self._change_target(
+            "deploy",
+            name,
+            exact,
+            target,
+            lambda now: deploying.deploy(now, target, exact, by=self.actor, at=at, note=note, state=state),
+            expected,
+        )
 
     def rollback(self, name: str, target: str, *, to: str | None = None, note: str = "") -> Deployment:
         """Goes back to the version that the target served before, or to an earlier one, `to`.
@@ -248,11 +248,9 @@ class Registry:
         Again and again: each call goes one further back, never forth again. Raises DeploymentNotFoundError if there is
         nothing to go back to, ConflictError if somebody else changed the target while this call ran.
         """
-        unmoved = _Unmoved(target, None)
         at = now_utc()
 
         def decide(now: References) -> Edit:
-            unmoved.check(now)
             before = deploying.deployment_of(now, target)
             there = [each for each in before.previous if to in (None, each) and self._exists(name, each)]
             if not there:
@@ -263,21 +261,15 @@ class Registry:
                 )
             return deploying.roll_back(now, target, there[0], by=self.actor, at=at, note=note)
 
-        self.change("deploy.rollback", name, None, {"target": target}, decide)
-        return self._deployed(name, target)
+        return self._change_target("deploy.rollback", name, None, target, decide)
 
     def set_deployment_state(
         self, name: str, target: str, state: str, *, note: str | None = None
     ) -> Deployment:
         """Notes how a deployment fares (`healthy`, `failed`, ...)."""
-        self.change(
-            "deploy.state",
-            name,
-            None,
-            {"target": target},
-            lambda now: deploying.set_state(now, target, state, note=note),
+        return self._change_target(
+            "deploy.state", name, None, target, lambda now: deploying.set_state(now, target, state, note=note)
         )
-        return self._deployed(name, target)
 
     def end_deployment(self, name: str, target: str, *, note: str = "") -> tuple[Change, ...]:
         """Notes that a target serves nothing any more."""
@@ -385,25 +377,24 @@ class Registry:
         except MissingObjectError:
             return False
 
-    def _deployed(self, name: str, target: str) -> Deployment:
-        return deploying.deployment_of(read_versioned(self._store, name)[0], target)
+    def _change_target(
+        self,
+        action: str,
+        name: str,
+        version: str | None,
+        target: str,
+        decide: Decide,
+        expected: str | None = None,
+    ) -> Deployment:
+        """Changes a target that nobody else changes meanwhile; returns what this made of it."""
+        unmoved = deploying.Unmoved(target, expected)
+        # The last decision is the one that was written: what is read afterwards may be others' work.
+        decided: list[Edit] = []
 
+        def checked(now: References) -> Edit:
+            unmoved.check(now)
+            decided[:] = [decide(now)]
+            return decided[0]
 
-class _Unmoved:
-    """Lets a change of a target pass only if nobody else changed the target since this was asked first."""
-
-    def __init__(self, target: str, expected: str | None) -> None:
-        self._target = target
-        self._expected = expected
-        self._number: int | None = None
-
-    def check(self, now: References) -> None:
-        before = now.deployments.get(self._target)
-        if self._number is None:
-            self._number = 0 if before is None else before.number
-            if self._expected is not None and (before is None or before.version != self._expected):
-                serves = f"serves {before.version}" if before else "serves nothing"
-                raise ConflictError(
-                    f"{self._target} of {now.model} {serves}, not {self._expected}", hint="Look again."
-                )
-        deploying.check_unmoved(now, self._target, self._number)
+        self.change(action, name, version, {"target": target}, checked)
+        return decided[0].references.deployments[target]

@@ -17,6 +17,7 @@ from textnlp_fast.storage.registry.references import read_references
 from textnlp_fast.storage.registry.rules import read_rules
 from textnlp_fast.storage.registry.state import References
 from textnlp_fast.storage.repository import Repository
+from textnlp_fast.telemetry import operation
 
 __all__ = ["Found", "search"]
 
@@ -74,9 +75,9 @@ def search(repository: Repository, query: str = "") -> Iterator[Found]:
     as they come before, leave.
     """
     wanted = parse_query(query)
-    rules = read_rules(repository.store)
-    models = repository.models()
-    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+    with operation("search", repository=repository.url), ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        rules = read_rules(repository.store)
+        models = repository.models()
         read = pool.map(lambda name: read_references(repository.store, name, rules), models)
         for references, versions in zip(read, models.values(), strict=True):
             for version in reversed(versions):
