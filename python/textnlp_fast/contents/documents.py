@@ -38,7 +38,14 @@ def canonical(document: object) -> bytes:
 
 def seal_document(document: Mapping[str, Any]) -> bytes:
     """The canonical form of a document with the digest of the rest of it under `digest`."""
-    return canonical({**document, "digest": blake3_hex(canonical(document))})
+    members = {key: canonical(value) for key, value in document.items()}
+    members["digest"] = canonical(blake3_hex(_joined(members)))
+    return _joined(members)
+
+
+def _joined(members: Mapping[str, bytes]) -> bytes:
+    """The canonical form of an object, of those of its members: large ones are written once for digest and document."""
+    return b"{" + b",".join(canonical(key) + b":" + members[key] for key in sorted(members)) + b"}"
 
 
 class Broken(Exception):

@@ -192,9 +192,11 @@ def _build_base(value: object, size: int, dtype: str, where: str, number: int) -
 
 
 def _build_extent(row: object, objects: list[tuple[str, int]], where: str) -> Extent:
-    if not isinstance(row, list) or len(row) != 3 or not all(type(value) is int for value in row):
+    if not isinstance(row, list) or len(row) != 3:
         raise Broken(f"an extent of {where} is not three integers")
     index, offset, length = row
+    if type(index) is not int or type(offset) is not int or type(length) is not int:
+        raise Broken(f"an extent of {where} is not three integers")
     if not 0 <= index < len(objects):
         raise Broken(f"an extent of {where} names object {index} of {len(objects)}")
     digest, size = objects[index]
