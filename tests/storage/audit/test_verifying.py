@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from faults.proxy import FaultProxy
 from storage.audit.tamperer import AT_THE_END, BEFORE_THE_LAST, FORGERIES, PLAIN, Harm, Tamperer, key_of
-from textnlp_fast.errors import StorageUnavailableError
 from textnlp_fast.objectstore import ObjectStore, open_store
-from textnlp_fast.storage import Repository, TransferOptions
+from textnlp_fast.storage import Repository
 from textnlp_fast.storage.audit import AuditKey, AuditPolicy, AuditReport, Head, log_of, record, verify_log
 from textnlp_fast.storage.audit.records import MAX_RECORD_BYTES
 from textnlp_fast.storage.audit.witness import Witness
@@ -146,6 +145,26 @@ def test_a_head_beyond_the_end_is_told_as_cut_off() -> None:
     assert kinds(verified(store, anchors=[head])) == {"truncated"}
 
 
+def test_anchors_that_contradict_each_other_cannot_both_hold() -> None:
+    store = new_log(4)
+    head = verified(store).head
+    assert head is not None
+    other = Head(head.sequence, "0" * 64)
+    for anchors in ([head, other], [other, head]):
+        assert kinds(verified(store, anchors=anchors)) == {"rewritten"}
+    assert verified(store, anchors=[head, head]).ok
+
+
+def test_a_head_to_begin_after_must_be_there() -> None:
+    store = new_log(6)
+    head = verified(store).head
+    assert head is not None
+    assert verified(store, start=head).ok
+    assert kinds(verified(store, start=Head(head.sequence, "0" * 64))) == {"rewritten"}
+    store.delete(key_of(5))
+    assert kinds(verified(store, start=head)) == {"truncated"}
+
+
 def test_the_last_record_that_is_proven_proves_what_nobody_signed_before_it() -> None:
     store = new_log(4)
     signed = AuditPolicy(actor="tester", key=KEY)
@@ -211,134 +230,6 @@ def test_a_witness_that_is_spoilt_is_none(tmp_path: Path) -> None:
     ):
         next((tmp_path / repository).iterdir()).write_bytes(spoilt)
         assert witness.read() is None
-
-
-# --- versions -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository.open(
-        tmp_path / "r", create=True, options=TransferOptions(shard_bytes=1 << 16, threads=1)
-    )
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    header = b'{"w":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}'
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    return path
-
-
-def test_a_version_that_is_there_has_a_record(repository: Repository, model: Path) -> None:
-    repository.push(model, "org/m", "1.0.0")
-    repository.push(model, "org/m", "1.1.0")
-    report = verified(repository.store, deep=True)
-    assert report.ok, report.problems
-    assert (report.records, report.versions) == (3, 2)
-    repository.push(model, "org/m", "1.1.0")  # changes nothing, and is not recorded
-    assert verified(repository.store).records == 3
-
-
-def test_a_version_that_somebody_smuggled_in_shows(repository: Repository, model: Path) -> None:
-    repository.push(model, "m", "1.0.0")
-    for number in (1,):
-        repository.store.delete(key_of(number))
-    assert kinds(verified(repository.store)) == {"unrecorded"}
-    repository.store.delete(key_of(0))
-    assert kinds(verified(repository.store)) == {"unrecorded"}
-
-
-def test_a_manifest_that_somebody_replaced_shows(repository: Repository, model: Path) -> None:
-    repository.push(model, "m", "1.0.0")
-    key = "models/m/versions/1.0.0.json"
-    document = json.loads(repository.store.get(key))
-    del document["digest"]
-    from textnlp_fast.contents.documents import seal_document  # noqa: PLC0415
-
-    repository.store.put_object(key, seal_document({**document, "message": "all is well"}))
-    assert verified(repository.store).ok  # without reading manifests
-    assert kinds(verified(repository.store, deep=True)) == {"replaced"}
-
-
-def test_versions_from_before_the_log_are_known(
-    repository: Repository, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TEXTNLP_FAST_AUDIT", "off")
-    repository.push(model, "m", "1.0.0")
-    assert kinds(verified(repository.store)) == {"unrecorded"}
-    monkeypatch.delenv("TEXTNLP_FAST_AUDIT")
-    repository.push(model, "m", "1.1.0")
-    assert verified(repository.store).ok
-    monkeypatch.setenv("TEXTNLP_FAST_AUDIT", "off")
-    repository.push(model, "m", "1.2.0")
-    assert kinds(verified(repository.store)) == {"unrecorded"}
-
-
-def test_a_version_that_somebody_took_away_shows(
-    repository: Repository, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repository.push(model, "m", "1.0.0")
-    repository.store.delete("models/m/versions/1.0.0.json")
-    report = verified(repository.store)
-    assert report.ok  # it may be that the push was killed
-    assert report.gone == ["m@1.0.0"]
-    monkeypatch.setenv("TEXTNLP_FAST_AUDIT", "full")
-    Repository.open(repository.url).push(model, "m", "1.1.0")
-    assert verified(repository.store).ok
-    repository.store.delete("models/m/versions/1.1.0.json")
-    assert kinds(verified(repository.store)) == {"removed"}
-
-
-def test_a_version_that_was_collected_is_no_loss(repository: Repository, model: Path) -> None:
-    for version in ("1.0.0", "1.1.0"):
-        repository.push(model, "m", version)
-    record(repository.store, action="gc.delete", model="m", version="1.0.0", outcome="intended")
-    repository.store.delete("models/m/versions/1.0.0.json")
-    report = verified(repository.store)
-    assert report.ok
-    assert report.gone == []
-
-
-def test_a_push_that_failed_is_no_loss(
-    repository: Repository, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = type(repository.store).compare_and_swap
-
-    def refuse(self: ObjectStore, key: str, *arguments: Any) -> Any:
-        if "versions" in key:
-            raise StorageUnavailableError("no answer")
-        return write(self, key, *arguments)
-
-    monkeypatch.setattr(type(repository.store), "compare_and_swap", refuse)
-    monkeypatch.setattr(
-        type(repository.store), "create", lambda self, key, data: refuse(self, key, data, None)
-    )
-    with pytest.raises(StorageUnavailableError):
-        repository.push(model, "m", "1.0.0")
-    report = verified(repository.store)
-    assert report.ok
-    assert report.gone == []
-    assert report.records == 3  # begun, intended, failed
-
-
-def test_reads_are_recorded_if_that_is_asked_for(
-    repository: Repository, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repository.push(model, "m", "1.0.0")
-    repository.pull("m", "1.0.0", tmp_path / "out")
-    repository.verify("m")
-    assert verified(repository.store).records == 2
-    monkeypatch.setenv("TEXTNLP_FAST_AUDIT_READS", "true")
-    repository.pull("m", None, tmp_path / "out")
-    repository.verify("m")
-    told = [json.loads(repository.store.get(key_of(number))) for number in (2, 3)]
-    assert [(one["action"], one["version"], one["outcome"]) for one in told] == [
-        ("pull", "1.0.0", "done"),
-        ("verify", None, "done"),
-    ]
-    assert verified(repository.store).ok
 
 
 # --- hostile records ----------------------------------------------------------------------------------------
@@ -426,6 +317,6 @@ def test_reading_goes_on_from_a_head_that_is_believed(s3_bucket: str, fault_prox
     read = [
         path for method, path in fault_proxy.requests[before:] if method == "GET" and path.endswith(".json")
     ]
-    assert [path[-8:] for path in sorted(read) if "audit/" in path] == ["005.json", "006.json"]
+    assert [path[-8:] for path in sorted(read) if "audit/" in path] == ["004.json", "005.json", "006.json"]
     store.put_object(key_of(4), store.get(key_of(5)))
     assert not verified(store, start=heads[2].head).ok

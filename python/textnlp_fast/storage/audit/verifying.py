@@ -31,13 +31,14 @@ from textnlp_fast.storage.audit.records import (
     digest_of,
     parse_record,
 )
+from textnlp_fast.storage.markers import is_marker
 
 __all__ = ["AuditProblem", "AuditReport", "verify_log"]
 
 PUSHES: Final = frozenset({"push", "gc.restore"})
 REMOVALS: Final = frozenset({"gc.delete"})
 _MOST_PROBLEMS: Final = 1000
-_MOST_MANIFESTS: Final = 64  # digests that are remembered of one version: it was attempted that often
+_MOST_MANIFESTS: Final = 64  # digests that are remembered of one version, the last ones
 _MOST_GONE: Final = 10_000  # versions that are remembered though they are not there
 _MANIFEST_LIMIT_BYTES: Final = 512 << 20
 
@@ -102,7 +103,7 @@ def verify_log(
     """
     report = AuditReport()
     # Before the log is read, so that whoever pushes meanwhile is recorded in what is read.
-    versions = {} if start is not None else {name: set[str]() for name in version_keys(store)}
+    versions = {} if start is not None else {name: list[str]() for name in version_keys(store)}
     report.versions = len(versions)
     reader = _Reader(report, repository_id(store), keys, anchors, versions)
     reader.read(log, start)
@@ -120,12 +121,14 @@ class _Reader:
         repository: str,
         keys: Sequence[AuditKey],
         anchors: Sequence[Head],
-        versions: Mapping[str, set[str]],
+        versions: Mapping[str, list[str]],
     ) -> None:
         self._report = report
         self._repository = repository
         self._keys = keys
-        self._anchors = {anchor.sequence: anchor for anchor in anchors}
+        self._anchors: dict[int, set[str]] = {}
+        for anchor in anchors:
+            self._anchors.setdefault(anchor.sequence, set()).add(anchor.digest)
         self._versions = versions
         self.gone: dict[str, bool] = {}
         """Versions that are not there, and whether a record says that they once were."""
@@ -135,6 +138,8 @@ class _Reader:
     def read(self, log: AuditLog, start: Head | None) -> None:
         report = self._report
         before = start
+        if start is not None:
+            self._believe(log, start)
         for stored in log.read_all(self._sequences(log, start)):
             if stored.data is None:  # listed, and gone when it was read
                 report.add(
@@ -147,15 +152,14 @@ class _Reader:
             self._one(stored, before if before and before.sequence + 1 == stored.sequence else None, before)
             before = Head(stored.sequence, digest)
             report.records += 1
-            anchor = self._anchors.pop(stored.sequence, None)
-            if anchor is not None and anchor.digest != digest:
+            if self._anchors.pop(stored.sequence, {digest}) != {digest}:
                 report.add(
                     "rewritten", "it is another record than the one that is remembered", stored.sequence
                 )
         report.head = before
-        for anchor in self._anchors.values():
-            if start is None or anchor.sequence > start.sequence:
-                self._forgotten(anchor)
+        for sequence in self._anchors:
+            if start is None or sequence > start.sequence:
+                self._forgotten(sequence)
         if self._keys and report.records and not report.proven:
             report.add("unproven", "no record carries a code of the given keys")
 
@@ -173,13 +177,19 @@ class _Reader:
             which = f"record {first}" if first == last else f"records {first} to {last}"
             self._report.add("missing", f"{which} are gone" if first != last else f"{which} is gone", first)
 
-    def _forgotten(self, anchor: Head) -> None:
+    def _believe(self, log: AuditLog, start: Head) -> None:
+        """A head that is believed must be there, or what follows it is no part of this log."""
+        data = log.read(start.sequence).data
+        if data is None:
+            self._report.add("truncated", f"record {start.sequence}, to begin after, is gone", start.sequence)
+        elif digest_of(data) != start.digest:
+            self._report.add("rewritten", "it is another record than the one to begin after", start.sequence)
+
+    def _forgotten(self, sequence: int) -> None:
         head = self._report.head
-        if head is None or anchor.sequence > head.sequence:
+        if head is None or sequence > head.sequence:
             ends = f"ends at {head.sequence}" if head else "is empty"
-            self._report.add(
-                "truncated", f"record {anchor.sequence} is remembered, and the log {ends}", anchor.sequence
-            )
+            self._report.add("truncated", f"record {sequence} is remembered, and the log {ends}", sequence)
         # One in the middle was told as missing already.
 
     def _one(self, stored: Stored, previous: Head | None, before: Head | None) -> None:
@@ -242,13 +252,14 @@ class _Reader:
         name = f"{record.model}@{record.version}"
         if name in self.gone:
             self._note_end(name, record)
-        if not isinstance(manifest, str):
+        if not isinstance(manifest, str) or len(manifest) != 64:
             return
         known = self._versions.get(name)
         if known is None:
             self._note_gone(name, record)
-        elif len(known) < _MOST_MANIFESTS:
-            known.add(manifest)
+            return
+        known.append(manifest)
+        del known[:-_MOST_MANIFESTS]
 
     def _note_gone(self, name: str, record: AuditRecord) -> None:
         if name in self.gone or len(self.gone) < _MOST_GONE:
@@ -265,7 +276,7 @@ class _Reader:
 
 
 def _compare(
-    store: ObjectStore, report: AuditReport, reader: _Reader, versions: Mapping[str, set[str]], *, deep: bool
+    store: ObjectStore, report: AuditReport, reader: _Reader, versions: Mapping[str, list[str]], *, deep: bool
 ) -> None:
     """What is in the repository must be in the log."""
     if report.records == 0:
@@ -288,7 +299,7 @@ def _compare(
                 data = store.get(_manifest_key(name), limit_bytes=_MANIFEST_LIMIT_BYTES)
             except MissingObjectError:
                 continue  # removed since it was listed
-            if blake3_hex(data) not in manifests:
+            if blake3_hex(data) not in manifests and not is_marker(data):
                 report.add("replaced", f"the manifest of {name} is not the one that was recorded")
 
 
