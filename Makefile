@@ -23,7 +23,7 @@ CLANGXX := $(firstword $(shell command -v clang++-14 clang++-16 clang++-19 clang
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install torch demo test test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz fuzz-python neon cuda emulated sanitize-gpu wheel wheel-test bench bench-gpu clean
+.PHONY: help install torch demo test nightly test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz fuzz-python neon cuda emulated sanitize-gpu wheel wheel-test bench bench-gpu clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,12 @@ demo: $(VENV)/.installed  ## Two versions of a small model: push, log, diff, pul
 
 test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
+
+# Kills at random moments, races, networks that fail at every request, sequences of operations: more of each, and others
+# each night. Failures print their seeds.
+NIGHTLY_KILLS ?= 500
+nightly: $(VENV)/.installed  ## The tests that chance has a part in, at length (half an hour)
+	TEXTNLP_FAST_NIGHTLY=1 TEXTNLP_FAST_KILLS=$(NIGHTLY_KILLS) $(BIN)/$(PYTEST) tests/garbage tests/storage/test_kill.py $(PYTEST_ARGS)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
 
