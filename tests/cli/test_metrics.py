@@ -24,10 +24,9 @@ def test_commands_write_their_metrics(
     assert 'textnlp_fast_operations_total{operation="pull",outcome="VersionNotFoundError"} 1.0' in text
 
 
-def test_a_file_that_cannot_be_written_is_told(
-    run: Any, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_cannot_be_written_is_told_and_changes_nothing(
+    run: Any, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TEXTNLP_FAST_METRICS_FILE", "/proc/nothing/m.prom")
-    outcome = run("verify", "--repo", place)
-    assert outcome.code == 2
-    assert "metrics" in outcome.err
+    assert run("verify", "--repo", place).code == 0
+    assert "cannot write metrics" in caplog.text

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     audit_witness: Path | None = Field(
         None, description="Folder in which this machine remembers the ends of logs"
     )
-    sign_key: Path | None = Field(None, description="Private key (PEM) that pushes sign with")
+    sign_key: Path | None = Field(None, description="Private key (PEM) that the commands push and sign use")
     sign_key_password: SecretStr | None = Field(None, description="Password of that key, if it is encrypted")
     signature_policy: tuple[SignatureRule, ...] = Field(
         (), description="Which models need signatures of which keys"

@@ -7,6 +7,7 @@ would have counted; commands that end at the same time take turns.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -22,20 +23,28 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to_file", "metrics_file"]
 
+_log = logging.getLogger(__name__)
+
 _LIMIT_BYTES: Final = 16 << 20
 _ADDING: Final = ("counter", "histogram")
 
 
 @contextmanager
 def metrics_file(path: Path) -> Iterator[None]:
-    """Adds what operations do until the block ends to the metrics in the file at ``path``."""
+    """Adds what operations do until the block ends to the metrics in the file at ``path``.
+
+    A file that cannot be written is logged: what was done stays done.
+    """
     registry = prometheus().CollectorRegistry()
     stop = enable_metrics(registry)
     try:
         yield
     finally:
         stop()
-        add_to_file(registry, path)
+        try:
+            add_to_file(registry, path)
+        except InvalidInputError as error:
+            _log.warning("%s", error)
 
 
 def add_to_file(registry: CollectorRegistry, path: Path) -> None:
