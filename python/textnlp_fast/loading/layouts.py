@@ -6,14 +6,16 @@ value are fused into one, and so are gate and up, under the names that vLLM and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.loading.sliced import Part
-from textnlp_fast.tensors.parallel import BY_INPUTS, BY_OUTPUTS, KEY_VALUE, key_value_slice
+from textnlp_fast.tensors.architecture import Architecture, parse_architecture
+from textnlp_fast.tensors.parallel import BY_INPUTS, BY_OUTPUTS, KEY_VALUE, key_value_slice, portion_of
 from textnlp_fast.tensors.slices import Slice
 
-__all__ = ["layout_of_rank"]
+__all__ = ["layout_of_rank", "slices_of_rank"]
 
 #: By the module's name in memory, those of the checkpoint.
 _FUSED: Final = {
@@ -50,6 +52,32 @@ def layout_of_rank(
         if len(parts) > 1 or parts[0].slice is not None:
             layout[name] = parts
     return layout
+
+
+def slices_of_rank(
+    shapes: Mapping[str, Sequence[int]], config: str | bytes | None = None, *, rank: int, degree: int
+) -> dict[str, Slice]:
+    """What rank ``rank`` of ``degree`` holds of a checkpoint's tensors, as :func:`textnlp_fast.load` takes it.
+
+    ``shapes`` are those of the tensors by name, ``config`` the text of the model's config.json, which counts heads.
+    Tensors that are whole are left out. Raises InvalidInputError for what cannot be dealt out evenly, and for fused
+    tensors of which a rank holds several stretches: `storage.shard_model` makes files of these.
+    """
+    model = Architecture() if config is None else parse_architecture(config)
+    slices: dict[str, Slice] = {}
+    for name, shape in shapes.items():
+        portion = portion_of(name, shape, model, rank=rank, degree=degree)
+        if portion is None:
+            continue
+        (begin, end), *more = portion.ranges
+        size = shape[portion.dim]
+        if more or size % (end - begin):
+            raise InvalidInputError(
+                f"tensor {name!r} is fused: rank {rank} holds several stretches of it",
+                hint="Shard the checkpoint for the ranks (textnlp-fast shard --strategy tensor_parallel).",
+            )
+        slices[name] = Slice(portion.dim, begin // (end - begin), size // (end - begin))
+    return slices
 
 
 def _slice_of(module: str, kind: str, rank: int, degree: int, key_value_heads: int | None) -> Slice | None:

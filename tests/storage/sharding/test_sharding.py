@@ -23,6 +23,7 @@ from storage.sharding.shard_models import (
     write_model,
 )
 from textnlp_fast.errors import ConflictError, CorruptDataError, InvalidInputError, OutOfSpaceError
+from textnlp_fast.loading import load, slices_of_rank
 from textnlp_fast.storage import (
     AdaptiveShardManager,
     Repository,
@@ -322,6 +323,36 @@ def test_a_damaged_record_is_found(tmp_path: Path, at: str) -> None:
 
 
 # --- the manager, and versions -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_are_what_the_loader_slices(tmp_path: Path, ranks: int) -> None:
+    source = write_model(tmp_path / "source", llama(experts=2, kv_heads=2), files=2)
+    shard_model(source, tmp_path / "out", strategy="tensor_parallel", ranks=ranks)
+    shapes = {name: array.shape for name, array in llama(experts=2, kv_heads=2).items()}
+    for rank in range(ranks):
+        slices = slices_of_rank(shapes, json.dumps(config_of()), rank=rank, degree=ranks)
+        loaded = load(source, slices=slices)
+        files = read_bytes_by_name(tmp_path / "out" / f"rank-{rank}")
+        assert loaded.keys() == files.keys()
+        for name, array in loaded.items():
+            assert (list(array.shape), array.tobytes()) == files[name][1:]
+
+
+def test_fused_tensors_are_no_slices() -> None:
+    shapes = {"model.layers.0.self_attn.qkv_proj.weight": (48, 8)}
+    with pytest.raises(InvalidInputError, match="several stretches"):
+        slices_of_rank(shapes, json.dumps(config_of()), rank=0, degree=2)
+
+
+def test_another_layout_of_a_stored_model_costs_its_headers(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source", llama(layers=8), files=2)
+    repository = Repository.open(tmp_path / "repository", create=True)
+    repository.push(source, "m", "1.0.0")
+    shard_model(source, tmp_path / "out", strategy="layer_based", max_shard_bytes=20_000)
+    report = repository.push(tmp_path / "out", "m", "1.1.0")
+    assert {use.feature for use in report.features} == {"deduplicate", "chunks", "shard"}
+    assert report.stored_bytes < report.raw_bytes // 10
 
 
 async def test_the_manager_shards_a_file_and_a_version(tmp_path: Path) -> None:
