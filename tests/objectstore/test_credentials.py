@@ -212,6 +212,7 @@ def test_a_wrong_key_is_refused_and_not_repeated(
     store = open_store(f"az://{azure_container}", endpoint_url=azure_server.endpoint_url, retries=0)
     with pytest.raises(AuthenticationError) as caught:
         store.create("a", b"x")
+    assert "az login" in caught.value.hint
     assert wrong not in str(caught.value)
 
 

@@ -5,160 +5,37 @@ An object's generation is its version: ``ifGenerationMatch`` makes a write condi
 
 from __future__ import annotations
 
-import importlib
 import io
-import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from textnlp_fast.errors import (
     AuthenticationError,
     CorruptDataError,
     InvalidInputError,
     MissingObjectError,
-    MissingPackageError,
     StorageUnavailableError,
     TextnlpFastError,
 )
 from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
 from textnlp_fast.objectstore.encryption import ServerSideEncryption
-from textnlp_fast.objectstore.endpoints import check_endpoint
+from textnlp_fast.objectstore.google_client import GoogleClient, first_line, google_client
 from textnlp_fast.objectstore.keys import check_prefix
 from textnlp_fast.objectstore.ranges import cut, merged
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["GoogleClient", "google_client", "open_gcs"]
+__all__ = ["open_gcs"]
 
 _BUCKET = re.compile(r"(?!goog)[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
-_CONNECT_TIMEOUT_S = 10.0
-_RETRY_TIMEOUT_S = 240.0
-_CONNECTIONS = 32
 _RANGES_AT_ONCE = 8
 _CHUNK_BYTES = 16 << 20  # of a resumable upload; a multiple of 256 KiB
 _LISTING_RETRIES = 3
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
-
-
-class GoogleClient:
-    """Google's client with the modules that go with it, its timeouts and its retries."""
-
-    def __init__(self, client: Any, modules: _Modules, *, timeout_s: float, retries: int) -> None:
-        self.client = client
-        self.modules = modules
-        self.timeout_s = (min(timeout_s, _CONNECT_TIMEOUT_S), timeout_s)
-        self._retry_timeout_s = min(timeout_s * (retries + 1), _RETRY_TIMEOUT_S)
-        self._retries = retries
-
-    def retry(self) -> Any:
-        """Retries for one call that may be sent twice: bounded in number and in time."""
-        tries = itertools.count()
-        return self.modules.retry.Retry(
-            predicate=lambda error: self.is_transient(error) and next(tries) < self._retries,
-            initial=0.1,
-            maximum=5.0,
-            multiplier=2.0,
-            timeout=self._retry_timeout_s,
-        )
-
-    def is_transient(self, error: BaseException) -> bool:
-        """Whether the same request may succeed if it is sent again."""
-        if isinstance(error, self.modules.api.GoogleAPICallError):
-            return error.code in _TRANSIENT or "rateLimitExceeded" in str(error.errors)
-        if isinstance(error, self.modules.storage.InvalidResponse):
-            return error.response.status_code in _TRANSIENT
-        return isinstance(error, self.modules.lost)
-
-
-class _Modules:
-    """What is used of Google's packages, imported when the first bucket is opened."""
-
-    def __init__(self) -> None:
-        try:
-            self.client = _module("google.cloud.storage")
-            self.storage = _module("google.cloud.storage.exceptions")
-            self.api = _module("google.api_core.exceptions")
-            self.retry = _module("google.api_core.retry")
-            self.auth = _module("google.auth")
-            self.auth_errors = _module("google.auth.exceptions")
-            self.anonymous = _module("google.auth.credentials").AnonymousCredentials
-            self.transport = _module("google.auth.transport.requests")
-            self.requests = _module("requests")
-            urllib3 = _module("urllib3")
-        except ImportError as error:
-            raise MissingPackageError(
-                f"gs:// needs Google's client, which is not installed ({error})",
-                hint="Run `pip install 'textnlp-fast[gcp]'`.",
-            ) from error
-        #: A request or its answer got lost: nobody knows whether it was carried out.
-        self.lost = (
-            self.requests.exceptions.RequestException,
-            urllib3.exceptions.HTTPError,
-            self.auth_errors.TransportError,
-            ConnectionError,
-        )
-        #: All that a call can raise.
-        self.errors = (
-            *self.lost,
-            self.api.GoogleAPIError,
-            self.auth_errors.GoogleAuthError,
-            self.storage.InvalidResponse,
-            self.storage.DataCorruption,
-        )
-
-
-def _module(name: str) -> Any:
-    return cast("Any", importlib.import_module(name))
-
-
-def google_client(
-    *, endpoint_url: str | None, allow_http: bool, timeout_s: float, retries: int
-) -> GoogleClient:
-    """A client with the default credentials, for any bucket. Nothing is sent yet.
-
-    ``STORAGE_EMULATOR_HOST`` names an endpoint that wants no credentials. Raises ``AuthenticationError`` where there
-    are none, ``MissingPackageError`` without google-cloud-storage.
-    """
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    if emulator and "://" not in emulator:
-        emulator = f"http://{emulator}"
-    endpoint = endpoint_url or emulator
-    if endpoint:
-        check_endpoint(endpoint, allow_http=allow_http)
-    modules = _Modules()
-    if emulator:
-        credentials = modules.anonymous()
-    else:
-        try:
-            credentials, _ = modules.auth.default(scopes=[_SCOPE])
-        except modules.auth_errors.TransportError as error:  # of a federation, the project is asked for
-            raise StorageUnavailableError(
-                f"cannot get Google credentials: {_first_line(str(error))}"
-            ) from error
-        except (modules.auth_errors.GoogleAuthError, ValueError) as error:
-            raise AuthenticationError(
-                f"no Google credentials found: {_first_line(str(error))}",
-                hint="Run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS, or give the "
-                "machine a service account.",
-            ) from error
-    session = modules.transport.AuthorizedSession(credentials)
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, modules.requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS))
-    client = modules.client.Client(
-        project=None,
-        credentials=credentials,
-        _http=session,
-        client_options={"api_endpoint": endpoint.rstrip("/")} if endpoint else None,
-    )
-    # Newer clients look the bucket up on a thread of their own, for traces: that needs a permission more than we do.
-    vars(client).pop("_bucket_metadata_cache", None)
-    return GoogleClient(client, modules, timeout_s=timeout_s, retries=retries)
 
 
 def open_gcs(
@@ -327,7 +204,7 @@ class GoogleBackend:
 
     def _what_to_do(self, error: Any, doing: str, key: str) -> TextnlpFastError:
         modules = self._google.modules
-        doing_why = f"{doing}: {_first_line(str(error))}"
+        doing_why = f"{doing}: {first_line(str(error))}"
         if isinstance(error, modules.api.RetryError) and error.cause is not None:
             return self._what_to_do(error.cause, doing, key)
         if _no_bucket(error):
@@ -398,7 +275,3 @@ class _Reader(io.RawIOBase):
 
 def _no_bucket(error: Any) -> bool:
     return getattr(error, "code", None) == 404 and "bucket does not exist" in str(error)
-
-
-def _first_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()[:500]

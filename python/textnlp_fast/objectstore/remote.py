@@ -44,6 +44,7 @@ _WHOLE_REQUEST_TIMEOUTS = 10
 _STATUS = re.compile(r"status code: (\d{3})")  # obstore has no class for these, only a sentence
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _DELETE_REFUSED = re.compile(r"\(code: (AccessDenied|401|403)\)")  # objects are deleted by a batch of one
+_AZURE_LOGIN = "Log in with `az login`, or check the account's key and the roles on the container."
 _REFUSED = (obstore_errors.PermissionDeniedError, obstore_errors.UnauthenticatedError)
 _IMPOSSIBLE = (obstore_errors.InvalidPathError, obstore_errors.NotSupportedError, NotImplementedError)
 
@@ -240,7 +241,7 @@ def _what_to_do(error: Exception, doing: str, url: str, key: str) -> TextnlpFast
         return MissingObjectError(f"{url} has no object {key!r}")
     doing = f"{doing}: {_first_line(text)}"
     if isinstance(error, _REFUSED) or code in {401, 403} or _DELETE_REFUSED.search(text):
-        return AuthenticationError(doing)
+        return AuthenticationError(doing, hint=_AZURE_LOGIN if url.startswith("az:") else None)
     if code in {301, 307} or "AuthorizationHeaderMalformed" in text:
         return InvalidInputError(
             doing, hint="The bucket is in another region: give it as region= or in AWS_REGION."

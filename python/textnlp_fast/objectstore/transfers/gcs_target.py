@@ -21,7 +21,7 @@ from textnlp_fast.errors import (
     MissingObjectError,
     StorageUnavailableError,
 )
-from textnlp_fast.objectstore.gcs import google_client
+from textnlp_fast.objectstore.google_client import google_client
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams
 from textnlp_fast.objectstore.transfers.protocol import (
     DIGEST_KEY,
