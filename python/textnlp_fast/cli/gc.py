@@ -142,6 +142,12 @@ def _print(report: GarbageReport, *, show_all: bool, rebase: bool) -> None:
         count = f"{len(proposal.versions)} versions of {proposal.model}"
         done = f"stored {count} anew" if rebase and report.deleted else f"--rebase: storing {count} anew"
         print_line(f"{done} {gain}")
+    if report.uploads:
+        print_line(
+            f"{report.uploads} uploads ({show_size(report.uploads_bytes)}) were begun and never finished"
+        )
+    if report.uploads_unknown:
+        print_line(f"unfinished uploads were not looked for: {report.uploads_unknown}")
     if not report.deleted:
         unused = f"{report.unused_objects} objects ({show_size(report.unused_bytes)}) are or become unused"
         print_line(f"{going} versions would go, {kept} stay; {unused}")

@@ -12,9 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from textnlp_fast.contents.windows import ProgressCallback
-from textnlp_fast.errors import ConflictError, InvalidInputError, VersionNotFoundError
+from textnlp_fast.errors import (
+    AuthenticationError,
+    ConflictError,
+    InvalidInputError,
+    MissingPackageError,
+    VersionNotFoundError,
+)
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.objectstore.lease import Lease, acquire
+from textnlp_fast.objectstore.transfers.orphans import abort_upload, find_uploads
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.garbage.document import read_garbage
 from textnlp_fast.storage.garbage.rebasing import Proposal
@@ -31,6 +38,7 @@ __all__ = ["DEFAULT_GRACE_S", "DEFAULT_PUSH_GRACE_S", "CollectionOptions", "Garb
 
 DEFAULT_GRACE_S: Final = 24 * 3600.0
 DEFAULT_PUSH_GRACE_S: Final = 3600.0
+DEFAULT_UPLOAD_AGE_S: Final = 7 * 24 * 3600.0
 LEASE_KEY: Final = "leases/gc.json"
 _LEASE_S: Final = 60.0
 
@@ -52,11 +60,13 @@ class CollectionOptions:
     """How long an object is unused before it is deleted. Pushes and pulls under way are spared work by it."""
     push_grace_s: float = DEFAULT_PUSH_GRACE_S
     """How long a push may take for its last step, the publication, before it is taken for dead."""
+    upload_age_s: float = DEFAULT_UPLOAD_AGE_S
+    """Uploads that were begun longer ago, and never finished, are aborted."""
     lease_s: float = _LEASE_S
     """How long another collector waits before it takes over from one that was killed."""
 
     def __post_init__(self) -> None:
-        if self.grace_s < 0 or self.push_grace_s < 0 or self.lease_s <= 0:
+        if min(self.grace_s, self.push_grace_s, self.upload_age_s) < 0 or self.lease_s <= 0:
             raise InvalidInputError("times of grace are not negative, and a lease lasts for some time")
 
 
@@ -64,11 +74,12 @@ class CollectionOptions:
 class GarbageReport:
     """What a collection found and did. Sizes in bytes.
 
-    `verdicts` has every version with why it stays or goes. Unused objects are those that no version names once the
-    versions that go are gone: `swept` of them were deleted, `waiting` will be when their grace is over, from
-    `next_due_s` on (seconds since 1970). `rebased` are versions that are worth storing anew, which took
-    `rebased_bytes`, if it was asked for. A run that deletes nothing tells all of them as unused. `spared` are versions
-    that were to go and stayed, with the reason.
+    `verdicts` has every version with why it stays or goes; `spared` are those that were to go and stayed, with the
+    reason. Unused objects are those that no version names once the versions that go are gone: `swept` of them were
+    deleted, `waiting` will be when their grace is over, from `next_due_s` on (seconds since 1970). A run that deletes
+    nothing tells all of them as unused. `uploads` were begun and never finished, with the bytes that the provider tells
+    of them; `uploads_unknown` says why nobody looked. `rebased` are versions that are worth storing anew, which took
+    `rebased_bytes` if it was asked for.
     """
 
     deleted: bool
@@ -81,6 +92,9 @@ class GarbageReport:
     waiting_bytes: int = 0
     next_due_s: float | None = None
     pushes: int = 0
+    uploads: int = 0
+    uploads_bytes: int = 0
+    uploads_unknown: str = ""
     rebased: tuple[Proposal, ...] = ()
     rebased_bytes: int = 0
     spared: Mapping[str, str] = field(default_factory=dict)
@@ -135,6 +149,7 @@ def collect_garbage(
         if options.delete:
             spared = remove_versions(store, versions, verdicts, alive)
             report = replace(report, spared=spared)
+        report = _with_uploads(store, options, report)
         report = _with_rebased(store, versions, options, transfer, report, usage, sizes, alive, progress)
         if options.delete:
             swept = sweeper.run()
@@ -175,6 +190,17 @@ def _with_rebased(
     if options.delete and options.rebase:
         added = sum(carry_out(store, versions, transfer, one, alive, progress) for one in found)
     return replace(report, rebased=found, rebased_bytes=added)
+
+
+def _with_uploads(store: ObjectStore, options: CollectionOptions, report: GarbageReport) -> GarbageReport:
+    """The report with uploads that were abandoned, which are aborted if something is to be deleted."""
+    try:
+        found = find_uploads(store, older_than_s=options.upload_age_s)
+        for upload in found if options.delete else ():
+            abort_upload(upload, store)
+    except (MissingPackageError, AuthenticationError) as error:  # a right that only this needs, or a client
+        return replace(report, uploads_unknown=str(error.args[0]))
+    return replace(report, uploads=len(found), uploads_bytes=sum(upload.size or 0 for upload in found))
 
 
 # --- which ------------------------------------------------------------------------------------------------------
