@@ -7,7 +7,7 @@ import json
 import pytest
 
 from faults.proxy import FaultProxy
-from objectstore.contract import increment, run_together
+from objectstore.racing import increment, run_together
 from servers import Place
 from textnlp_fast.errors import (
     ConflictError,

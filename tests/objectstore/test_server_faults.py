@@ -7,7 +7,7 @@ import os
 import pytest
 
 from faults.proxy import Fault, FaultProxy
-from objectstore.contract import run_together
+from objectstore.racing import run_together
 from servers import Place
 from textnlp_fast.errors import (
     AuthenticationError,
