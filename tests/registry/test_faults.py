@@ -21,7 +21,7 @@ from textnlp_fast.storage import Registry, Repository
 from textnlp_fast.storage.registry.history import every_change
 from textnlp_fast.storage.registry.references import read_references as read
 
-KILLS = int(os.environ.get("TEXTNLP_FAST_TEST_KILLS", "15"))
+KILLS = int(os.environ.get("TEXTNLP_FAST_KILLS", "15"))
 
 
 def folder_with_versions(place: str | Path, **options: str) -> Repository:

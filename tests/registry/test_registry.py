@@ -7,8 +7,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import textnlp_fast
+from registry.conftest import write_model
 from textnlp_fast.errors import (
     ConflictError,
     DeploymentNotFoundError,
@@ -393,3 +396,22 @@ def race(registry: Registry, version: str, manifest: bytes, both: threading.Barr
     else:
         registry.delete_alias("m", "champion")
     return outcome
+
+
+# --- into memory --------------------------------------------------------------------------------------------
+
+
+def test_weights_are_loaded_and_swapped_by_their_aliases(registry: Registry, tmp_path: Path) -> None:
+    repository = registry.repository
+    repository.push(write_model(tmp_path / "old.safetensors", 1), "w", "1.0.0")
+    repository.push(write_model(tmp_path / "new.safetensors", 2), "w", "2.0.0")
+    registry.set_alias("w", "champion", "1.0.0")
+    registry.move("w", "2.0.0", "staging")
+    weights = textnlp_fast.load("w@champion", repository=repository, framework="numpy")
+    assert np.array_equal(
+        weights["w"], textnlp_fast.load("w", "1.0.0", repository=repository, framework="numpy")["w"]
+    )
+    swapped = textnlp_fast.swap(weights, "models:/w/Staging", repository=repository, from_version="champion")
+    assert swapped.target_version == "2.0.0"
+    wanted = textnlp_fast.load("w", "stage:staging", repository=repository, framework="numpy")
+    assert np.array_equal(weights["w"], wanted["w"])

@@ -223,6 +223,18 @@ class ModelRegistry:
         """Goes back to the version that the target served before."""
         return await asyncio.to_thread(lambda: self.synchronous().rollback(name, target, to=to, note=note))
 
+    async def set_deployment_state(
+        self, name: str, target: str, state: str, *, note: str | None = None
+    ) -> Deployment:
+        """Notes how a deployment fares (`healthy`, `failed`, ...)."""
+        return await asyncio.to_thread(
+            lambda: self.synchronous().set_deployment_state(name, target, state, note=note)
+        )
+
+    async def end_deployment(self, name: str, target: str, *, note: str = "") -> tuple[Change, ...]:
+        """Notes that a target serves nothing any more."""
+        return await asyncio.to_thread(lambda: self.synchronous().end_deployment(name, target, note=note))
+
     async def deployments(self, name: str | None = None) -> dict[str, dict[str, Deployment]]:
         """What serves where: by model, then by target."""
         return await asyncio.to_thread(lambda: self.synchronous().deployments(name))
