@@ -26,16 +26,20 @@ from textnlp_fast.objectstore.transfers import (
 )
 
 STREAMS = 2
-PARTS = {"download": 256 << 10, "upload": 5 << 20}
-# Slow enough that a kill comes in the middle.
-RATES = {"download": 30e6, "upload": 60e6}
+LEAST_PARTS = {"s3": 5 << 20, "az": 256 << 10, "gs": 256 << 10}
+PARTS_A_SECOND = 12  # slow enough that a kill comes in the middle
 
 
-def settings(verb: str, folder: Path) -> TransferSettings:
+def part_bytes(verb: str, url: str) -> int:
+    return 256 << 10 if verb == "download" else LEAST_PARTS[url[:2]]
+
+
+def settings(verb: str, url: str, folder: Path) -> TransferSettings:
+    size = part_bytes(verb, url)
     return TransferSettings(
-        part_bytes=PARTS[verb],
+        part_bytes=size,
         streams=STREAMS,
-        bandwidth_bytes_per_s=RATES[verb],
+        bandwidth_bytes_per_s=PARTS_A_SECOND * size,
         state_folder=folder / "state",
     )
 
@@ -44,10 +48,10 @@ def transfer(verb: str, url: str, endpoint: str, folder: Path, number: int) -> N
     store = open_store(url, endpoint_url=endpoint)
     if verb == "download":
         report: DownloadReport | UploadReport = download(
-            store, "model.bin", folder / f"copy-{number}.bin", settings(verb, folder)
+            store, "model.bin", folder / f"copy-{number}.bin", settings(verb, url, folder)
         )
     else:
-        report = upload(folder / "model.bin", store, f"copy-{number}.bin", settings(verb, folder))
+        report = upload(folder / "model.bin", store, f"copy-{number}.bin", settings(verb, url, folder))
     os.write(1, f"resumed {report.resumed_bytes}\n".encode())
 
 
@@ -74,7 +78,7 @@ def main() -> int:
         for last in (False, False, True):
             child = in_child(lambda number=number: transfer(verb, url, endpoint, folder, number))  # type: ignore[misc]
             if not last:
-                delay_s = moments.uniform(0.05, 0.4) if verb == "download" else moments.uniform(0.4, 1.6)
+                delay_s = moments.uniform(0.2, 1.3)
                 time.sleep(delay_s)
                 os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)

@@ -7,24 +7,27 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from faults.proxy import FaultProxy
-from servers import S3Server
-from textnlp_fast.objectstore import open_store
+from textnlp_fast.objectstore import ObjectStore, open_store
+from transfers.killed_transfers import STREAMS, part_bytes
 
 SCRIPT = Path(__file__).with_name("killed_transfers.py")
-KILLS = int(os.environ.get("TEXTNLP_FAST_KILLS", "12"))
-STREAMS = 2
-DOWNLOAD_PART, UPLOAD_PART = 256 << 10, 5 << 20
+KILLS = max(3, int(os.environ.get("TEXTNLP_FAST_KILLS", "18")) // 6)  # of each verb and provider
 
 
-def run(verb: str, url: str, proxy: FaultProxy, folder: Path, kills: int) -> list[str]:
+Bucket = tuple[str, ObjectStore, FaultProxy, str]
+
+
+def run(verb: str, url: str, endpoint: str, folder: Path) -> list[str]:
     seed = random.randrange(1 << 30)
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), verb, url, proxy.endpoint_url, str(folder), str(kills), str(seed)],
+        [sys.executable, str(SCRIPT), verb, url, endpoint, str(folder), str(KILLS), str(seed)],
         capture_output=True,
         text=True,
         timeout=900,
@@ -38,55 +41,66 @@ def resumed_bytes(lines: list[str]) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("resumed "))
 
 
-def kills_by_copy(lines: list[str]) -> dict[str, int]:
-    kills: dict[str, int] = {}
-    for line in lines:
-        if match := re.fullmatch(r"kill of (\d+): .*", line):
-            kills[match[1]] = kills.get(match[1], 0) + 1
-    return kills
-
-
-def test_a_killed_download_reads_one_part_a_stream_twice_at_most(
-    s3_bucket: str, s3_server: S3Server, fault_proxy: FaultProxy, tmp_path: Path
-) -> None:
-    size = 6_000_001
-    content = random.Random(1).randbytes(size)
-    open_store(f"s3://{s3_bucket}", endpoint_url=s3_server.endpoint_url).put_object("model.bin", content)
-    lines = run("download", f"s3://{s3_bucket}", fault_proxy, tmp_path, KILLS)
+def count(lines: list[str]) -> tuple[int, int]:
+    """How many copies were made, and how many kills it took."""
     copies = sum(line.startswith("copied") for line in lines)
-    kills = kills_by_copy(lines)
-    assert sum(kills.values()) >= KILLS
+    kills = sum(line.startswith("kill of ") for line in lines)
+    assert kills >= KILLS
+    return copies, kills
+
+
+@pytest.fixture(params=["s3", "azure", "gcs"])
+def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
+    """A bucket's URL, the bucket, a proxy in front of it that counts, and the endpoint that leads through it."""
+    if request.param == "s3":
+        pytest.importorskip("boto3")
+        url = f"s3://{request.getfixturevalue('s3_bucket')}"
+        endpoint = request.getfixturevalue("s3_server").endpoint_url
+    elif request.param == "azure":
+        url = f"az://{request.getfixturevalue('azure_container')}"
+        endpoint = request.getfixturevalue("azure_server").endpoint_url
+    else:
+        url = f"gs://{request.getfixturevalue('gcs_bucket')}"
+        endpoint = request.getfixturevalue("gcs_fake").endpoint_url
+    with FaultProxy(endpoint) as proxy:
+        through = f"{proxy.endpoint_url}{urlsplit(endpoint).path}"
+        yield url, open_store(url, endpoint_url=endpoint), proxy, through
+
+
+def test_a_killed_download_reads_one_part_a_stream_twice_at_most(bucket: Bucket, tmp_path: Path) -> None:
+    url, store, proxy, endpoint = bucket
+    size = 3_000_001
+    content = random.Random(1).randbytes(size)
+    store.put_object("model.bin", content)
+    lines = run("download", url, endpoint, tmp_path)
+    copies, kills = count(lines)
     for number in range(copies):
         assert (tmp_path / f"copy-{number}.bin").read_bytes() == content
     assert not list(tmp_path.glob("*.part*"))
     asked = sum(
         int(ranges["last"]) - int(ranges["first"]) + 1
-        for method, _, headers in fault_proxy.seen
+        for method, _, headers in proxy.seen
         if method == "GET"
         and (ranges := re.fullmatch(r"bytes=(?P<first>\d+)-(?P<last>\d+)", headers.get("Range", "")))
     )
     assert resumed_bytes(lines) > 0  # some kill came in the middle, else this proves nothing
-    assert asked <= size * copies + sum(kills.values()) * STREAMS * DOWNLOAD_PART
+    assert size * copies <= asked <= size * copies + kills * STREAMS * part_bytes("download", url)
 
 
-def test_a_killed_upload_sends_one_part_a_stream_twice_at_most(
-    s3_bucket: str, s3_server: S3Server, fault_proxy: FaultProxy, tmp_path: Path
-) -> None:
-    pytest.importorskip("boto3")
-    size = (40 << 20) + 77
+def test_a_killed_upload_sends_one_part_a_stream_twice_at_most(bucket: Bucket, tmp_path: Path) -> None:
+    url, store, proxy, endpoint = bucket
+    part = part_bytes("upload", url)
+    size = 9 * part + 77
     content = random.Random(2).randbytes(size)
     (tmp_path / "model.bin").write_bytes(content)
-    lines = run("upload", f"s3://{s3_bucket}", fault_proxy, tmp_path, max(3, KILLS // 3))
-    copies = sum(line.startswith("copied") for line in lines)
-    kills = kills_by_copy(lines)
-    store = open_store(f"s3://{s3_bucket}", endpoint_url=s3_server.endpoint_url)
+    lines = run("upload", url, endpoint, tmp_path)
+    copies, kills = count(lines)
     for number in range(copies):
         assert store.get(f"copy-{number}.bin") == content
-    assert s3_server.open_uploads(s3_bucket) <= sum(kills.values())
-    assert resumed_bytes(lines) > 0
     sent = sum(
         int(headers["Content-Length"])
-        for method, path, headers in fault_proxy.seen
-        if method == "PUT" and "partNumber=" in path
+        for method, path, headers in proxy.seen
+        if method == "PUT" and re.search(r"partNumber=|comp=block&|upload_id=", path)
     )
-    assert size * copies <= sent <= size * copies + sum(kills.values()) * STREAMS * UPLOAD_PART
+    assert resumed_bytes(lines) > 0
+    assert size * copies <= sent <= size * copies + kills * STREAMS * part
