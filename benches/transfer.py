@@ -1,9 +1,10 @@
+# ruff: noqa: PLC0415, PLW0108 - each contender loads its own package, in its own process, and begins when it is called
 """Moving one large file: ours beside boto3, awscrt, obstore, s3fs and the AWS command line, same server, same run.
 
-Downloads come from nginx, uploads go to a small server of the tests that checks CRC-32 (``tests/fakes/part_server.py``),
-both on loopback: so this measures what a client costs, not a network. Each contender is a process of its own; its time and
-its processor time are taken around the transfer, without imports. Rounds are interleaved in random order; medians are
-kept. What arrived is compared with what was sent each time, outside of the clock.
+Downloads come from nginx, uploads go to a small server that checks CRC-32 (``tests/fakes/part_server.py``), both on
+loopback: so this measures what a client costs, not a network. Each contender is a process of its own; its time
+and its processor time are taken around the transfer, without imports. Rounds are interleaved in random order; medians
+are kept. What arrived is compared with what was sent each time, outside of the clock.
 
     python benches/transfer.py --size-mib 2048 --rounds 3
     python benches/transfer.py --only "textnlp-fast" boto3
@@ -11,8 +12,6 @@ kept. What arrived is compared with what was sent each time, outside of the cloc
 """
 
 from __future__ import annotations
-
-# ruff: noqa: PLC0415  each contender loads its own package, in its own process
 
 import argparse
 import importlib.util
@@ -71,12 +70,14 @@ def _ours(
     verb: str, endpoint: str, place: Path, state: Path, digest: str | None, **how: Any
 ) -> Callable[[], object]:
     from textnlp_fast.objectstore import open_store
-    from textnlp_fast.objectstore.transfers import TransferSettings, download, upload
+    from textnlp_fast.objectstore.transfers import TransferSettings, download, upload_file
+    from textnlp_fast.objectstore.transfers.moving import upload_target
 
     store = open_store("s3://bucket", endpoint_url=endpoint)
     settings = TransferSettings(state_folder=state, **{"sync": False, **how})
     if verb == "upload":
-        return lambda: upload(place, store, "sent", settings)
+        target = upload_target(store, "sent", settings).__enter__()  # the client, as the others have theirs
+        return lambda: upload_file(place, target, settings)
     return lambda: download(store, "model.bin", place, settings, digest=digest)
 
 

@@ -27,7 +27,7 @@ from textnlp_fast.objectstore.transfers import (
 
 STREAMS = 2
 LEAST_PARTS = {"s3": 5 << 20, "az": 256 << 10, "gs": 256 << 10}
-PARTS_A_SECOND = 12  # slow enough that a kill comes in the middle
+PARTS_A_SECOND = 20  # slow enough that a kill comes in the middle
 
 
 def part_bytes(verb: str, url: str) -> int:
@@ -78,7 +78,7 @@ def main() -> int:
         for last in (False, False, True):
             child = in_child(lambda number=number: transfer(verb, url, endpoint, folder, number))  # type: ignore[misc]
             if not last:
-                delay_s = moments.uniform(0.2, 1.3)
+                delay_s = moments.uniform(0.2, 0.8)
                 time.sleep(delay_s)
                 os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)

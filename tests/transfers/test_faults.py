@@ -202,7 +202,7 @@ def test_a_server_that_never_answers_is_left_at_the_deadline(
 
 
 def test_an_unfinished_upload_that_the_provider_forgot_begins_anew(
-    behind: Behind, settings: Settings, model: Callable[[int], Path]
+    behind: Behind, settings: Settings, model: Callable[[int], Path], tmp_path: Path
 ) -> None:
     if behind.kind == "azure":
         pytest.skip("blocks have no upload that could be forgotten as a whole")
@@ -215,7 +215,7 @@ def test_an_unfinished_upload_that_the_provider_forgot_begins_anew(
     from textnlp_fast.objectstore.transfers import abort_upload  # noqa: PLC0415
 
     for found in find_uploads(behind.direct, older_than_s=0, state_folder=how.state_folder):
-        abort_upload(found, behind.direct)
+        abort_upload(found, behind.direct, state_folder=tmp_path / "elsewhere")
     report = upload(local, behind.store, "m", how)
     assert report.restarted == "the provider no longer knows the unfinished upload"
     assert behind.direct.get("m") == local.read_bytes()

@@ -9,6 +9,7 @@ from pathlib import Path
 import blake3
 import pytest
 
+from servers import S3Server
 from textnlp_fast.errors import (
     DigestMismatchError,
     InvalidInputError,
@@ -283,13 +284,46 @@ def test_abandoned_uploads_are_found_and_removed(
     assert [upload.key for upload in found] == ["x/m"]
     if bucket.kind != "azure":
         assert find_uploads(bucket.store, older_than_s=3600, state_folder=slow.state_folder) == []
-    abort_upload(found[0], bucket.store)
-    abort_upload(found[0], bucket.store)
-    if bucket.kind != "gcs":  # whose sessions only journals know
-        assert find_uploads(bucket.store, older_than_s=0) == []
+    assert found[0].upload_id not in repr(found[0])
+    abort_upload(found[0], bucket.store, state_folder=slow.state_folder)
+    abort_upload(found[0], bucket.store, state_folder=slow.state_folder)
+    assert find_uploads(bucket.store, older_than_s=0, state_folder=slow.state_folder) == []
     report = upload(model(4 * bucket.part_bytes), bucket.store, "x/m", settings(part_bytes=bucket.part_bytes))
     assert report.resumed_bytes == 0
     assert bucket.store.get("x/m") == model(4 * bucket.part_bytes).read_bytes()
+
+
+def test_what_others_left_in_s3_is_found_too(s3_bucket: str, s3_server: S3Server) -> None:
+    boto3 = pytest.importorskip("boto3")
+    client = boto3.client("s3", endpoint_url=s3_server.endpoint_url)
+    client.create_multipart_upload(Bucket=s3_bucket, Key="in/objects/ab/cdef")
+    client.create_multipart_upload(Bucket=s3_bucket, Key="elsewhere/x")
+    store = open_store(f"s3://{s3_bucket}/in", endpoint_url=s3_server.endpoint_url)
+    found = find_uploads(store, older_than_s=0)
+    assert [upload.key for upload in found] == ["objects/ab/cdef"]
+    abort_upload(found[0], store)
+    assert find_uploads(store, older_than_s=0) == []
+    assert s3_server.open_uploads(s3_bucket) == 1
+
+
+def test_what_is_left_in_a_folder_is_found(
+    settings: Settings, model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    store, event = open_store(tmp_path / "store"), threading.Event()
+    slow = settings(
+        part_bytes=100_000,
+        bandwidth_bytes_per_s=1e6,
+        cancel=event,
+        progress=_stop_after(event, 300_000),
+    )
+    with pytest.raises(TransferCancelledError):
+        upload(model(1_000_000), store, "m", slow)
+    assert list(store.list()) == []  # what is unfinished is no object
+    found = find_uploads(store, older_than_s=0)
+    assert len(found) == 1
+    abort_upload(found[0], store)
+    assert find_uploads(store, older_than_s=0) == []
+    assert not list((tmp_path / "store" / ".tmp").iterdir())
 
 
 def test_a_directory_is_neither_sent_nor_replaced(place: Place, settings: Settings, tmp_path: Path) -> None:

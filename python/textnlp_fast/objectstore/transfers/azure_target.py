@@ -8,7 +8,6 @@ never become part of this one.
 from __future__ import annotations
 
 import base64
-import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore.azure import azure_account
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams, goes_through_proxy
+from textnlp_fast.objectstore.transfers.part_body import PartBody
 from textnlp_fast.objectstore.transfers.protocol import (
     DIGEST_KEY,
     BackOffError,
@@ -127,42 +127,42 @@ class AzureTarget:
     def needs_crc32c(self) -> bool:
         return False
 
-    def put_whole(self, plan: UploadPlan, data: memoryview, watch: StreamWatch) -> SourceState:
+    def put_whole(self, plan: UploadPlan, body: PartBody, watch: StreamWatch) -> SourceState:
         with azure_errors(f"write {self.url}"):
             answer = self._blob.upload_blob(
-                bytes(data),
+                body.read(),
                 overwrite=True,
                 metadata={_METADATA_KEY: plan.digest},
                 content_settings=self._settings(plan),
                 validate_content=True,
             )
-        watch.passed(len(data))
+        watch.passed(len(body))
         return SourceState(plan.size, str(answer["etag"]), plan.digest)
 
     def begin(self, plan: UploadPlan) -> str:
         return plan.digest[:_FINGERPRINT_DIGITS]  # blocks need no beginning
 
     def present(
-        self, upload_id: str, plan: UploadPlan, read: Callable[[Part], memoryview]
+        self, upload_id: str, plan: UploadPlan, body_of: Callable[[Part], PartBody]
     ) -> Mapping[int, int] | None:
         there = self._blocks(plan)
         if not there and self._made(plan):
             return {part.number: part.length for part in plan.parts}  # committed, and the answer was lost
         return there
 
-    def put(self, upload_id: str, plan: UploadPlan, part: Part, data: memoryview, watch: StreamWatch) -> None:
+    def put(self, upload_id: str, plan: UploadPlan, part: Part, body: PartBody, watch: StreamWatch) -> None:
         block = _block_id(plan, part.number)
         signed = self._sign()
         if signed is None or goes_through_proxy(signed):
             with azure_errors(f"send part {part.number + 1} to {self.url}"):
-                self._blob.stage_block(block, bytes(data), length=len(data), validate_content=True)
-            watch.passed(len(data))
+                self._blob.stage_block(block, body.read(), length=len(body), validate_content=True)
+            watch.passed(len(body))
             return
         # A signature covers the blob, not the query that makes the request one about a block of it.
         url = f"{signed}&comp=block&blockid={quote(base64.b64encode(block.encode()).decode(), safe='')}"
-        md5 = hashlib.md5(data, usedforsecurity=False).digest()
-        headers = {"Content-Length": str(len(data)), "Content-MD5": base64.b64encode(md5).decode()}
-        answer = self._streams.request("PUT", url, headers, body=data, watch=watch)
+        md5 = base64.b64encode(body.md5()).decode()
+        headers = {"Content-Length": str(len(body)), "Content-MD5": md5}
+        answer = self._streams.request("PUT", url, headers, body=body, watch=watch)
         if answer.status != 201:
             if b"Md5Mismatch" in answer.body:
                 raise StorageUnavailableError(f"part {part.number + 1} was harmed on the way to {self.url}")

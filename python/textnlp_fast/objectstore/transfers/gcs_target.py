@@ -23,6 +23,7 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore.google_client import google_client
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams
+from textnlp_fast.objectstore.transfers.part_body import PartBody
 from textnlp_fast.objectstore.transfers.protocol import (
     DIGEST_KEY,
     BackOffError,
@@ -140,13 +141,13 @@ class GcsTarget(_GoogleObject):
     def needs_crc32c(self) -> bool:
         return True
 
-    def put_whole(self, plan: UploadPlan, data: memoryview, watch: StreamWatch) -> SourceState:
+    def put_whole(self, plan: UploadPlan, body: PartBody, watch: StreamWatch) -> SourceState:
         blob = self._described(plan)
         with self._errors(f"write {self.url}"):
             blob.upload_from_string(
-                bytes(data), content_type=plan.content_type, retry=None, timeout=self._google.timeout_s
+                body.read(), content_type=plan.content_type, retry=None, timeout=self._google.timeout_s
             )
-        watch.passed(len(data))
+        watch.passed(len(body))
         return SourceState(plan.size, str(blob.generation), plan.digest)
 
     def begin(self, plan: UploadPlan) -> str:
@@ -162,7 +163,7 @@ class GcsTarget(_GoogleObject):
         return str(session)
 
     def present(
-        self, upload_id: str, plan: UploadPlan, read: Callable[[Part], memoryview]
+        self, upload_id: str, plan: UploadPlan, body_of: Callable[[Part], PartBody]
     ) -> Mapping[int, int] | None:
         committed = self._ask(upload_id, plan)
         if committed is None:
@@ -175,7 +176,7 @@ class GcsTarget(_GoogleObject):
                 there[part.number] = have
         return there
 
-    def put(self, upload_id: str, plan: UploadPlan, part: Part, data: memoryview, watch: StreamWatch) -> None:
+    def put(self, upload_id: str, plan: UploadPlan, part: Part, body: PartBody, watch: StreamWatch) -> None:
         if self._committed is None:
             self._committed = self._ask(upload_id, plan)
             if self._committed is None:
@@ -189,12 +190,13 @@ class GcsTarget(_GoogleObject):
             return
         if committed < part.offset:
             raise CorruptDataError(f"the session of {self.url} lost bytes", hint="Run the transfer again.")
-        body = data[committed - part.offset :]
         headers = {
-            "Content-Length": str(len(body)),
+            "Content-Length": str(end - committed),
             "Content-Range": f"bytes {committed}-{end - 1}/{plan.size}",
         }
-        answer = self._streams.request("PUT", upload_id, headers, body=body, watch=watch)
+        answer = self._streams.request(
+            "PUT", upload_id, headers, body=body, body_from=committed - part.offset, watch=watch
+        )
         have = self._progress(answer, plan)
         if have is None or have < end:
             self._committed = have

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import io
 import os
+import select
 import socket
 import ssl
 import threading
@@ -23,19 +24,22 @@ from urllib.parse import SplitResult, urlsplit
 from textnlp_fast.errors import (
     AuthenticationError,
     InvalidInputError,
+    SourceChangedError,
     StorageUnavailableError,
     TextnlpFastError,
 )
 from textnlp_fast.objectstore.transfers.protocol import BackOffError
 
 if TYPE_CHECKING:
+    from textnlp_fast.objectstore.transfers.part_body import PartBody
     from textnlp_fast.objectstore.transfers.protocol import Take
     from textnlp_fast.objectstore.transfers.watch import StreamWatch
 
 __all__ = ["Answer", "HttpStreams", "goes_through_proxy"]
 
 _POLL_S: Final = 0.5  # how often a silent socket looks whether the transfer still wants it
-_PIECE_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 256 << 10
+_SENDFILE_BYTES: Final = 1 << 20
 _LONGEST_HEAD_BYTES: Final = 64 << 10
 _LONGEST_TEXT_BYTES: Final = 1 << 20  # of answers that are no content
 _CONNECT_TIMEOUT_S: Final = 10.0
@@ -88,7 +92,8 @@ class HttpStreams:
         url: str,
         headers: Mapping[str, str],
         *,
-        body: memoryview | None = None,
+        body: PartBody | None = None,
+        body_from: int = 0,
         buffer: memoryview | None = None,
         take: Take | None = None,
         take_status: int = 206,
@@ -105,7 +110,7 @@ class HttpStreams:
         try:
             try:
                 answer, lasts = _exchange(
-                    connection, method, parts, headers, body, buffer, take, take_status, watch
+                    connection, method, parts, headers, (body, body_from), buffer, take, take_status, watch
                 )
             except _ClosedEarlyError:
                 connection.close()
@@ -113,7 +118,7 @@ class HttpStreams:
                     raise
                 connection = self._connect(parts)
                 answer, lasts = _exchange(
-                    connection, method, parts, headers, body, buffer, take, take_status, watch
+                    connection, method, parts, headers, (body, body_from), buffer, take, take_status, watch
                 )
         except TextnlpFastError:
             connection.close()  # a timeout of the whole transfer is an OSError, too
@@ -185,7 +190,7 @@ def _exchange(
     method: str,
     parts: SplitResult,
     headers: Mapping[str, str],
-    body: memoryview | None,
+    body: tuple[PartBody | None, int],
     buffer: memoryview | None,
     take: Take | None,
     take_status: int,
@@ -199,13 +204,13 @@ def _exchange(
     if "host" not in {name.lower() for name in headers}:
         lines.append(f"Host: {parts.netloc}")
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    head = "\r\n".join([*lines, "", ""])
-    if any(character in head.replace("\r\n", "") for character in "\r\n"):
+    if any(character in line for line in lines for character in "\r\n"):
         raise InvalidInputError("a header holds a line break")
+    head = "\r\n".join([*lines, "", ""])
     try:
         _send(connection, memoryview(head.encode("latin-1")), watch, counts=False)
-        if body is not None:
-            _send(connection, body, watch, counts=True)
+        if body[0] is not None:
+            _send_body(connection, body[0], body[1], watch)
     except (BrokenPipeError, ConnectionResetError) as error:
         raise _ClosedEarlyError(str(error)) from error
     status, fields, rest = _read_head(connection, watch)
@@ -227,6 +232,32 @@ def _send(connection: socket.socket, data: memoryview, watch: StreamWatch, *, co
         done += sent
         if counts:
             watch.passed(sent)
+
+
+def _send_body(connection: socket.socket, body: PartBody, begin: int, watch: StreamWatch) -> None:
+    """Sends a part from byte ``begin`` on: by the kernel alone where nothing is encrypted."""
+    if isinstance(connection, ssl.SSLSocket):
+        piece = memoryview(bytearray(_PIECE_BYTES))
+        while begin < len(body):
+            view = piece[: min(len(piece), len(body) - begin)]
+            body.read_into(begin, view)
+            _send(connection, view, watch, counts=True)
+            begin += len(view)
+        return
+    ready = select.poll()
+    ready.register(connection, select.POLLOUT)
+    while begin < len(body):
+        count = min(_SENDFILE_BYTES, len(body) - begin)
+        try:
+            sent = os.sendfile(connection.fileno(), body.fd, body.offset + begin, count)
+        except BlockingIOError:
+            if not ready.poll(_POLL_S * 1000):
+                watch.idle()
+            continue
+        if not sent:
+            raise SourceChangedError("the file became shorter while it was sent")
+        begin += sent
+        watch.passed(sent)
 
 
 def _receive(connection: socket.socket, view: memoryview, watch: StreamWatch) -> int:
@@ -352,8 +383,11 @@ class _Body:
 def _joined_chunks(body: bytes) -> bytes:
     joined, place = bytearray(), 0
     while True:
-        end = body.index(b"\r\n", place)
-        size = int(body[place:end].split(b";")[0], 16)
+        end = body.find(b"\r\n", place)
+        digits = body[place:end].split(b";")[0].strip() if end >= 0 else b""
+        if not 0 < len(digits) <= 8 or digits.strip(b"0123456789abcdefABCDEF"):
+            raise http.client.HTTPException("a chunk without a length")
+        size = int(digits, 16)
         if not size:
             return bytes(joined)
         joined += body[end + 2 : end + 2 + size]

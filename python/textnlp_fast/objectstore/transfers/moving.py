@@ -15,14 +15,14 @@ from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.objectstore.keys import check_key
 from textnlp_fast.objectstore.open import local_folder, open_store
 from textnlp_fast.objectstore.store import ObjectStore
-from textnlp_fast.objectstore.transfers.download import DownloadReport, download_file, file_digest
+from textnlp_fast.objectstore.transfers.downloading import DownloadReport, download_file, file_digest
 from textnlp_fast.objectstore.transfers.file_copy import FileSource
 from textnlp_fast.objectstore.transfers.http_stream import goes_through_proxy
 from textnlp_fast.objectstore.transfers.progress import Meter
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
 from textnlp_fast.objectstore.transfers.signed_source import SignedSource
 from textnlp_fast.objectstore.transfers.store_source import StoreSource
-from textnlp_fast.objectstore.transfers.upload import UploadReport, upload_file
+from textnlp_fast.objectstore.transfers.uploading import UploadReport, upload_file
 from textnlp_fast.objectstore.transfers.watch import StreamWatch, Watch
 
 if TYPE_CHECKING:

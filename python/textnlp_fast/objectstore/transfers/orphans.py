@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -42,7 +42,7 @@ class OpenUpload:
 
     place: str
     key: str
-    upload_id: str
+    upload_id: str = field(repr=False)  # Google's lets whoever knows it write
     begun_at: float
     size: int | None = None
 
@@ -77,10 +77,16 @@ def find_uploads(
     )
 
 
-def abort_upload(upload: OpenUpload, store: ObjectStore | None = None) -> None:
-    """Removes an unfinished upload and what it holds; no error if it is gone.
+def abort_upload(
+    upload: OpenUpload,
+    store: ObjectStore | None = None,
+    *,
+    state_folder: str | os.PathLike[str] | None = None,
+) -> None:
+    """Removes an unfinished upload and what it holds, and this machine's journal of it; no error if it is gone.
 
-    ``store``: the one it was found in, for the way it was opened; by default the one at its place.
+    ``store``: the one it was found in, for the way it was opened; by default the one at its place. ``state_folder`` as
+    in :func:`find_uploads`.
     """
     folder = local_folder(upload.place)
     if folder is not None:
@@ -90,6 +96,9 @@ def abort_upload(upload: OpenUpload, store: ObjectStore | None = None) -> None:
         return
     with upload_target(store or open_store(upload.place), upload.key) as target:
         target.abort(upload.upload_id)
+    for path, journal in journals(TransferSettings(state_folder=state_folder).uploads_folder):
+        if journal.upload_id == upload.upload_id and journal.url.endswith(f"/{upload.key}"):
+            path.unlink(missing_ok=True)
 
 
 def _in_folder(folder: Path, url: str) -> Iterator[OpenUpload]:

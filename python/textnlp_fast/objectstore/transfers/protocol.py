@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from textnlp_fast.errors import StorageUnavailableError
 
 if TYPE_CHECKING:
+    from textnlp_fast.objectstore.transfers.part_body import PartBody
     from textnlp_fast.objectstore.transfers.watch import StreamWatch
 
 __all__ = [
@@ -130,7 +131,7 @@ class UploadTarget(Protocol):
         """Whether plans must hold the CRC-32C of the whole."""
         ...
 
-    def put_whole(self, plan: UploadPlan, data: memoryview, watch: StreamWatch) -> SourceState:
+    def put_whole(self, plan: UploadPlan, body: PartBody, watch: StreamWatch) -> SourceState:
         """Makes the object of a file of one part, or none, in one request. Succeeds, too, if that has happened."""
         ...
 
@@ -139,16 +140,16 @@ class UploadTarget(Protocol):
         ...
 
     def present(
-        self, upload_id: str, plan: UploadPlan, read: Callable[[Part], memoryview]
+        self, upload_id: str, plan: UploadPlan, body_of: Callable[[Part], PartBody]
     ) -> Mapping[int, int] | None:
         """Which parts of ``plan`` the provider has, whole and with the right content, by number, and how many bytes
         of others. ``None`` if it no longer knows the upload.
 
-        ``read`` gives a part's bytes on this machine, for providers that name only digests of their own.
+        ``body_of`` gives a part's bytes on this machine, for providers that name only digests of their own.
         """
         ...
 
-    def put(self, upload_id: str, plan: UploadPlan, part: Part, data: memoryview, watch: StreamWatch) -> None:
+    def put(self, upload_id: str, plan: UploadPlan, part: Part, body: PartBody, watch: StreamWatch) -> None:
         """Sends a part; the provider checks what arrived. A part sent twice is the same as once."""
         ...
 

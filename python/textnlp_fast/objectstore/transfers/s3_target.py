@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
 
 from textnlp_fast.errors import (
     AuthenticationError,
@@ -24,6 +22,7 @@ from textnlp_fast.errors import (
 from textnlp_fast.objectstore.endpoints import check_endpoint
 from textnlp_fast.objectstore.s3 import ENDPOINT_VARIABLES
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams, goes_through_proxy
+from textnlp_fast.objectstore.transfers.part_body import PartBody
 from textnlp_fast.objectstore.transfers.protocol import (
     DIGEST_KEY,
     BackOffError,
@@ -161,12 +160,12 @@ class S3Target:
     def needs_crc32c(self) -> bool:
         return False
 
-    def put_whole(self, plan: UploadPlan, data: memoryview, watch: StreamWatch) -> SourceState:
-        with self._body(data, watch) as body, s3_errors(f"write {self.url}"):
+    def put_whole(self, plan: UploadPlan, body: PartBody, watch: StreamWatch) -> SourceState:
+        with self._watched(body, watch) as sent, s3_errors(f"write {self.url}"):
             answer = self._client.put_object(
                 **self._place,
-                Body=body,
-                ContentLength=len(data),
+                Body=sent,
+                ContentLength=len(body),
                 ContentType=plan.content_type,
                 ChecksumCRC32=_crc_text(plan.crc32[0] if plan.crc32 else 0),
                 Metadata={DIGEST_KEY: plan.digest},
@@ -186,7 +185,7 @@ class S3Target:
         return str(answer["UploadId"])
 
     def present(
-        self, upload_id: str, plan: UploadPlan, read: Callable[[Part], memoryview]
+        self, upload_id: str, plan: UploadPlan, body_of: Callable[[Part], PartBody]
     ) -> Mapping[int, int] | None:
         try:
             rows = self._rows(upload_id)
@@ -202,20 +201,19 @@ class S3Target:
             if crc is not None:
                 right = crc == _crc_text(plan.crc32[number])
             else:
-                digest = hashlib.md5(read(parts[number]), usedforsecurity=False).hexdigest()
-                right = row["ETag"].strip('"') == digest
+                right = row["ETag"].strip('"') == body_of(parts[number]).md5().hex()
             if right:
                 there[number] = parts[number].length
         return there
 
-    def put(self, upload_id: str, plan: UploadPlan, part: Part, data: memoryview, watch: StreamWatch) -> None:
-        with self._body(data, watch) as body, s3_errors(f"send part {part.number + 1} to {self.url}"):
+    def put(self, upload_id: str, plan: UploadPlan, part: Part, body: PartBody, watch: StreamWatch) -> None:
+        with self._watched(body, watch) as sent, s3_errors(f"send part {part.number + 1} to {self.url}"):
             self._client.upload_part(
                 **self._place,
                 UploadId=upload_id,
                 PartNumber=part.number + 1,
-                Body=body,
-                ContentLength=len(data),
+                Body=sent,
+                ContentLength=len(body),
                 ChecksumCRC32=_crc_text(plan.crc32[part.number]),
             )
 
@@ -273,56 +271,57 @@ class S3Target:
         return SourceState(plan.size, head["ETag"], digest)
 
     @contextmanager
-    def _body(self, data: memoryview, watch: StreamWatch) -> Iterator[_Body]:
+    def _watched(self, body: PartBody, watch: StreamWatch) -> Iterator[_Readable]:
         """What boto3 is given to send, and what watches over it being sent."""
-        body = _Body(data)
+        sent = _Readable(body)
         with self._lock:
-            self._watching[id(body)] = watch
+            self._watching[id(sent)] = watch
         try:
-            yield body
+            yield sent
         finally:
             with self._lock:
-                del self._watching[id(body)]
+                del self._watching[id(sent)]
 
     def _send(self, request: Any, **_: Any) -> Any:
         """Takes the place of boto3's own sending, signed request in hand."""
-        body = request.body
-        if not isinstance(body, _Body):
+        sent = request.body
+        if not isinstance(sent, _Readable):
             return None
-        watch = self._watching[id(body)]
+        watch = self._watching[id(sent)]
         headers = {
             str(name): value.decode("latin-1") if isinstance(value, bytes) else str(value)
             for name, value in request.headers.items()
             if name.lower() not in {"expect", "transfer-encoding", "content-length"}
         }
-        headers["Content-Length"] = str(len(body.view))
-        answer = self._streams.request(request.method, request.url, headers, body=body.view, watch=watch)
+        headers["Content-Length"] = str(len(sent))
+        answer = self._streams.request(request.method, request.url, headers, body=sent.body, watch=watch)
         awsrequest = cast("Any", importlib.import_module("botocore.awsrequest"))
         return awsrequest.AWSResponse(request.url, answer.status, dict(answer.headers), _Raw(answer.body))
 
 
-class _Body:
+class _Readable:
     """A part as boto3 takes one: something to read from. It reads only where a proxy makes it send by itself."""
 
-    def __init__(self, view: memoryview) -> None:
-        self.view = view
+    def __init__(self, body: PartBody) -> None:
+        self.body = body
         self._place = 0
 
     def read(self, size: int = -1) -> bytes:
-        end = len(self.view) if size is None or size < 0 else min(len(self.view), self._place + size)
-        data = bytes(self.view[self._place : end])
-        self._place = end
-        return data
+        left = len(self.body) - self._place
+        data = bytearray(left if size is None or size < 0 else min(left, size))
+        self.body.read_into(self._place, memoryview(data))
+        self._place += len(data)
+        return bytes(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._place = offset + (0, self._place, len(self.view))[whence]
+        self._place = offset + (0, self._place, len(self.body))[whence]
         return self._place
 
     def tell(self) -> int:
         return self._place
 
     def __len__(self) -> int:
-        return len(self.view)
+        return len(self.body)
 
 
 class _Raw:
@@ -346,9 +345,3 @@ def _encryption(wanted: ServerSideEncryption | None) -> dict[str, Any]:
 
 def _crc_text(crc: int) -> str:
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
-
-
-def bucket_and_key(url: str) -> tuple[str, str]:
-    """Bucket and key of an ``s3://`` URL."""
-    parts = urlsplit(url)
-    return parts.netloc, parts.path.lstrip("/")

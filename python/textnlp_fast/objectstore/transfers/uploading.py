@@ -1,15 +1,14 @@
 """One file into one object, in parts that the provider keeps until all are there.
 
-A first pass over the file makes its digest and a check of each part; the second sends. A part whose bytes no longer
-have their check was written to meanwhile, and ends the upload: an object is never a mixture. After a kill the
-provider is asked which parts it has.
+A first pass over the file makes its digest and a check of each part; the second sends, straight from the file. The
+provider holds what arrives against the check: a part that was written to meanwhile is refused, and ends the upload. An
+object is never a mixture. After a kill the provider is asked which parts it has.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -19,15 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from textnlp_fast.contents.windows import BufferPool
 from textnlp_fast.errors import (
+    CorruptDataError,
     InvalidInputError,
     SourceChangedError,
+    StorageUnavailableError,
     TextnlpFastError,
     TransferCancelledError,
 )
 from textnlp_fast.hashing import Blake3
 from textnlp_fast.objectstore.transfers.engine import retrying, run_parts
+from textnlp_fast.objectstore.transfers.part_body import PartBody
 from textnlp_fast.objectstore.transfers.progress import Meter
 from textnlp_fast.objectstore.transfers.protocol import (
     Part,
@@ -39,7 +40,6 @@ from textnlp_fast.objectstore.transfers.protocol import (
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
 from textnlp_fast.objectstore.transfers.upload_journal import FileState, UploadJournal, locked_journal
 from textnlp_fast.objectstore.transfers.watch import Watch
-from textnlp_fast.tensors import read_into
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,8 +107,6 @@ class _Upload:
         self._journal = journal
         self._file = FileState.of(local, os.fstat(fd))
         self._started = time.monotonic()
-        self._buffers: BufferPool | None = None
-        self._lock = threading.Lock()
         self.target = target
 
     def run(self) -> UploadReport:
@@ -124,7 +122,9 @@ class _Upload:
         there: dict[int, int] = {}
         if known is not None and known.upload_id:
             asked = known.upload_id
-            found = retrying(lambda: self._target.present(asked, plan, self._reader()), watch)
+            found = retrying(
+                lambda: self._target.present(asked, plan, lambda part: self._body(plan, part)), watch
+            )
             if found is None:
                 restarted, known = "the provider no longer knows the unfinished upload", None
             else:
@@ -202,72 +202,58 @@ class _Upload:
         return None, why
 
     def _plan(self, part_bytes: int, watch: Watch) -> UploadPlan:
-        """The first pass: the whole's digest by this thread, checks of the parts by others, piece by piece."""
+        """The first pass: digest of the whole on all processors, checks of parts beside it, one piece read ahead."""
         hasher = Blake3()
+        whole = PartBody(self._fd, self._local, Part(0, 0, self._file.size), 0)
+        parts = plan_parts(self._file.size, part_bytes)
+        pieces = [
+            (part.number, part.offset + begin, min(_PIECE_BYTES, part.length - begin))
+            for part in parts
+            for begin in range(0, part.length, _PIECE_BYTES)
+        ]
+        crc32, crc32c = [0] * len(parts), 0
         wants_crc32c = self._target.needs_crc32c()
-        sums: list[int] = []
-        crc32c = 0
-        buffers = BufferPool(_PIECE_BYTES)
-        with ThreadPoolExecutor(2, thread_name_prefix="textnlp-fast-check") as pool:
-            for part in plan_parts(self._file.size, part_bytes):
-                crc32 = 0
-                for begin in range(0, part.length, _PIECE_BYTES):
-                    watch.check()
-                    with buffers.borrow() as buffer:
-                        view = buffer[: min(_PIECE_BYTES, part.length - begin)]
-                        self.read(part.offset + begin, view)
-                        first = pool.submit(zlib.crc32, view, crc32)
-                        second = pool.submit(_crc32c, crc32c, view) if wants_crc32c else None
-                        hasher.update(view, threads=1)
-                        crc32 = first.result()
-                        crc32c = 0 if second is None else second.result()
-                sums.append(crc32)
+        buffers = [memoryview(bytearray(_PIECE_BYTES)) for _ in range(2)]
+
+        def fill(number: int) -> None:
+            _, offset, length = pieces[number]
+            whole.read_into(offset, buffers[number % 2][:length])
+
+        with ThreadPoolExecutor(3, thread_name_prefix="textnlp-fast-check") as pool:
+            following = pool.submit(fill, 0) if pieces else None
+            for number, (part_number, _, length) in enumerate(pieces):
+                watch.check()
+                assert following is not None
+                following.result()
+                if number + 1 < len(pieces):
+                    following = pool.submit(fill, number + 1)
+                view = buffers[number % 2][:length]
+                first = pool.submit(zlib.crc32, view, crc32[part_number])
+                second = pool.submit(_crc32c, crc32c, view) if wants_crc32c else None
+                hasher.update(view)
+                crc32[part_number] = first.result()
+                crc32c = 0 if second is None else second.result()
         self._check_unchanged()
         return UploadPlan(
-            self._file.size, hasher.hexdigest(), part_bytes, sums, crc32c if wants_crc32c else None
+            self._file.size, hasher.hexdigest(), part_bytes, crc32, crc32c if wants_crc32c else None
         )
 
-    def read(self, offset: int, view: memoryview) -> None:
-        """Fills ``view`` from the file."""
-        try:
-            read_into(self._fd, offset, view)
-        except InvalidInputError as error:
-            raise SourceChangedError(f"{self._local} became shorter while it was sent") from error
-
     def send(
-        self,
-        plan: UploadPlan,
-        part: Part,
-        watch: Watch,
-        how: Callable[[memoryview, StreamWatch], Outcome],
+        self, plan: UploadPlan, part: Part, watch: Watch, how: Callable[[PartBody, StreamWatch], Outcome]
     ) -> Outcome:
-        """Reads a part, checks it against the first pass and sends it."""
-        with self._buffers_for(plan).borrow() as buffer:
-            view = buffer[: part.length]
-            self.read(part.offset, view)
-            if plan.crc32 and zlib.crc32(view) != plan.crc32[part.number]:
-                raise SourceChangedError(f"{self._local} was written to while it was sent")
-            stream = watch.stream()
-            try:
-                return how(view, stream)
-            except BaseException:
-                stream.take_back()
-                raise
+        """Sends a part. One that was refused because the file changed ends the upload."""
+        body, stream = self._body(plan, part), watch.stream()
+        try:
+            return how(body, stream)
+        except BaseException as error:
+            stream.take_back()
+            if isinstance(error, StorageUnavailableError | CorruptDataError | InvalidInputError):
+                body.check()
+                self._check_unchanged()
+            raise
 
-    def _buffers_for(self, plan: UploadPlan) -> BufferPool:
-        """Buffers that hold a part."""
-        with self._lock:
-            if self._buffers is None:
-                self._buffers = BufferPool(max(1, min(plan.part_bytes, plan.size)))
-            return self._buffers
-
-    def _reader(self) -> Callable[[Part], memoryview]:
-        def read(part: Part) -> memoryview:
-            view = memoryview(bytearray(part.length))
-            self.read(part.offset, view)
-            return view
-
-        return read
+    def _body(self, plan: UploadPlan, part: Part) -> PartBody:
+        return PartBody(self._fd, self._local, part, plan.crc32[part.number] if plan.crc32 else 0)
 
     def _check_unchanged(self) -> None:
         if FileState.of(self._local, os.fstat(self._fd)) != self._file:
@@ -312,8 +298,8 @@ class _PartUpload:
     def run(self) -> None:
         self._upload.send(self._plan, self._part, self._watch, self._put)
 
-    def _put(self, data: memoryview, stream: StreamWatch) -> None:
-        self._upload.target.put(self._upload_id, self._plan, self._part, data, stream)
+    def _put(self, body: PartBody, stream: StreamWatch) -> None:
+        self._upload.target.put(self._upload_id, self._plan, self._part, body, stream)
 
 
 class _WholeUpload:
@@ -330,8 +316,8 @@ class _WholeUpload:
     def run(self) -> SourceState:
         return self._upload.send(self._plan, self._part, self._watch, self._put)
 
-    def _put(self, data: memoryview, stream: StreamWatch) -> SourceState:
-        return self._upload.target.put_whole(self._plan, data, stream)
+    def _put(self, body: PartBody, stream: StreamWatch) -> SourceState:
+        return self._upload.target.put_whole(self._plan, body, stream)
 
 
 def _crc32c(before: int, data: memoryview) -> int:
