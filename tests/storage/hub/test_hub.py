@@ -15,7 +15,7 @@ from storage.sharding.shard_models import files_below, llama, write_model
 from textnlp_fast.cli.program import group
 from textnlp_fast.errors import ConflictError, CorruptDataError, InvalidInputError, ModelNotFoundError
 from textnlp_fast.storage import Repository
-from textnlp_fast.storage.hub import export_snapshot, import_snapshot
+from textnlp_fast.storage.hub import export_snapshot, exporting, import_snapshot
 from textnlp_fast.storage.hub.cache import default_cache, hub_model
 
 REPO_ID = "some-org/tiny.model"
@@ -140,6 +140,48 @@ def test_the_next_export_moves_the_ref_and_keeps_the_last_snapshot(
     model = hub_model(REPO_ID, tmp_path / "cache")
     assert model.commit_of("main") == reports[1].commit
     assert Path(reports[0].path, "config.json").is_file()
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_an_export_that_is_cut_off_does_no_harm(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """At each of the steps that others can see: blobs, snapshot, note, ref."""
+    source = write_model(tmp_path / "source", llama())
+    repository.push(source, "tiny", "1.0.0")
+    (source / "tokenizer.json").write_text("{}")
+    repository.push(source, "tiny", "1.1.0")
+    cache = tmp_path / "cache"
+    first = export_snapshot(repository, "tiny", "1.0.0", REPO_ID, cache_dir=cache)
+    steps = ("_move_blobs", "_link", "_note", "_write", "Path.rename")
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if steps[moment] == "Path.rename":
+            patch.setattr(Path, "rename", cut)
+        elif steps[moment] == "_write":  # of the note and of the ref: the second
+            write = exporting._write
+            calls: list[Path] = []
+
+            def second(path: Path, data: bytes) -> None:
+                calls.append(path)
+                if len(calls) == 2:
+                    raise KeyboardInterrupt
+                write(path, data)
+
+            patch.setattr(exporting, "_write", second)
+        else:
+            patch.setattr(exporting, steps[moment], cut)
+        with pytest.raises(KeyboardInterrupt):
+            export_snapshot(repository, "tiny", "1.1.0", REPO_ID, cache_dir=cache)
+    model = hub_model(REPO_ID, cache)
+    assert model.commit_of("main") == first.commit
+    assert all(path.is_file() for path in Path(first.path).iterdir())
+    again = export_snapshot(repository, "tiny", "1.1.0", REPO_ID, cache_dir=cache)
+    assert model.commit_of("main") == again.commit != first.commit
+    assert files_below(Path(again.path)) == files_below(source)
 
 
 def test_a_ref_from_elsewhere_is_left_alone(

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -67,34 +66,40 @@ def test_memory_is_bounded_and_holes_stay_holes(
     assert sum(path.stat().st_blocks for path in files) * 512 < SIZE // 4
 
 
-def test_killed_at_any_moment_the_result_is_there_or_not(tmp_path: Path) -> None:
-    source = write_model(tmp_path / "source", llama(layers=40, inner=400), files=3)
-    shard_model(
-        source, tmp_path / "wanted", strategy="tensor_parallel", ranks=4, max_shard_bytes=50_000, model_id="m"
-    )
-    wanted = files_below(tmp_path / "wanted")
-    script = (
-        "import sys; from textnlp_fast.storage import shard_model; print('go', flush=True); "
-        "shard_model(sys.argv[1], sys.argv[2], strategy='tensor_parallel', ranks=4, max_shard_bytes=50_000, "
-        "model_id='m')"
-    )
-    chance = random.Random(7)
-    left_behind = 0
-    for number in range(6):
-        out = tmp_path / f"out{number}"
-        child = subprocess.Popen(
-            [sys.executable, "-c", script, str(source), str(out)], stdout=subprocess.PIPE
+KILLED = """
+import os, signal, sys
+from textnlp_fast.storage import shard_model
+source, out, name, left = sys.argv[1:]
+left, real = int(left), getattr(os, name)
+def counted(*arguments, **options):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **options)
+setattr(os, name, counted)
+shard_model(source, out, strategy="tensor_parallel", ranks=4, max_shard_bytes=9_000, model_id="m", threads=2)
+"""
+#: Which call of the system is the last one; the run with ten thousand lives.
+MOMENTS = [("copy_file_range", 5), ("fsync", 1), ("fsync", 20), ("rename", 1), ("fsync", 10_000)]
+
+
+@pytest.mark.parametrize(("name", "number"), MOMENTS)
+def test_killed_at_any_moment_the_result_is_there_or_not(tmp_path: Path, name: str, number: int) -> None:
+    source = write_model(tmp_path / "source", llama(layers=4), files=3)
+
+    def shard(out: str) -> dict[str, bytes]:
+        shard_model(
+            source, tmp_path / out, strategy="tensor_parallel", ranks=4, max_shard_bytes=9_000, model_id="m"
         )
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(chance.random() * 0.25)
-        child.send_signal(signal.SIGKILL)
-        child.wait(timeout=60)
-        child.stdout.close()
-        left_behind += any(path.name.startswith(f".out{number}") for path in tmp_path.iterdir())
-        if out.exists():
-            assert files_below(out) == wanted
-        shard_model(source, out, strategy="tensor_parallel", ranks=4, max_shard_bytes=50_000, model_id="m")
-        assert files_below(out) == wanted
+        return files_below(tmp_path / out)
+
+    wanted = shard("wanted")
+    command = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "out"), name, str(number)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    killed = done.returncode == -signal.SIGKILL
+    assert killed == (number < 10_000), done.stderr[-2000:]
+    assert (tmp_path / "out").exists() == (not killed)
+    assert any(path.name.startswith(".out") for path in tmp_path.iterdir()) == killed
+    assert shard("out") == wanted
     assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
-    assert left_behind, "no kill came in the middle: the test proves nothing"

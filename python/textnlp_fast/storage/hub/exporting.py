@@ -24,6 +24,7 @@ from textnlp_fast.telemetry import operation
 __all__ = ["ExportReport", "export_snapshot"]
 
 _OURS: Final = f"{RESERVED_PREFIX}-export.json"
+_MOST_NOTED: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def export_snapshot(
             _check_snapshot(model, commit, blobs)
             new_blobs = _move_blobs(model, files, blobs)
             _link(model, commit, blobs)
-            _note(model, {**ours, revision: commit})
+            # The note first: killed in between, the next export still knows the ref for one of ours.
+            _note(model, {**ours, revision: [*ours.get(revision, [])[-_MOST_NOTED:], commit]})
             _write(model.ref(revision), commit.encode())
     return ExportReport(repo_id, commit, revision, str(model.snapshot(commit)), len(blobs), new_blobs)
 
@@ -86,24 +88,24 @@ def _commit_of(manifest: Manifest, repo_id: str, blobs: dict[str, str]) -> str:
     return hashlib.sha1(f"textnlp-fast snapshot\n{text}".encode(), usedforsecurity=False).hexdigest()
 
 
-def _refs_of_ours(model: HubModel) -> dict[str, str]:
-    """The commits that exports gave to refs."""
+def _refs_of_ours(model: HubModel) -> dict[str, list[str]]:
+    """The commits that exports gave to refs, the last one last."""
     try:
         document = parse_document((model.folder / _OURS).read_bytes(), str(model.folder / _OURS))
     except FileNotFoundError:
         return {}
     refs = document.get("refs")
-    if not isinstance(refs, dict) or not all(isinstance(each, str) for each in refs.values()):
+    if not isinstance(refs, dict) or not all(isinstance(each, list) for each in refs.values()):
         raise CorruptDataError(f"{model.folder / _OURS} is not a record of exports")
     return refs
 
 
-def _check_ref(model: HubModel, revision: str, ours: dict[str, str]) -> None:
+def _check_ref(model: HubModel, revision: str, ours: dict[str, list[str]]) -> None:
     path = model.ref(revision)
     if not path.exists():
         return
     there = model.commit_of(revision)
-    if there != ours.get(revision):
+    if there not in ours.get(revision, []):
         raise ConflictError(
             f"{revision!r} of {model.repo_id} leads to commit {there}, which was not exported here",
             hint="Choose another revision (--revision exported), or another name for the model.",
@@ -160,7 +162,7 @@ def _link(model: HubModel, commit: str, blobs: dict[str, str]) -> None:
     sync_folder(final.parent)
 
 
-def _note(model: HubModel, refs: dict[str, str]) -> None:
+def _note(model: HubModel, refs: dict[str, list[str]]) -> None:
     _write(model.folder / _OURS, seal_document({"format": 1, "refs": refs}))
 
 
