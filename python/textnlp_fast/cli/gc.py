@@ -138,10 +138,14 @@ def _print(report: GarbageReport, *, show_all: bool, rebase: bool) -> None:
     going = len(report.going) - len(report.spared)
     kept = len(report.verdicts) - going
     for proposal in report.rebased:
-        gain = f"frees {show_size(proposal.freed_bytes)} for about {show_size(proposal.added_bytes)}"
         count = f"{len(proposal.versions)} versions of {proposal.model}"
-        done = f"stored {count} anew" if rebase and report.deleted else f"--rebase: storing {count} anew"
-        print_line(f"{done} {gain}")
+        freed = show_size(proposal.freed_bytes)
+        if rebase and report.deleted:
+            print_line(f"stored {count} anew: {freed} become unused")
+        else:
+            print_line(
+                f"--rebase would store {count} anew: {freed} less for about {show_size(proposal.added_bytes)} more"
+            )
     if report.uploads:
         print_line(
             f"{report.uploads} uploads ({show_size(report.uploads_bytes)}) were begun and never finished"

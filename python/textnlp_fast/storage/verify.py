@@ -46,7 +46,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was checked and found. `unreferenced` objects are leftovers of interrupted pushes: harmless."""
+    """What was checked and found. `unreferenced` objects are left by interrupted pushes and deleted versions."""
 
     versions: int
     objects: int
