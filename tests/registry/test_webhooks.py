@@ -175,6 +175,8 @@ def test_a_message_of_a_webhook_that_is_gone_stays(receiver: Receiver, told: Tol
     registry.set_rules(Rules())
     assert [failure.reason for failure in registry.redeliver()] == ["there is no such webhook any more"]
     assert len(list(registry.undelivered())) == 1
+    assert len(registry.redeliver(forget=True)) == 1
+    assert list(registry.undelivered()) == []
 
 
 def test_a_record_that_was_tampered_with_is_refused(receiver: Receiver, told: Told) -> None:

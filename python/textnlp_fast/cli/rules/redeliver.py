@@ -12,15 +12,18 @@ from textnlp_fast.errors import StorageUnavailableError
 @click.command("redeliver", cls=StorageVerb)
 @repository_option
 @click.option("--dry-run", is_flag=True, help="Only list them.")
+@click.option("--forget", is_flag=True, help="Delete those that do not arrive this time either.")
 @json_option
-def command(*, repo: str | None, dry_run: bool, as_json: bool) -> int:
+def command(*, repo: str | None, dry_run: bool, forget: bool, as_json: bool) -> int:
     """Send again what webhooks did not take; what arrives is taken off the list."""
     registry = open_registry(repo)
     if dry_run:
         waiting = list(registry.undelivered())
         rows = [[at, each.webhook, each.message.action, each.reason] for each, at in waiting]
     else:
-        rows = [["", each.webhook, each.message.action, each.reason] for each in registry.redeliver()]
+        rows = [
+            ["", each.webhook, each.message.action, each.reason] for each in registry.redeliver(forget=forget)
+        ]
     if as_json:
         print_json([dict(zip(("at", "webhook", "action", "reason"), row, strict=True)) for row in rows])
     elif rows:

@@ -95,8 +95,10 @@ class Delivery:
         ]
         return [_record(store, failure) for failure in self.send(wanted)] if wanted else []
 
-    def redeliver(self, store: ObjectStore, webhooks: Mapping[str, Webhook]) -> list[Failure]:
-        """Sends what is recorded as undelivered, and forgets what arrives. Returns what does not."""
+    def redeliver(
+        self, store: ObjectStore, webhooks: Mapping[str, Webhook], *, forget: bool = False
+    ) -> list[Failure]:
+        """Sends what is recorded as undelivered, and forgets what arrives, with `forget` all. Returns what does not."""
         waiting = [failure for failure, _ in undelivered(store)]
         lost = [failure for failure in waiting if failure.webhook not in webhooks]
         known = [failure for failure in waiting if failure.webhook in webhooks]
@@ -113,7 +115,11 @@ class Delivery:
                     store.delete(each.key)
                 elif failed is not None:
                     failures.append(replace(failed, key=each.key))
-        return [*(replace(each, reason="there is no such webhook any more") for each in lost), *failures]
+        failures = [*(replace(each, reason="there is no such webhook any more") for each in lost), *failures]
+        for each in failures:
+            if forget and each.key is not None:
+                store.delete(each.key)
+        return failures
 
     def send(self, wanted: Sequence[tuple[Webhook, Message]]) -> list[Failure]:
         """Sends messages, each webhook's in order and all webhooks at once. Returns those that did not arrive."""

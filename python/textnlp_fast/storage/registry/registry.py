@@ -312,9 +312,9 @@ class Registry:
         """Messages that webhooks did not take, and when that was; the oldest first."""
         return undelivered(self._store)
 
-    def redeliver(self) -> list[Failure]:
-        """Sends them again, and forgets those that arrive. Returns those that do not, or whose webhook is no more."""
-        return self._delivery.redeliver(self._store, self.rules().webhooks)
+    def redeliver(self, *, forget: bool = False) -> list[Failure]:
+        """Sends them again; keeps those that do not arrive, which it returns, or with `forget` keeps none."""
+        return self._delivery.redeliver(self._store, self.rules().webhooks, forget=forget)
 
     # --- parts ----------------------------------------------------------------------------------------------
 
