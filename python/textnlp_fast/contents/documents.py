@@ -11,15 +11,22 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from textnlp_fast.errors import CorruptDataError, DigestMismatchError, UnsupportedFormatError
+from textnlp_fast.errors import (
+    CorruptDataError,
+    DigestMismatchError,
+    InvalidInputError,
+    UnsupportedFormatError,
+)
 from textnlp_fast.hashing import blake3_hex
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
     "MAX_SIZE",
+    "MAX_VALUES",
     "Broken",
     "canonical",
     "check_digest",
+    "count_values",
     "parse_document",
     "seal_document",
     "take",
@@ -27,7 +34,11 @@ __all__ = [
 ]
 
 MAX_DOCUMENT_BYTES: Final = 512 << 20
+MAX_VALUES: Final = 1 << 24
+"""Commas, colons and opening brackets that a document may have: each may stand for a value, which takes some hundred
+bytes in memory and may take two in the document."""
 MAX_SIZE: Final = 1 << 52
+_MARKS: Final = (b",", b":", b"[", b"{")
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -37,10 +48,24 @@ def canonical(document: object) -> bytes:
 
 
 def seal_document(document: Mapping[str, Any]) -> bytes:
-    """The canonical form of a document with the digest of the rest of it under `digest`."""
+    """The canonical form of a document with the digest of the rest of it under `digest`.
+
+    Raises InvalidInputError for one that no reader would take.
+    """
     members = {key: canonical(value) for key, value in document.items()}
     members["digest"] = canonical(blake3_hex(_joined(members)))
-    return _joined(members)
+    data = _joined(members)
+    if len(data) > MAX_DOCUMENT_BYTES or count_values(data) > MAX_VALUES:
+        raise InvalidInputError(
+            f"a document of {len(data)} bytes and some {count_values(data)} values is more than readers take",
+            hint="Give the repository larger windows, or the model fewer files.",
+        )
+    return data
+
+
+def count_values(data: bytes) -> int:
+    """A bound of how many values a JSON text holds, found without parsing it."""
+    return sum(map(data.count, _MARKS))
 
 
 def _joined(members: Mapping[str, bytes]) -> bytes:
@@ -70,8 +95,11 @@ def parse_document(data: bytes | memoryview, what: str, *, formats: tuple[int, .
     """
     if len(data) > MAX_DOCUMENT_BYTES:
         raise CorruptDataError(f"{what} is {len(data)} bytes; this reader takes {MAX_DOCUMENT_BYTES}")
+    data = bytes(data)
+    if count_values(data) > MAX_VALUES:
+        raise CorruptDataError(f"{what} holds more than {MAX_VALUES} values")
     try:
-        document = json.loads(bytes(data), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        document = json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError, Broken) as error:
         raise CorruptDataError(f"{what} is not valid JSON: {error}") from None
     if not isinstance(document, dict):

@@ -7,13 +7,14 @@ import binascii
 import json
 from typing import Any, Final
 
-from textnlp_fast.contents.documents import Broken, canonical, take
+from textnlp_fast.contents.documents import Broken, canonical, count_values, take
 from textnlp_fast.storage.signing.keys import PrivateKey, PublicKey
 from textnlp_fast.storage.signing.statements import PAYLOAD_TYPE
 
 __all__ = ["MAX_BUNDLE_BYTES", "open_bundle", "seal_bundle"]
 
 MAX_BUNDLE_BYTES: Final = 32 << 20
+_MOST_VALUES: Final = 1000
 _MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
@@ -43,6 +44,8 @@ def open_bundle(data: bytes, key: PublicKey) -> bytes:
 
     Stricter than it need be: one signature, one payload type, one way to sign. What older writers did is refused.
     """
+    if count_values(data) > _MOST_VALUES:
+        raise Broken("it has more fields than a bundle")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
