@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from storage.sharding.shard_models import llama, write_model
 from textnlp_fast.storage import merge_shards, shard_model
 
 torch = pytest.importorskip("torch")
@@ -64,35 +62,6 @@ def test_transformers_loads_the_shards(tmp_path: Path, kind: str, strategy: str,
         assert torch.equal(tensor, there[name]), name
     with torch.no_grad():
         assert torch.equal(model(TOKENS).logits, loaded(TOKENS).logits)
-
-
-def test_the_index_is_that_of_hugging_faces_own_functions(tmp_path: Path) -> None:
-    hub = pytest.importorskip("huggingface_hub")
-    source = write_model(tmp_path / "source", llama(layers=4))
-    state = safetensors_torch.load_file(source / "model.safetensors")
-    # In the order of the file, as it was written, not of the names.
-    header = (source / "model.safetensors").read_bytes()
-    length = int.from_bytes(header[:8], "little")
-    entries = json.loads(header[8 : 8 + length])
-    entries.pop("__metadata__")
-    ordered = sorted(entries, key=lambda name: entries[name]["data_offsets"])
-    for limit in (3_000, 7_777, 50_000, 10**9):
-        out = tmp_path / str(limit)
-        shard_model(source, out, strategy="size_based", max_shard_bytes=limit)
-        split = hub.split_torch_state_dict_into_shards(
-            {name: state[name].clone() for name in ordered}, max_shard_size=limit
-        )
-        wanted = {file: set(names) for file, names in split.filename_to_tensors.items()}
-        found = {
-            path.name: set(safetensors_torch.load_file(path)) for path in sorted(out.glob("*.safetensors"))
-        }
-        assert found == wanted
-        if split.is_sharded:
-            index = json.loads((out / "model.safetensors.index.json").read_text())
-            assert index["weight_map"] == split.tensor_to_filename
-            assert index["metadata"]["total_size"] == split.metadata["total_size"]
-        else:
-            assert not (out / "model.safetensors.index.json").exists()
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from storage.sharding.shard_models import config_of, files_below, llama, write_model
 from textnlp_fast.contents.documents import seal_document
 from textnlp_fast.errors import CorruptDataError, TextnlpFastError, UnsupportedFormatError
-from textnlp_fast.storage import merge_shards, shard_model
+from textnlp_fast.storage import Repository, merge_shards, shard_model
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 1 << 70) | st.text(max_size=5),
@@ -109,6 +110,45 @@ def test_a_record_that_would_lead_elsewhere(ranks: Path, change: Any, message: s
     with pytest.raises(CorruptDataError, match=message):
         resealed(ranks, change)
     assert not (ranks / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["tensors"].pop(), "does not speak of"),
+        (lambda d: d["tensors"][1]["parts"].pop(), "not speak of all parts|no rank holds"),
+        (lambda d: d["tensors"][1]["shape"].__setitem__(0, 64), "does not hold tensor"),
+        (lambda d: d["tensors"][1]["parts"][0].update(ranges=[[0, 1]]), "does not hold tensor"),
+        (lambda d: d["tensors"][1]["parts"][0].update(file=1), "does not hold tensor"),
+    ],
+)
+def test_a_stored_record_that_does_not_fit_is_found(
+    ranks: Path, tmp_path: Path, change: Any, message: str
+) -> None:
+    place = shutil.copytree(ranks / "ranks", tmp_path / "ranks")
+    document = json.loads((place / "shards.json").read_bytes())
+    document.pop("digest")
+    change(document)
+    (place / "shards.json").write_bytes(seal_document(document))
+    repository = Repository.open(tmp_path / "repository", create=True)
+    repository.push(place, "m", "1.0.0")
+    with pytest.raises(TextnlpFastError, match=message):
+        merge_shards("m", tmp_path / "back", repository=repository)
+    assert not (tmp_path / "back").exists()
+
+
+def test_stored_ranks_that_differ_are_found(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source", llama(layers=1))
+    shard_model(source, tmp_path / "ranks", strategy="tensor_parallel", ranks=2)
+    file = tmp_path / "ranks" / "rank-1" / "model.safetensors"
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    begin = 8 + length + json.loads(data[8 : 8 + length])["model.norm.weight"]["data_offsets"][0]
+    file.write_bytes(data[:begin] + bytes([data[begin] ^ 1]) + data[begin + 1 :])
+    repository = Repository.open(tmp_path / "repository", create=True)
+    repository.push(tmp_path / "ranks", "m", "1.0.0")
+    with pytest.raises(CorruptDataError, match=r"different bytes of tensor 'model\.norm\.weight'"):
+        merge_shards("m", tmp_path / "back", repository=repository)
 
 
 def test_a_record_of_a_later_format_is_refused(ranks: Path) -> None:

@@ -34,6 +34,7 @@ from textnlp_fast.storage import (
 )
 from textnlp_fast.storage.sharding import copying, writing
 from textnlp_fast.storage.sharding.stages import balanced
+from textnlp_fast.tensors import SafetensorsFile
 from textnlp_fast.tensors.roles import role_of
 
 
@@ -127,6 +128,51 @@ def test_any_strategy_follows_any_other(tmp_path: Path, via: tuple[str, str]) ->
     assert files_below(place) == files_below(direct)
     merge_shards(place, tmp_path / "back")
     assert files_below(tmp_path / "back") == files_below(source)
+
+
+@settings(max_examples=20)
+@given(models(), st.integers(1, 600))
+def test_files_and_index_are_those_of_hugging_faces_own_functions(model: Model, limit: int) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        source = write_model(Path(folder) / "source", model)
+        data = (source / "model.safetensors").read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        header.pop("__metadata__")
+        # In the order of the file, where empty tensors share their place with the next.
+        shard_model(source, Path(folder) / "out", strategy="size_based", max_shard_bytes=limit)
+        ordered = {
+            each.name: model[each.name] for each in SafetensorsFile.open(source / "model.safetensors").tensors
+        }
+        assert [header[name]["data_offsets"] for name in ordered] == sorted(
+            header[name]["data_offsets"] for name in header
+        )
+        split = hub.split_state_dict_into_shards_factory(
+            ordered,
+            get_storage_size=lambda array: array.nbytes,
+            filename_pattern="model{suffix}.safetensors",
+            max_shard_size=limit,
+        )
+        found = {
+            path.name: set(_names_in(path)) for path in sorted((Path(folder) / "out").glob("*.safetensors"))
+        }
+        assert found == {file: set(names) for file, names in split.filename_to_tensors.items()}
+        index = Path(folder) / "out" / "model.safetensors.index.json"
+        assert index.exists() == split.is_sharded
+        if split.is_sharded:
+            document = json.loads(index.read_text())
+            assert document["weight_map"] == split.tensor_to_filename
+            assert document["metadata"]["total_size"] == split.metadata["total_size"]
+
+
+def _names_in(path: Path) -> list[str]:
+    data = path.read_bytes()
+    return [
+        name
+        for name in json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        if name != "__metadata__"
+    ]
 
 
 def test_whole_layers_stay_together(tmp_path: Path) -> None:

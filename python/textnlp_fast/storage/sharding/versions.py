@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from textnlp_fast.storage.sharding.model import (
     SourceFile,
 )
 from textnlp_fast.storage.sharding.moves import Move, moves_of_file
-from textnlp_fast.storage.sharding.record import RECORD_NAME, read_record
+from textnlp_fast.storage.sharding.record import RECORD_NAME, ShardRecord, read_record
 from textnlp_fast.storage.sharding.sources import (
     CONFIG_NAME,
     check_names,
@@ -34,8 +34,9 @@ from textnlp_fast.storage.sharding.sources import (
     weights_of,
 )
 from textnlp_fast.storage.sharding.writing import Fill
-from textnlp_fast.tensors import parse_header
+from textnlp_fast.tensors import TensorInfo, parse_header
 from textnlp_fast.tensors.architecture import Architecture, parse_architecture
+from textnlp_fast.tensors.parallel import Portion
 from textnlp_fast.tensors.slices import Cut
 
 __all__ = ["StoredModel"]
@@ -60,57 +61,39 @@ class StoredModel:
         )
 
     def source(self) -> ShardSource:
-        """What planners see. Its pieces are numbered by tensor: each is a file of its own, so to speak."""
-        entries = [entry for entry in self._manifest.files if entry.kind == "safetensors"]
-        record = None
-        if RECORD_NAME in self._files:
-            record = read_record(self._small_file(self._files[RECORD_NAME]))
-        by_rank = {} if record is None else {path: number for number, (path, _) in enumerate(record.files)}
+        """What planners see. Each content is a file of its own, so to speak.
+
+        Raises InvalidInputError if a tensor is there twice, CorruptDataError if headers, manifest and the record of
+        ranks do not agree.
+        """
+        record = self._record()
         ranked = record is not None and bool(record.tensors)
-        weights = set(by_rank) if ranked else weights_of([entry.path for entry in entries])
+        names = [entry.path for entry in self._manifest.files if entry.kind == "safetensors"]
+        weights = {path for path, _ in record.files} if ranked and record is not None else weights_of(names)
         files: list[SourceFile] = []
-        found: dict[str, list[Piece]] = {}
-        kinds: dict[str, tuple[str, tuple[int, ...]]] = {}
+        pieces: dict[str, list[tuple[TensorInfo, str, Piece]]] = {}
         originals: list[Original] = []
         metadata: dict[str, str] = {}
-        parts = {
-            (entry.name, part.file): part.portion
-            for entry in (record.tensors if record is not None else ())
-            for part in entry.parts
-        }
-        for entry in entries:
-            if entry.path not in weights:
+        for entry in self._manifest.files:
+            if entry.path not in weights or entry.kind != "safetensors":
                 continue
             header_bytes = self._read(entry.parts[0])
             header = parse_header(header_bytes, entry.size)
             originals.append(Original(entry.path, entry.size, header_bytes))
             metadata.update({key: value for key, value in header.metadata.items() if key not in metadata})
-            digests = dict(zip(entry.names, entry.parts[1:], strict=True))
-            for info in header.tensors:
-                if info.name not in digests:
-                    raise CorruptDataError(
-                        f"the manifest does not name tensor {info.name!r} of {entry.path!r}"
-                    )
-                portion = None
-                if ranked:
-                    if (info.name, by_rank[entry.path]) not in parts:
-                        raise CorruptDataError(f"{RECORD_NAME} does not speak of tensor {info.name!r}")
-                    portion = parts[info.name, by_rank[entry.path]]
-                elif info.name in found:
-                    check_names([ShardTensor(info.name, "", (), ())] * 2, str(self))
-                found.setdefault(info.name, []).append(Piece(len(files), 0, portion))
-                kinds[info.name] = info.dtype, info.shape
-                files.append(SourceFile(digests[info.name], info.size_bytes))
+            for info, digest in self._contents_of(entry, header.tensors):
+                piece = Piece(len(files), 0)
+                pieces.setdefault(info.name, []).append((info, entry.path, piece))
+                files.append(SourceFile(digest, info.size_bytes))
         if ranked and record is not None:
-            kinds = {entry.name: (entry.dtype, entry.shape) for entry in record.tensors}
-        tensors = tuple(ShardTensor(name, *kinds[name], tuple(pieces)) for name, pieces in found.items())
-        others = {
-            path: None
-            for path in self._files
-            if path not in weights
-            and path not in {INDEX_NAME, RECORD_NAME}
-            and not (ranked and path.startswith("rank-") and path.endswith(f"/{INDEX_NAME}"))
-        }
+            tensors = _of_ranks(record, pieces, files)
+        else:
+            tensors = [
+                ShardTensor(info.name, info.dtype, info.shape, (piece,))
+                for found in pieces.values()
+                for info, _, piece in found
+            ]
+            check_names(tensors, str(self))
         made_from, index = matching_originals(record, tensors)
         if not made_from and not ranked:
             made_from = tuple(originals)
@@ -120,11 +103,35 @@ class StoredModel:
             tuple(files),
             in_order(tensors, made_from),
             made_from,
-            others,
+            dict.fromkeys(self._others(weights, ranked)),
             {"format": "pt", **metadata},
             index,
             self._architecture(),
         )
+
+    def _contents_of(self, entry: FileEntry, infos: Sequence[TensorInfo]) -> Iterator[tuple[TensorInfo, str]]:
+        digests = dict(zip(entry.names, entry.parts[1:], strict=True))
+        for info in infos:
+            digest = digests.get(info.name)
+            if digest is None or self._manifest.contents[digest].size != info.size_bytes:
+                raise CorruptDataError(
+                    f"the manifest does not have tensor {info.name!r} as the header of {entry.path!r} says"
+                )
+            yield info, digest
+
+    def _others(self, weights: Collection[str], ranked: bool) -> list[str]:
+        """Files that are copied as they are."""
+        return [
+            path
+            for path in self._files
+            if path not in weights
+            and path not in {INDEX_NAME, RECORD_NAME}
+            and not (ranked and path.startswith("rank-") and path.endswith(f"/{INDEX_NAME}"))
+        ]
+
+    def _record(self) -> ShardRecord | None:
+        entry = self._files.get(RECORD_NAME)
+        return None if entry is None else read_record(self._small_file(entry))
 
     def __str__(self) -> str:
         return f"{self._manifest.model}@{self._manifest.version}"
@@ -196,6 +203,43 @@ class StoredModel:
         if content.size:
             self._decoder.run([pull_step(self._manifest.contents, digest, {})], sink)
         return bytes(data)
+
+
+def _of_ranks(
+    record: ShardRecord,
+    pieces: Mapping[str, Sequence[tuple[TensorInfo, str, Piece]]],
+    files: Sequence[SourceFile],
+) -> list[ShardTensor]:
+    """The tensors of the whole model; what ranks hold of each has to be as the record says, and copies the same."""
+    paths = [path for path, _ in record.files]
+    tensors: list[ShardTensor] = []
+    known = {entry.name for entry in record.tensors}
+    left = next((name for name in pieces if name not in known), None)
+    if left is not None:
+        raise CorruptDataError(f"{RECORD_NAME} does not speak of tensor {left!r}")
+    for entry in record.tensors:
+        there = {path: (info, piece) for info, path, piece in pieces.get(entry.name, ())}
+        found: list[Piece] = []
+        digests: dict[Portion | None, str] = {}
+        for part in entry.parts:
+            info, piece = there.pop(paths[part.file], (None, None))
+            shape = entry.shape if part.portion is None else part.portion.shape(entry.shape)
+            if info is None or piece is None or (info.dtype, info.shape) != (entry.dtype, shape):
+                raise CorruptDataError(
+                    f"{paths[part.file]!r} does not hold tensor {entry.name!r} as {RECORD_NAME} says: "
+                    f"{entry.dtype} {list(shape)}"
+                )
+            digest = files[piece.file].name
+            if digests.setdefault(part.portion, digest) != digest:
+                raise CorruptDataError(
+                    f"ranks hold different bytes of tensor {entry.name!r}",
+                    hint="One of the ranks is of another model: make the ranks again, and push them.",
+                )
+            found.append(Piece(piece.file, 0, part.portion))
+        if there:
+            raise CorruptDataError(f"{RECORD_NAME} does not speak of all parts of tensor {entry.name!r}")
+        tensors.append(ShardTensor(entry.name, entry.dtype, entry.shape, tuple(found)))
+    return tensors
 
 
 def _write_part(descriptor: int, move: Move, offset: int, data: memoryview) -> None:
