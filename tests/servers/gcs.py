@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,8 +16,7 @@ __all__ = ["gcs_bucket", "gcs_environment", "gcs_fake"]
 
 @pytest.fixture(scope="session")
 def _gcs_session() -> Iterator[GcsFake]:
-    if importlib.util.find_spec("google") is None or importlib.util.find_spec("google.cloud.storage") is None:
-        pytest.skip("no Google client: pip install google-cloud-storage")
+    pytest.importorskip("google.cloud.storage", reason="no Google client: pip install google-cloud-storage")
     from fakes.gcs import GcsFake  # noqa: PLC0415  needs Google's CRC32C
 
     with GcsFake() as fake:

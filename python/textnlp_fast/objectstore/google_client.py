@@ -44,9 +44,10 @@ class GoogleClient:
     def is_transient(self, error: BaseException) -> bool:
         """Whether the same request may succeed if it is sent again."""
         if isinstance(error, self.modules.api.GoogleAPICallError):
-            return error.code in _TRANSIENT or "rateLimitExceeded" in str(error.errors)
+            return error.code in _TRANSIENT or "ratelimitexceeded" in f"{error.errors} {error}".lower()
         if isinstance(error, self.modules.storage.InvalidResponse):
-            return error.response.status_code in _TRANSIENT
+            code = error.response.status_code
+            return code in _TRANSIENT or (code == 403 and "ratelimitexceeded" in error.response.text.lower())
         return isinstance(error, self.modules.lost)
 
 
