@@ -142,6 +142,20 @@ def test_a_change_whose_answer_was_lost_is_made_once(
     assert all_changes(direct) == expected
 
 
+def test_a_change_that_was_made_is_no_conflict_however_late_that_is_known(
+    s3_bucket: str, fault_proxy: FaultProxy, s3_server: object
+) -> None:
+    url = f"s3://{s3_bucket}/r"
+    direct = open_store(url, endpoint_url=s3_server.endpoint_url)  # type: ignore[attr-defined]
+    set_tag(direct, "k", "before")
+    lost = Fault(
+        "lose_answer", method="PUT", path="refs.json", meanwhile=lambda: set_tag(direct, "k", "other")
+    )
+    fault_proxy.inject(lost)
+    set_tag(open_store(url, endpoint_url=fault_proxy.endpoint_url), "k", "mine", timeout_s=0.0)
+    assert all_changes(direct) == ["k=before", "k=mine", "k=other"]
+
+
 def test_a_change_whose_request_was_lost_is_made_once(s3_bucket: str, fault_proxy: FaultProxy) -> None:
     store = open_store(f"s3://{s3_bucket}/r", endpoint_url=fault_proxy.endpoint_url)
     set_tag(store, "k", "before")

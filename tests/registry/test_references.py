@@ -200,6 +200,7 @@ def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("deployments|eu|previous", ["1.0.0"]),
         ("deployments|eu|previous", ["1.1.0", "1.0.0"] * 40),
         ("deployments|eu|number", 10**9),
+        ("deployments|eu|number", 0),
         ("retiring", ["1"]),
         ("retiring", "1.0.0"),
     ],

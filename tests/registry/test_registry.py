@@ -127,6 +127,7 @@ def test_from_a_stage_that_is_no_more_the_way_leads_to_the_beginning() -> None:
         ([], [], "at least one stage"),
         ([{"name": "a"}, {"name": "a"}], [], "no two of one name"),
         ([{"name": "a"}], [], "no move leaves a"),
+        ([{"name": "a", "keep": True, "final": True}], [], "none would ever be collected"),
         ([{"name": "a"}, {"name": "b", "final": True}], [], "no move leaves a"),
         ([{"name": "a", "final": True}, {"name": "b", "final": True}], [], "no moves lead from a to b"),
         ([{"name": "a"}, {"name": "b"}], [("a", "b")], "no move leaves b"),

@@ -80,6 +80,11 @@ def change_references(
             made = _made_after_all(store, tried, references, identity)
             if made is not None:
                 return made
+            if time.monotonic() > deadline:
+                raise ConflictError(
+                    f"other writers kept changing the references of {name} for {timeout_s:g} s",
+                    hint="Nothing was changed. Try again when fewer write at once.",
+                )
         edit = decide(references)
         if not edit.events:
             return Written(references, references, ())
@@ -93,17 +98,12 @@ def change_references(
         try:
             store.compare_and_swap(references_key(name), data, version)
         except ConflictError:
-            if time.monotonic() > deadline:
-                raise ConflictError(
-                    f"other writers kept changing the references of {name} for {timeout_s:g} s",
-                    hint="Nothing was changed. Try again when fewer write at once.",
-                ) from None
+            tried = references  # whether this was our own write that others followed shows in what they wrote
         except StorageUnavailableError as error:
             error.hint = _UNSURE
             raise
         else:
             return Written(references, new, changes)
-        tried = references
         time.sleep(random.uniform(0, pause_s))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

@@ -238,6 +238,9 @@ def _read_deployment(value: object, where: str, revision: int) -> Deployment:
         a == b for a, b in zip((version, *previous), previous, strict=False)
     ):
         raise Broken(f"{where} has too many earlier versions, or the same one twice in a row")
+    number = take_size(value, "number", where, revision)
+    if number < 1:
+        raise Broken(f"{where} was made by no change")
     return Deployment(
         version=version,
         since=_time(value, "since", where),
@@ -245,7 +248,7 @@ def _read_deployment(value: object, where: str, revision: int) -> Deployment:
         note=check_note(take(value, "note", str, where)),
         state=check_note(take(value, "state", str, where)),
         previous=previous,
-        number=take_size(value, "number", where, revision),
+        number=number,
     )
 
 

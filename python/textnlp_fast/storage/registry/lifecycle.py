@@ -166,6 +166,11 @@ def _check(lifecycle: Lifecycle, roles: Roles) -> None:
     names = [stage.name for stage in lifecycle.stages]
     if not names or len(set(names)) != len(names):
         raise InvalidInputError("a lifecycle has at least one stage, and no two of one name")
+    if lifecycle.stages[0].keep:
+        raise InvalidInputError(
+            f"every version begins in {names[0]}: were it kept there, none would ever be collected",
+            hint="Let the first stage keep nothing; retention rules of `gc` keep the newest versions.",
+        )
     pairs = [(move.source, move.target) for move in lifecycle.moves]
     if len(set(pairs)) != len(pairs):
         raise InvalidInputError(
