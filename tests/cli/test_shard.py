@@ -32,6 +32,16 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert files_below(tmp_path / "c") == files_below(source)
 
 
+def test_the_settings_say_how_large_files_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_model(tmp_path / "source", llama())
+    monkeypatch.chdir(tmp_path)
+    run("shard", source, tmp_path / "one")
+    monkeypatch.setenv("MAX_SHARD_SIZE_GB", "0.00001")
+    run("shard", source, tmp_path / "many")
+    count = [len(list((tmp_path / name).glob("*.safetensors"))) for name in ("one", "many")]
+    assert count[0] == 1 < count[1]
+
+
 def test_a_version_is_sharded_out_of_its_repository(tmp_path: Path) -> None:
     source = write_model(tmp_path / "source", llama())
     Repository.open(tmp_path / "repository", create=True).push(source, "m", "1.0.0")

@@ -54,9 +54,7 @@ def shard_options(command: Any) -> Any:
             "--max-shard-size",
             type=size,
             metavar="SIZE",
-            default="2GB",
-            show_default=True,
-            help="Largest file.",
+            help="Largest file; if not given, what MAX_SHARD_SIZE_GB or the settings say, else 2GB.",
         ),
     ):
         command = option(command)
@@ -104,7 +102,7 @@ def command(
     model: str,
     output: str,
     strategy: str,
-    max_shard_size: int,
+    max_shard_size: int | None,
     ranks: int | None,
     hosts: int | None,
     keep_whole: tuple[str, ...],
@@ -119,6 +117,10 @@ def command(
     """
     from textnlp_fast.storage.sharding import shard_model  # noqa: PLC0415
 
+    if max_shard_size is None:
+        from textnlp_fast.config import load_settings  # noqa: PLC0415 - takes a while to load
+
+        max_shard_size = int(load_settings().max_shard_size_gb * 10**9)
     with progress_bar() as progress:
         manifest = shard_model(
             **model_at(model, repo),

@@ -58,5 +58,7 @@ def command(
     print_line(f"{report.versions} versions, {stored}, {depth}: {verdict}")
     if report.unreferenced:
         spare = f"{len(report.unreferenced)} objects ({show_size(report.unreferenced_bytes)})"
-        print_line(f"{spare} belong to no version: left by interrupted pushes or deleted versions; `textnlp-fast gc` removes them")
+        print_line(
+            f"{spare} belong to no version: left by interrupted pushes or deleted versions; `textnlp-fast gc` removes them"
+        )
     return code
