@@ -48,18 +48,29 @@ def model_signing(*words: object) -> subprocess.CompletedProcess[str]:
 def test_model_signing_verifies_what_was_pulled(
     tmp_path: Path, repository: Repository, model: Path, key: KeyPair, other_key: KeyPair
 ) -> None:
+    from model_signing import hashing, verifying  # noqa: PLC0415
+
     repository.push(model, "org/m", "1.0.0", sign_key=key.private)
     out, bundle = tmp_path / "out", tmp_path / "m.sig"
     repository.pull("org/m", "1.0.0", out, signatures=SignaturePolicy.of([key.public_path]))
     bundle.write_bytes(repository.store.get(bundle_of(repository)))
-    verify = ("verify", "key", out, "--signature", bundle, "--public_key")
-    assert "succeeded" in model_signing(*verify, key.public_path).stdout
-    assert model_signing(*verify, other_key.public_path).returncode != 0
+    words = ("verify", "key", out, "--signature", bundle, "--public_key", key.public_path)
+    assert "succeeded" in model_signing(*words).stdout
+
+    def verify(public: Path) -> None:
+        config = verifying.Config().use_elliptic_key_verifier(public_key=public)
+        config.set_hashing_config(hashing.Config()).verify(out, bundle)
+
+    verify(key.public_path)
+    with pytest.raises(ValueError, match="Key mismatch"):
+        verify(other_key.public_path)
     (out / "config.json").write_text('{"hidden": true}')
-    assert model_signing(*verify, key.public_path).returncode != 0
+    with pytest.raises(ValueError, match=r"Hash mismatch for 'config\.json'"):
+        verify(key.public_path)
     (out / "config.json").write_text("{}")
     (out / "more.json").write_text("{}")
-    assert model_signing(*verify, key.public_path).returncode != 0
+    with pytest.raises(ValueError, match="Extra files"):
+        verify(key.public_path)
 
 
 @pytest.mark.parametrize(
