@@ -12,6 +12,7 @@ from textnlp_fast.contents.windows import ProgressCallback
 from textnlp_fast.storage.compare import DiffRow
 from textnlp_fast.storage.config import StorageConfig
 from textnlp_fast.storage.features import Forecast
+from textnlp_fast.storage.garbage.collecting import CollectionOptions, GarbageReport
 from textnlp_fast.storage.pull import PullReport
 from textnlp_fast.storage.push import PushReport
 from textnlp_fast.storage.repository import LogRow, Repository
@@ -121,6 +122,12 @@ class UnifiedModelStorage:
     ) -> VerifyReport:
         """Checks a version, a model or everything."""
         return await asyncio.to_thread(lambda: self._open().verify(model_name, version, deep=deep))
+
+    async def collect_garbage(
+        self, options: CollectionOptions | None = None, *, progress: ProgressCallback | None = None
+    ) -> GarbageReport:
+        """Tells which versions and objects would go; with `delete=True` in the options lets them go."""
+        return await asyncio.to_thread(lambda: self._open().collect_garbage(options, progress=progress))
 
     def _open(self, *, create: Literal["at push", False] = False) -> Repository:
         with self._lock:

@@ -307,11 +307,18 @@ class VersionManager:
         with self._lock:
             self._manifests.pop((name, version), None)
 
-    def _read(self, name: str, version: str) -> Manifest:
+    def load_listed(self, meta: ObjectMeta, name: str, version: str) -> Manifest:
+        """The manifest that a listing has just shown, from the cache on disk if that has it.
+
+        Raises MissingObjectError if it was deleted since.
+        """
+        return self._read(name, version, meta.etag)
+
+    def _read(self, name: str, version: str, etag: str | None = None) -> Manifest:
         key = manifest_key(name, version)
         if self._cache_root is None:
             return self.load_fresh(name, version)
-        etag = re.sub(r"[^A-Za-z0-9]", "", self._store.head(key).etag)[:64]
+        etag = re.sub(r"[^A-Za-z0-9]", "", etag or self._store.head(key).etag)[:64]
         path = self._cache_root / self.info().id / name / f"{version}-{etag}.json"
         with suppress(OSError, CorruptDataError, UnsupportedFormatError):
             kept = self._parse(name, version, path.read_bytes())

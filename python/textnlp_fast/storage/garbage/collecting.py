@@ -180,6 +180,8 @@ def _with_rebased(
     progress: ProgressCallback | None,
 ) -> GarbageReport:
     """The report with what is worth storing anew, which is done if it was asked for."""
+    if options.delete and not options.rebase:
+        return report  # to look takes reading every manifest once more
     staying = [
         verdict.facts
         for verdict in report.verdicts

@@ -66,16 +66,13 @@ class UsageReader:
         intents = tuple(
             intent for identity in list_intents(self._store) if (intent := self._intent(identity))
         )
-        found: list[tuple[tuple[str, int, str], tuple[str, str]]] = []
-        for meta, name, version in self._versions.manifest_keys():
-            found.append(((meta.key, meta.size, meta.etag), (name, version)))
+        listed = {(each[0].key, each[0].size, each[0].etag): each for each in self._versions.manifest_keys()}
+        new = [key for key in listed if key not in self._known]
         with ThreadPoolExecutor(_READERS, initializer=adopting()) as pool:
-            new = [pair for pair in found if pair[0] not in self._known]
-            for (key, _), facts in zip(new, pool.map(lambda pair: self._facts(*pair[1]), new), strict=True):
+            for key, facts in zip(new, pool.map(lambda key: self._facts(*listed[key]), new), strict=True):
                 if facts is not None:
                     self._known[key] = facts
-        keys = [key for key, _ in found]
-        self._known = {key: self._known[key] for key in keys if key in self._known}
+        self._known = {key: self._known[key] for key in listed if key in self._known}
         return Usage(tuple(self._known.values()), intents)
 
     def _intent(self, identity: str) -> Intent | None:
@@ -84,9 +81,9 @@ class UsageReader:
         except DATA_ERRORS as error:
             raise with_context(error, _REFUSED) from error
 
-    def _facts(self, name: str, version: str) -> VersionFacts | None:
+    def _facts(self, meta: ObjectMeta, name: str, version: str) -> VersionFacts | None:
         try:
-            manifest = self._versions.load_fresh(name, version)
+            manifest = self._versions.load_listed(meta, name, version)
         except MissingObjectError:
             return None  # deleted since it was listed
         except DATA_ERRORS as error:
