@@ -65,7 +65,7 @@ def test_model_signing_verifies_what_was_pulled(
     with pytest.raises(ValueError, match="Key mismatch"):
         verify(other_key.public_path)
     (out / "config.json").write_text('{"hidden": true}')
-    with pytest.raises(ValueError, match=r"Hash mismatch for 'config\.json'"):
+    with pytest.raises(ValueError, match="Hash mismatch"):
         verify(key.public_path)
     (out / "config.json").write_text("{}")
     (out / "more.json").write_text("{}")
