@@ -82,7 +82,7 @@ def portion_of(
         return None
     module, parent, kind = _module_of(name)
     if module not in BY_OUTPUTS | BY_INPUTS | _FUSED_HEADS | {"gate_up_proj", "c_fc", "c_proj"} and not (
-        module == "dense" and parent in {"attention", "self_attention"}
+        module == "dense" and parent in {"attention", "self_attention", "self_attn"}
     ):
         return None
     if kind in _PACKED:

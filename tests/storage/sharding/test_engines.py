@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from textnlp_fast.storage import merge_shards, shard_model
+from textnlp_fast.tensors.architecture import parse_architecture
+from textnlp_fast.tensors.parallel import portion_of
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -103,3 +106,63 @@ def test_ranks_together_compute_what_the_model_does(tmp_path: Path, ranks: int) 
     merge_shards(tmp_path / "out", tmp_path / "back")
     for path in (tmp_path / "source").iterdir():
         assert path.read_bytes() == (tmp_path / "back" / path.name).read_bytes()
+
+
+FAMILIES = [
+    "Llama",
+    "Qwen2",
+    "Qwen3",
+    "Mistral",
+    "Mixtral",
+    "Gemma2",
+    "Olmo2",
+    "Cohere",
+    "Qwen2Moe",
+    "Qwen3Moe",
+    "DeepseekV3",
+    "GPTNeoX",
+    "Granite",
+    "Glm4",
+    "Phi",
+    "Starcoder2",
+    "Llama4Text",
+]
+# Which axis of a matrix, counted from the last, a style of transformers' divides.
+STYLES = {"colwise": -2, "rowwise": -1, "packed_colwise": -2, "packed_rowwise": -1, "embedding_rowwise": -2}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rules_are_those_of_transformers_plans(family: str) -> None:
+    """Its models say by module how ranks divide them; what it gathers and splits again, engines divide too."""
+    if not hasattr(transformers, f"{family}Config"):
+        pytest.skip(f"this transformers has no {family}")
+    experts = {"num_experts": 4, "num_local_experts": 4} if "Mo" in family or family == "Mixtral" else {}
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=96,
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        **experts,
+    )
+    plan = getattr(config, "base_model_tp_plan", None)
+    if not plan:
+        pytest.skip(f"this transformers has no plan for {family}")
+    model = parse_architecture(json.dumps(config.to_dict(), default=str))
+    compared = 0
+    for module, style in plan.items():
+        axis = STYLES.get(style.removesuffix("_gather_output").removesuffix("_split_input"))
+        fused = module.endswith(("gate_up_proj", "qkv_proj")) and "gather" in style
+        if axis is None or fused:
+            continue
+        name = f"model.{module.replace('*', '0')}"
+        stacked = ".experts." in module
+        shape = (4, 64, 64) if stacked else (192 if module.endswith("query_key_value") else 64, 64)
+        for rank in range(2):
+            portion = portion_of(name if stacked else f"{name}.weight", shape, model, rank=rank, degree=2)
+            assert portion is not None, name
+            assert portion.dim - len(shape) == axis, name
+            assert portion.length == shape[portion.dim] // 2
+            assert len(portion.ranges) == (2 if style.startswith("packed") else 1)
+        compared += 1
+    assert compared >= 4
