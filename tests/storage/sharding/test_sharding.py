@@ -293,6 +293,15 @@ def test_an_output_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     assert files_below(tmp_path / "out") == {"mine.txt": b"mine"}
 
 
+@pytest.mark.parametrize("out", ["source", "source/shards"])
+def test_a_model_does_not_become_a_part_of_itself(tmp_path: Path, out: str) -> None:
+    source = write_model(tmp_path / "source", llama())
+    before = files_below(tmp_path)
+    with pytest.raises(InvalidInputError, match="within the model"):
+        shard_model(source, tmp_path / out)
+    assert files_below(tmp_path) == before
+
+
 def test_the_same_again_changes_nothing_and_another_model_is_refused(tmp_path: Path) -> None:
     source = write_model(tmp_path / "source", llama())
     assert not shard_model(source, tmp_path / "out", model_id="m").already_there

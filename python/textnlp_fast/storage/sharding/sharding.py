@@ -158,6 +158,14 @@ def _output(output_dir: Place) -> Path:
     return Path(output_dir).expanduser().resolve()
 
 
+def _check_apart(model: Path, output: Path) -> None:
+    """Raises InvalidInputError if the result would become a part of what it is made from."""
+    if model.is_dir() and output.is_relative_to(model.resolve()):
+        raise InvalidInputError(
+            f"{output} is within the model at {model}", hint="Name a directory outside the model."
+        )
+
+
 def _carry_out(
     plan: ShardPlan,
     opened: _Model,
@@ -171,6 +179,7 @@ def _carry_out(
     name = model_id or Path(source.name).stem
     with operation("merge" if plan.strategy == "merge" else "shard", model=name):
         if not opened.is_version:
+            _check_apart(Path(source.name), output)
             check_replicas(source)
         fill = opened.fill(plan, min(thread_count(threads), _MOST_THREADS))
         written = write_plan(plan, source, output, fill, model_id=name, progress=progress)
