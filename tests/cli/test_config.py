@@ -50,5 +50,5 @@ def test_commands_find_the_repository_in_settings(
     monkeypatch.setenv("TEXTNLP_FAST_CONFIG", str(file))
     assert run("push", models[0], "m@1.0.0").code == 0
     assert (tmp_path / "weights" / "repository.json").is_file()
-    assert run("ls", "--json").document == [{"name": "m", "versions": ["1.0.0"]}]
+    assert [(one["name"], one["versions"]) for one in run("ls", "--json").document] == [("m", ["1.0.0"])]
     assert run("ls", "--repo", tmp_path / "other").code == 3  # an argument comes first
