@@ -59,6 +59,7 @@ def command(
     if report.unreferenced:
         spare = f"{len(report.unreferenced)} objects ({show_size(report.unreferenced_bytes)})"
         print_line(
-            f"{spare} belong to no version: left by interrupted pushes or deleted versions; `textnlp-fast gc` removes them"
+            f"{spare} belong to no version: left by interrupted pushes or deleted versions; "
+            "`textnlp-fast gc` removes them"
         )
     return code
