@@ -76,7 +76,7 @@ test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 # each night. Failures print their seeds.
 NIGHTLY_KILLS ?= 500
 nightly: $(VENV)/.installed  ## The tests that chance has a part in, at length (half an hour)
-	TEXTNLP_FAST_NIGHTLY=1 TEXTNLP_FAST_KILLS=$(NIGHTLY_KILLS) $(BIN)/$(PYTEST) tests/garbage tests/storage/test_kill.py $(PYTEST_ARGS)
+	TEXTNLP_FAST_NIGHTLY=1 TEXTNLP_FAST_KILLS=$(NIGHTLY_KILLS) $(BIN)/$(PYTEST) tests/garbage tests/storage/audit tests/storage/test_kill.py $(PYTEST_ARGS)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
 

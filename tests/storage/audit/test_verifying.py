@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from textnlp_fast.storage.audit.records import MAX_RECORD_BYTES
 from textnlp_fast.storage.audit.witness import Witness
 
 KEY = AuditKey(b"k" * 32)
+EXAMPLES = 2000 if "TEXTNLP_FAST_NIGHTLY" in os.environ else 100
 _names = itertools.count()
 
 
@@ -66,6 +68,7 @@ def harmed(
     return store, head
 
 
+@settings(max_examples=EXAMPLES)
 @given(st.sampled_from(PLAIN), places)
 def test_tampering_shows_in_the_log_itself(harm: Harm, place: tuple[int, int, int]) -> None:
     count, first, second = place
@@ -78,6 +81,7 @@ def test_tampering_shows_in_the_log_itself(harm: Harm, place: tuple[int, int, in
     assert not verified(store).ok
 
 
+@settings(max_examples=EXAMPLES)
 @given(st.sampled_from(BEFORE_THE_LAST), places)
 def test_an_edit_shows_in_the_record_behind_it(harm: Harm, place: tuple[int, int, int]) -> None:
     count, first, second = place
@@ -85,6 +89,7 @@ def test_an_edit_shows_in_the_record_behind_it(harm: Harm, place: tuple[int, int
     assert not verified(store).ok
 
 
+@settings(max_examples=EXAMPLES)
 @given(st.sampled_from(AT_THE_END), places)
 def test_a_head_that_was_remembered_protects_all_before_it(harm: Harm, place: tuple[int, int, int]) -> None:
     count, first, second = place
@@ -93,6 +98,7 @@ def test_a_head_that_was_remembered_protects_all_before_it(harm: Harm, place: tu
     assert not report.ok
 
 
+@settings(max_examples=EXAMPLES)
 @given(st.sampled_from(FORGERIES), places)
 def test_without_the_key_nobody_writes_history(harm: Harm, place: tuple[int, int, int]) -> None:
     count, first, second = place
