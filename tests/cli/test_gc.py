@@ -44,7 +44,7 @@ def test_it_tells_first_and_deletes_then(run: Run, place: Path) -> None:
     assert rows == [
         ["m@1.0.0", "stays", "alias champion"],
         ["m@1.1.0", "goes", "no rule keeps it"],
-        ["m@1.2.0", "goes", "no rule keeps it"],
+        ["m@1.2.0", "goes", "no rule keeps it; its tensors stay as bases of m@1.3.0"],
         ["m@1.3.0", "stays", "latest; among the last 1"],
     ]
     assert "2 versions would go, 2 stay" in told

@@ -22,11 +22,12 @@ from textnlp_fast.errors import (
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.objectstore.lease import Lease, acquire
 from textnlp_fast.objectstore.transfers.orphans import abort_upload, find_uploads
+from textnlp_fast.storage.audit import record
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.garbage.document import read_garbage
 from textnlp_fast.storage.garbage.rebasing import Proposal
 from textnlp_fast.storage.garbage.removing import remove_versions, settle_removals
-from textnlp_fast.storage.garbage.retention import RetentionRules, Verdict, decide
+from textnlp_fast.storage.garbage.retention import RetentionRules, Verdict, decide, with_dependents
 from textnlp_fast.storage.garbage.rewriting import carry_out, proposals
 from textnlp_fast.storage.garbage.sweeping import Sweeper, Swept
 from textnlp_fast.storage.garbage.usage import Usage, digest_of, stored_objects
@@ -153,6 +154,8 @@ def collect_garbage(
         report = _with_rebased(store, versions, options, transfer, report, usage, sizes, alive, progress)
         if options.delete:
             swept = sweeper.run()
+            if swept.objects:
+                record(store, action="gc.sweep", detail={"bytes": swept.bytes, "objects": swept.objects})
             report = _with_swept(report, swept)
     return replace(report, seconds=time.monotonic() - started)
 
@@ -234,10 +237,16 @@ def _verdicts(
                 hint="Take the alias, pin, stage or deployment away first.",
             )
     return tuple(
-        replace(verdict, goes=True, reasons=("asked for",))
-        if (verdict.facts.model, verdict.facts.version) in chosen
-        else verdict
-        for verdict in verdicts
+        with_dependents(
+            [
+                replace(verdict, goes=True, reasons=("asked for",))
+                if (verdict.facts.model, verdict.facts.version) in chosen
+                else verdict
+                for verdict in verdicts
+            ]
+        )
+        if chosen
+        else verdicts
     )
 
 

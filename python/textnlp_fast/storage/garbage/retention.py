@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
@@ -13,7 +13,7 @@ from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.storage.garbage.usage import VersionFacts
 from textnlp_fast.storage.version_manager import latest_of
 
-__all__ = ["RetentionRules", "Verdict", "decide", "parse_age", "rules_for"]
+__all__ = ["RetentionRules", "Verdict", "decide", "parse_age", "rules_for", "with_dependents"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -87,7 +87,28 @@ def decide(
                 reasons.append("latest")
             reasons += _by_rules(rules, facts, len(ordered) - place, stages.get(key), now_s)
             verdicts.append(Verdict(facts, not reasons, tuple(reasons) or ("no rule keeps it",)))
-    return verdicts
+    return with_dependents(verdicts)
+
+
+def with_dependents(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts; those on versions that go say which of those that stay are coded against them.
+
+    That is no reason to keep a version: what the others need of it stays with them.
+    """
+    dependents: dict[tuple[str, str], list[str]] = {}
+    for verdict in verdicts:
+        if not verdict.goes and verdict.facts.coded_against is not None:
+            dependents.setdefault(verdict.facts.coded_against, []).append(verdict.facts.name)
+    found: list[Verdict] = []
+    for verdict in verdicts:
+        needed_by = dependents.get((verdict.facts.model, verdict.facts.version)) if verdict.goes else None
+        if needed_by:
+            note = (
+                f"its tensors stay as bases of {', '.join(needed_by[:3])}{', ...' if needed_by[3:] else ''}"
+            )
+            verdict = replace(verdict, reasons=(*verdict.reasons, note))  # noqa: PLW2901
+        found.append(verdict)
+    return found
 
 
 def _by_rules(
