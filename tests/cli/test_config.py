@@ -34,6 +34,16 @@ def test_it_shows_each_value_and_its_source_but_no_secret(
     assert document["audit_key"]["value"] == "**********"
 
 
+def test_a_password_in_a_url_is_not_shown(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("endpoint_url: https://me:5ec2e7@host:9000/x\nrepo: s3://a:5ec2e7@bucket/p@1\n")
+    for words in ([], ["--json"]):
+        shown = run("config", "show", "--config", file, *words)
+        assert shown.code == 0
+        assert "5ec2e7" not in shown.out
+        assert "@host:9000/x" in shown.out
+
+
 def test_a_mistake_in_a_file_is_told(run: Any, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("thread: 3\n")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
 
 from textnlp_fast.cli.arguments import json_option
 from textnlp_fast.cli.output import print_json, print_table
+
+_USER = re.compile(r"://[^/@]*@")
 
 EPILOG = """\b
 Examples:
@@ -45,7 +48,7 @@ def show(*, path: str | None, env_file: str | None, as_json: bool) -> None:
 
     settings = load_settings(path, env_file=env_file)
     sources = settings.sources
-    values: dict[str, Any] = settings.model_dump(mode="json")
+    values = {name: _masked(value) for name, value in settings.model_dump(mode="json").items()}
     if as_json:
         print_json(
             {
@@ -60,6 +63,11 @@ def show(*, path: str | None, env_file: str | None, as_json: bool) -> None:
         return
     rows = [[name, _shown(values[name]), sources.get(name, "default")] for name in Settings.model_fields]
     print_table(["setting", "value", "from"], rows, left=3, yields=1)
+
+
+def _masked(value: Any) -> Any:
+    """The value without a name and a password that a URL may carry: it is refused later, and not shown before."""
+    return _USER.sub("://**********@", value) if isinstance(value, str) else value
 
 
 def _shown(value: Any) -> str:
