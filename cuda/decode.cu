@@ -2,9 +2,9 @@
 #include <new>
 #include <vector>
 
+#include "cuda/decode_sparse.h"
 #include "cuda/lanes.h"
 #include "cuda/memory.h"
-#include "cuda/sparse.h"
 #include "textnlp_fast/cuda.h"
 
 namespace textnlp_fast {

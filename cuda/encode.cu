@@ -88,7 +88,7 @@ TEXTNLP_FAST_DEVICE bool weigh(const Encoding& encoding, FrameMode mode, Dtype u
   simt::sync_block();
   if (shorter && simt::thread() == 0) {
     shared.best = shared.result;
-    shared.mode = mode;
+    shared.mode = mode == FrameMode::sparse && shared.learned ? FrameMode::learned : mode;
     shared.dtype = under;
     shared.which ^= 1;
   }

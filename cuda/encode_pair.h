@@ -65,15 +65,19 @@ TEXTNLP_FAST_DEVICE std::uint64_t high_product(std::uint64_t a, std::uint64_t b)
 }
 
 // Codes the symbols: one chain, which one lane follows, while the others of its warp look up what comes next; other
-// frames run beside it. Leaves states and the number of words, which end where the room for them does. By one warp.
-TEXTNLP_FAST_DEVICE_CALL void put_pair(const Encoding& encoding) {
+// frames run beside it. The states begin with the bits of `held`, as in PairWriter. Leaves states and the number of
+// words, which end where the room for them does. By one warp.
+TEXTNLP_FAST_DEVICE_CALL void put_pair(const Encoding& encoding, std::uint64_t held = 0) {
   EncodeShared& shared = encoding.shared;
   PairStep* const steps = shared.pair_steps;
   // A pair that takes more than the raw frame is of no use.
   const auto room = static_cast<std::uint32_t>(encoding.size / sizeof(std::uint32_t));
   auto* const words = reinterpret_cast<std::uint32_t*>(encoding.room.words);
   std::uint32_t first = room;
-  std::uint64_t states[2] = {kPairFloor, kPairFloor};
+  const std::uint64_t next = kPairFloor | (held & (kPairFloor - 1));
+  const std::uint64_t other = kPairFloor | held >> kHeldBits;
+  const bool swapped = shared.symbols % 2 != 0;
+  std::uint64_t states[2] = {swapped ? other : next, swapped ? next : other};
   bool full = false;
   for (std::uint32_t left = shared.symbols; left != 0;) {
     const std::uint32_t here = left < simt::kWarp ? left : simt::kWarp;

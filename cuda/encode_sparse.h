@@ -1,6 +1,7 @@
-// Encodes sparse frames, by a block.
+// Encodes sparse and learned frames, by a block.
 #pragma once
 #include "cuda/encode_delta.h"
+#include "cuda/encode_learned.h"
 #include "cuda/encode_steps.h"
 
 namespace textnlp_fast::device {
@@ -22,7 +23,8 @@ TEXTNLP_FAST_DEVICE void try_steps(const Encoding& encoding, Dtype dtype, std::s
   });
 }
 
-// Chooses tables for the row of elements; about what these and the elements under them take in shared.values_bits.
+// Chooses tables for the row of elements; about what these and the elements under them take in shared.values_bits, and
+// what learned ones take, 0 if they cannot be, in shared.learned_bits.
 template <class U>
 TEXTNLP_FAST_DEVICE_CALL void choose_values(const Encoding& encoding, std::size_t total) {
   EncodeShared& shared = encoding.shared;
@@ -38,6 +40,9 @@ TEXTNLP_FAST_DEVICE_CALL void choose_values(const Encoding& encoding, std::size_
   if (simt::warp() == 0) {
     const WarpTeam team = encoding.team();
     const double raw = choice::raw_bits(team, model, choice::most_tokens(team, model));
+    const double learned = choice::learned_bits(team, model, shared.split.listed, total, raw);
+    if (simt::lane() == 0) shared.learned_bits = learned;
+    team.sync();
     choice::choose_tables(team, model, shared.delta.scratch);
     if (simt::lane() == 0) shared.values_bits = model.bits + raw;
   }
@@ -59,7 +64,8 @@ TEXTNLP_FAST_DEVICE_CALL void put_steps(const Encoding& encoding, Dtype dtype, s
   const std::size_t directions = (shared.movable + 7) / 8;
   if (simt::thread() == 0) {
     Sink out(encoding.body(), encoding.size);
-    choice::put_split(out, Telling::as_steps, shared.rule, shared.split);
+    out.byte(static_cast<std::uint8_t>(Telling::as_steps));
+    choice::put_split(out, shared.rule, shared.split);
     out.bytes(&shared.step, sizeof shared.step);
     const bool fits = lay_pair(encoding, out);
     const std::size_t end = shared.pair_at + sizeof(std::uint32_t) * std::size_t{shared.pair_words} + directions;
@@ -120,9 +126,10 @@ TEXTNLP_FAST_DEVICE_CALL void put_values(const Encoding& encoding, std::size_t t
     simt::sync_warp();
     Sink out(encoding.body(), encoding.size);
     if (simt::lane() == 0) {
-      choice::put_split(out, telling, shared.rule, shared.split);
+      out.byte(static_cast<std::uint8_t>(telling));
+      choice::put_split(out, shared.rule, shared.split);
       out.byte(static_cast<std::uint8_t>(model.rule.table_log));
-      out.byte(static_cast<std::uint8_t>(model.rule.scheme.direct << 2 | model.rule.scheme.mantissa));
+      choice::put_scheme(out, model.rule.scheme);
     }
     choice::put_tables(encoding.team(), out, model);
     if (simt::lane() == 0) {
@@ -153,7 +160,10 @@ TEXTNLP_FAST_DEVICE_CALL void encode_sparse(const Encoding& encoding, Dtype dtyp
   EncodeShared& shared = encoding.shared;
   const std::size_t count = encoding.size / sizeof(U);
   const ElementRule element = element_rule(dtype);
-  if (simt::thread() == 0) shared.result = 0;
+  if (simt::thread() == 0) {
+    shared.result = 0;
+    shared.learned = false;
+  }
   find_most_changed<U>(encoding, count);
   if (shared.most == 0) return;
   survey<U>(encoding, count, element);
@@ -175,10 +185,16 @@ TEXTNLP_FAST_DEVICE_CALL void encode_sparse(const Encoding& encoding, Dtype dtyp
   }
   choose_values<U>(encoding, total);
   const double values = shared.values_bits;
-  const double least = steps == 0 || values < steps ? values : steps;
-  if (least / 8 + kPairStateBytes >= static_cast<double>(limit)) return;
-  if (steps != 0 && steps < values) {
+  const double told = shared.learned_bits;
+  const double least = told != 0 && told < values ? told : values;
+  const bool as_steps = steps != 0 && steps < least;
+  if ((as_steps ? steps : least) / 8 + kPairStateBytes >= static_cast<double>(limit)) return;
+  const bool learned = !as_steps && choice::better_learned(told, values, total);
+  if (simt::thread() == 0) shared.learned = learned;
+  if (as_steps) {
     put_steps<U>(encoding, dtype, total, limit);
+  } else if (learned) {
+    put_learned<U>(encoding, total, limit);
   } else {
     put_values<U>(encoding, total, limit);
   }

@@ -3,6 +3,7 @@
 #pragma once
 #include "codec/delta_choice.h"
 #include "codec/frame_choice.h"
+#include "codec/learned_choice.h"
 #include "codec/plane_choice.h"
 #include "codec/segments.h"
 #include "codec/sparse_choice.h"
@@ -69,6 +70,14 @@ struct EventsRoom {
   std::uint16_t places[kEncodeWarps][kBlockElements];  // in the block
 };
 
+// The chances of a learned frame, and a group of its elements.
+struct ChangesRoom {
+  ChangeModel model;
+  Token tokens[kLearnedGroup];
+  std::uint8_t contexts[kLearnedGroup];
+};
+static_assert(kLearnedGroup == simt::kWarp);
+
 struct PairStep {
   std::uint64_t inverse;
   std::uint32_t start;
@@ -105,6 +114,10 @@ struct EncodeShared {
   float step;
   double values_bits;
   double steps_bits;
+  double learned_bits;
+  bool learned;  // the body is that of a learned frame
+  std::uint32_t signs;
+  std::uint64_t held;  // of these, in the pair's states
   std::uint32_t movable;
   std::uint32_t symbols;  // in the pair
   std::uint32_t listed;
@@ -123,6 +136,7 @@ struct EncodeShared {
     SparseSurvey survey;
     EventsRoom events_room;
     PlaceModel chances;
+    ChangesRoom changes;
     Edge edges[2 * kStepSamples];
   };
 
@@ -162,12 +176,14 @@ constexpr std::size_t words_room(std::size_t bytes) { return rounded(2 * bytes +
 constexpr std::size_t most_events(std::size_t elements) { return elements / 15 + 64; }
 
 // Symbols in the pair: two bits a block, a bit and a place an event, and what the elements became. One by one these are
-// few elements; of steps a bit an element, and exceptions, which are refused where they take more than the raw frame.
+// few elements, as they are in learned frames; of steps a bit an element, and exceptions, which are refused where they
+// take more than the raw frame.
 constexpr std::size_t most_symbols(std::size_t elements, unsigned width) {
   const std::size_t few = elements < kMostPaired ? elements : kMostPaired;
   const std::size_t paired = few * (1 + (width * 8 + 15) / 16);
+  const std::size_t learned = kLearnedSymbols * (elements < kMostLearned ? elements : kMostLearned);
   const std::size_t steps = width == 2 ? 2 * elements + elements / 2 : width == 4 ? 3 * elements + elements / 2 : 0;
-  return 2 * (elements / kBlockElements + 1) + 2 * most_events(elements) + larger(paired, steps) + 64;
+  return 2 * (elements / kBlockElements + 1) + 2 * most_events(elements) + larger(larger(paired, learned), steps) + 64;
 }
 
 constexpr std::size_t symbols_room(std::size_t bytes) {

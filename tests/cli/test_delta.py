@@ -71,7 +71,7 @@ def test_inspect(patch: Path, run: Run) -> None:
         "1.1.0",
         "weight",
         "content",
-        "1 sparse",
+        "1 learned",
         "bits per weight",
         "step=7",
         "strategy auto",
@@ -83,7 +83,7 @@ def test_inspect(patch: Path, run: Run) -> None:
     rows = {row["name"]: row for row in document["tensors"] if row["name"]}
     assert rows["same"]["recipe"] == "source"
     assert rows["weight"]["recipe"] == "content"
-    assert rows["weight"]["frames"] == {"sparse": 1}
+    assert rows["weight"]["frames"] == {"learned": 1}
     assert document["patch_bytes"] == patch.stat().st_size
     assert document["metadata"] == {"step": "7"}
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from reference import codec as reference
-from reference.codec import TYPES, ElementType
-from reference.codec_sparse import step_outcomes
+from reference.codec_elements import TYPES, ElementType
+from reference.codec_sparse import as_single, from_single, step_outcomes
 from reference.codec_streams import Bytes, elements, to_bytes
 from textnlp_fast import _native
 from textnlp_fast.delta import codec
@@ -73,12 +73,14 @@ def modes(payload: bytes) -> list[str]:
 
 
 def coders(payload: bytes) -> list[int]:
-    """How the sparse frames of a payload tell their elements."""
+    """How the sparse and learned frames of a payload tell their elements."""
     at = 0
     found = []
     for one in codec.frames(payload):
         if one.mode == "sparse":
             found.append(payload[reference.read_header(Bytes(payload, at, len(payload))).body])
+        elif one.mode == "learned":
+            found.append(reference.BY_BITS)
         at += one.encoded_bytes
     return found
 
@@ -255,6 +257,14 @@ def stepped(
             value = int(rng.integers(0, 1 << element.bits))
         new.append(value)
     return to_bytes(new, element.size)
+
+
+def late_step(count: int) -> tuple[bytes, bytes]:
+    """BF16 weights whose update is far below the spacing of most: small ones move, by a step or two."""
+    rng = np.random.default_rng(count)
+    base = from_single(rng.normal(0, 0.02, count).astype(np.float32), "BF16")
+    moved = as_single(base, "BF16") + rng.normal(0, 1e-6, count).astype(np.float32)
+    return tuple(words.astype(np.uint16).tobytes() for words in (from_single(moved, "BF16"), base))
 
 
 @st.composite

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from codec.inputs import DTYPES, ISAS, decoded, forced, pair
-from reference.codec import TYPES, ordered
+from reference.codec_elements import TYPES, ordered
 from reference.codec_streams import elements
 from textnlp_fast.delta import codec
 from textnlp_fast.errors import InvalidInputError

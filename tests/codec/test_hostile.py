@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from codec.inputs import DTYPES, ISAS, forced, pair
 from codec.verdicts import BASE, OUT, PAYLOAD, agreed
 from reference import codec_writer as writer
-from reference.codec import DELTA, DIFFERENCE, PLANES, RAW, SAME, SPARSE, TYPES, Scheme
+from reference.codec import DELTA, DIFFERENCE, LEARNED, PLANES, RAW, SAME, SPARSE
+from reference.codec_elements import TYPES, Scheme
 from reference.codec_writer import (
     DeltaForm,
     EvenForm,
@@ -347,7 +348,7 @@ def test_each_rule_is_enforced(name: str) -> None:
     assert agreed(payload, size, bytes(size)) == "corrupt"
 
 
-@pytest.mark.parametrize("first", [0x00, 0x03, 0x16, 0x1F, 0x20, 0x23, 0xFF])
+@pytest.mark.parametrize("first", [0x00, 0x03, 0x17, 0x1F, 0x20, 0x23, 0xFF])
 def test_unknown_versions_and_modes(first: int) -> None:
     payload = bytes([first, 2, 4, 4, 0, 0]) + b"abcd"
     assert agreed(payload, 4, b"abcd") == "unsupported"
@@ -357,7 +358,7 @@ def test_unknown_versions_and_modes(first: int) -> None:
 
 @pytest.mark.parametrize("dtype", [16, 17, 128, 255])
 def test_unknown_element_types(dtype: int) -> None:
-    for mode in (SAME, RAW, PLANES, DELTA, SPARSE, DIFFERENCE):
+    for mode in (SAME, RAW, PLANES, DELTA, SPARSE, DIFFERENCE, LEARNED):
         payload = bytes([0x10 | mode, dtype, 4, 4, 0, 0]) + b"abcd"
         assert agreed(payload, 4, b"abcd") == "unsupported"
     later = frame(RAW, "U8", 4, b"abcd") + bytes([0x11, dtype, 4]) + b"abcd"
@@ -370,7 +371,7 @@ def test_the_position_points_at_the_frame() -> None:
     target, base = pair("BF16", 4096, 1, "weights", "sparse")
     payload = bytearray(codec.encode(target, base, dtype="BF16", frame_size_bytes=1024))
     found = codec.frames(payload)
-    assert {frame.mode for frame in found} == {"sparse"}
+    assert {frame.mode for frame in found} == {"learned"}
     begin = sum(frame.encoded_bytes for frame in found[:4])
     payload[begin + found[4].encoded_bytes - 1] ^= 0x80
     with pytest.raises(CorruptDataError, match="at byte") as caught:

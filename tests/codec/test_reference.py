@@ -13,7 +13,7 @@ from codec.inputs import BASES, DTYPES, ISAS, decoded, forced, pair, pairs
 from reference import codec as reference
 from reference import codec_streams as streams
 from reference import codec_writer as writer
-from reference.codec import TYPES, Scheme
+from reference.codec_elements import TYPES, Scheme
 from reference.codec_writer import DeltaForm, PlaneForm, TableForm
 from textnlp_fast.delta import codec
 

@@ -22,7 +22,7 @@ from codec.inputs import (
     pair,
     pairs,
 )
-from reference.codec import TYPES
+from reference.codec_elements import TYPES
 from textnlp_fast.delta import codec
 
 MAX_HEADER = 9

@@ -1,4 +1,4 @@
-"""Sparse frames: any split, any hazards, each of the three coders; and steps, which must come back exactly."""
+"""Sparse and learned frames: any split, any hazards, each way to tell; and steps, which must come back exactly."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from codec.inputs import (
     coders,
     decoded,
     forced,
+    late_step,
     modes,
     pair,
     stepped,
 )
 from codec.test_reference import check_on_every_isa, delta_forms, fits
 from reference import codec_streams as streams
-from reference.codec import AS_STEPS, IN_LANES, PAIRED, STEP_TYPES, TYPES, context_field
+from reference.codec import AS_STEPS, BY_BITS, IN_LANES, PAIRED, STEP_TYPES
+from reference.codec_elements import TYPES, Scheme, context_field
+from reference.codec_learned import MOST_ELEMENTS, SIGNS_IN_A_STATE
 from reference.codec_sparse import BLOCK, read_pair, read_places
 from reference.codec_sparse_writer import PairWriter, SparseForm, encode_sparse, write_places
 from reference.codec_writer import DeltaForm, EvenForm
@@ -40,12 +43,13 @@ even_forms = st.builds(
 )
 sparse_forms = st.builds(
     SparseForm,
-    coder=st.sampled_from([PAIRED, IN_LANES, AS_STEPS]),
+    coder=st.sampled_from([PAIRED, IN_LANES, AS_STEPS, BY_BITS]),
     listed=st.integers(0, 32),
     hazards=st.lists(st.integers(0, 23), min_size=1, max_size=32).map(tuple),
     step=st.sampled_from([2.0**-126, 1e-30, 1e-8, 1e-4, 0.02, 1.0, 65504.0, 3.4e38]),
     idle=st.sampled_from([0, 0, 1, 3, 97]),
     awake=st.booleans(),
+    held=st.integers(0, 2 * SIGNS_IN_A_STATE),
 )
 DENSITIES = ("sparse", "rare", "some_blocks", "one_changed", "ends_changed", "half_same", "same", "dense")
 
@@ -196,12 +200,12 @@ def test_every_type_and_share(dtype: str, change: str) -> None:
                 assert decoded(payload, len(target), base) == target
         if count <= 3000:
             check_on_every_isa(payload, target, base)
-    assert seen == {"sparse"}
+    assert seen <= {"sparse", "learned"}
 
 
-def test_few_are_told_one_by_one_and_many_in_lanes() -> None:
-    target, base = pair("BF16", 40_000, 1, "weights", "rare")
-    assert coders(codec.encode(target, base, dtype="BF16")) == [PAIRED]
+def test_few_are_told_bit_by_bit_and_many_in_lanes() -> None:
+    target, base = late_step(40_000)
+    assert coders(same_on_every_isa(target, base, "BF16")) == [BY_BITS]
     target, base = pair("BF16", 40_000, 1, "weights", "some_blocks")
     payload = codec.encode(target, base, dtype="BF16")
     assert coders(payload) == [IN_LANES]
@@ -222,6 +226,88 @@ def test_every_length_up_to_two_blocks(dtype: str, change: str) -> None:
                 held = bytearray(part[1])
                 codec.decode_into(payload, held, held)
                 assert bytes(held) == part[0]
+
+
+def peculiar(dtype: str, count: int) -> tuple[bytes, bytes]:
+    """Every change of one exponent has one large size of its own: a table says so at once."""
+    element = TYPES[dtype]
+    _, base = pair(dtype, count, 6, "weights", "same")
+    old = streams.elements(base, element.size)
+    rng = np.random.default_rng(6)
+    top = 1 << element.bits
+    new = [
+        (value + 37 + 60 * (context_field(value, element) % 3)) % top if rng.random() < 0.2 else value
+        for value in old
+    ]
+    return streams.to_bytes(new, element.size), base
+
+
+@pytest.mark.parametrize("dtype", ["I16", "BF16", "F32", "I64"])
+def test_what_tables_tell_better_they_tell(dtype: str) -> None:
+    target, base = peculiar(dtype, 4000)
+    assert coders(same_on_every_isa(target, base, dtype)) == [PAIRED]
+
+
+def test_learning_takes_fewer_bytes_than_tables() -> None:
+    """The same places, tables as the writer by hand makes them."""
+    target, base = late_step(20_000)
+    learned = codec.encode(target, base, dtype="BF16")
+    assert coders(learned) == [BY_BITS]
+    coding = DeltaForm(10, Scheme(3, 1), 96, 32, even=EvenForm(frozenset(range(32))))
+    for listed in (8, 12, 16):
+        form = SparseForm(PAIRED, coding, listed, (12,))
+        assert len(learned) < len(encode_sparse("BF16", target, base, form)) - 10
+
+
+@pytest.mark.parametrize("held", [0, 1, 7, 8, 31, 62])
+@pytest.mark.parametrize("changes", [1, 2, 7, 8, 31, 32, 61, 62, 63, 64, 70, 71, 200])
+def test_signs_of_any_number(changes: int, held: int) -> None:
+    """In the states, behind the pair, or in both."""
+    base = np.full(700, 1 << 13, dtype=np.uint16)
+    target = base.copy()
+    signs = np.random.default_rng(changes).integers(0, 2, changes)
+    target[3 : 3 + 3 * changes : 3] += np.where(signs, -1, 1).astype(np.uint16)
+    for listed in (0, 1):
+        form = SparseForm(BY_BITS, DeltaForm(10), listed, (9,), held=held)
+        payload = encode_sparse("I16", target.tobytes(), base.tobytes(), form)
+        assert coders(payload) == [BY_BITS]
+        check_on_every_isa(payload, target.tobytes(), base.tobytes())
+    same_on_every_isa(target.tobytes(), base.tobytes(), "I16")
+
+
+@pytest.mark.parametrize("scheme", [Scheme(0, 0), Scheme(3, 1), Scheme(16, 2), Scheme(0, 3), Scheme(63, 3)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_type_learned_in_any_buckets(dtype: str, scheme: Scheme) -> None:
+    for seed, change in enumerate(("sparse", "dense", "wide", "other", "flipped_signs")):
+        target, base = pair(dtype, 900, seed, "specials" if seed % 2 else "weights", change)
+        element = TYPES[dtype]
+        field = max(0, (1 << element.exponent) - 32)
+        form = SparseForm(
+            BY_BITS, DeltaForm(10, scheme, field, 32), 20 if element.exponent else seed % 2, (3, 20)
+        )
+        try:
+            payload = encode_sparse(dtype, target, base, form)
+        except ValueError:  # no bucket for a change
+            continue
+        if fits(payload):
+            check_on_every_isa(payload, target, base)
+
+
+def test_no_more_are_learned_than_a_reader_takes() -> None:
+    """Just as many as the format allows, and one more, which is told otherwise."""
+    rng = np.random.default_rng(2)
+    for count in (MOST_ELEMENTS, MOST_ELEMENTS + 1):
+        base = rng.integers(0, 100, count, dtype=np.uint8)
+        target = base + (rng.random(count) < 0.02) * rng.choice([1, 255], count).astype(np.uint8)
+        assert not np.array_equal(target, base)
+        form = SparseForm(BY_BITS, DeltaForm(10), 1, awake=True)
+        if count <= MOST_ELEMENTS:
+            payload = encode_sparse("U8", target.tobytes(), base.tobytes(), form)
+            check_on_every_isa(payload, target.tobytes(), base.tobytes())
+        else:
+            with pytest.raises(ValueError, match="more elements"):
+                encode_sparse("U8", target.tobytes(), base.tobytes(), form)
+        same_on_every_isa(target.tobytes(), base.tobytes(), "U8")
 
 
 def test_blocks_that_stay_cost_next_to_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Sparse frames from an enemy: the core and the reference agree on each, on every instruction set."""
+"""Sparse and learned frames from an enemy: the core and the reference agree on each, on every instruction set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from codec.inputs import DTYPES, coders, pair, stepped
 from codec.verdicts import agreed
-from reference.codec import AS_STEPS, IN_LANES, PAIRED, SPARSE, Scheme
+from reference.codec import AS_STEPS, BY_BITS, IN_LANES, LEARNED, PAIRED, SPARSE
+from reference.codec_elements import Scheme
+from reference.codec_learned import MOST_ELEMENTS, ChangeChances
 from reference.codec_sparse import Chance, PlaceChances
 from reference.codec_sparse_writer import PairWriter, SparseForm, encode_sparse
 from reference.codec_writer import DeltaForm, EvenForm, TableForm, frame, number_bits, pack_bits, varint
@@ -39,7 +41,13 @@ def samples() -> dict[str, tuple[bytes, bytes, bytes]]:
     coding = DeltaForm(
         9, Scheme(1, 1), 104, 20, 2, frozenset({5}), TableForm(1, 2, 1), 0, EvenForm(frozenset({12, 14}))
     )
-    for name, coder, listed in (("lanes", IN_LANES, 13), ("pair", PAIRED, 10), ("events", PAIRED, 0)):
+    for name, coder, listed in (
+        ("lanes", IN_LANES, 13),
+        ("pair", PAIRED, 10),
+        ("events", PAIRED, 0),
+        ("bits", BY_BITS, 11),
+        ("bits of events", BY_BITS, 0),
+    ):
         form = SparseForm(coder, coding, listed, (3, 23, 14, 1), idle=90, awake=True)
         found[f"foreign {name}"] = encode_sparse("BF16", target, base, form), target, base
     target = stepped("F16", base, 0.003, 5, stay=0.2, odd=0.02, still=0.5)
@@ -52,7 +60,12 @@ SAMPLES: Final = samples()
 
 
 def test_the_samples_have_every_coder() -> None:
-    assert {coder for payload, _, _ in SAMPLES.values() for coder in coders(payload)} == {0, 1, 2}
+    assert {coder for payload, _, _ in SAMPLES.values() for coder in coders(payload)} == {
+        PAIRED,
+        IN_LANES,
+        AS_STEPS,
+        BY_BITS,
+    }
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -118,7 +131,7 @@ def test_another_base_or_type(name: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     dtype=st.sampled_from(DTYPES),
-    coder=st.integers(0, 2),
+    coder=st.integers(0, 3),
     contexts=st.integers(1, 32),
     listed=st.integers(0, 32),
     body=st.binary(max_size=300),
@@ -130,8 +143,11 @@ def test_garbage_behind_a_good_rule(
     rng = np.random.default_rng(seed)
     listed = min(listed, contexts)
     codes = [bit for code in rng.integers(0, 24, contexts - listed) for bit in number_bits(int(code), 5)]
-    told = bytes([coder, 0, contexts, listed]) + pack_bits(codes)
-    if coder == AS_STEPS:
+    told = b"" if coder == BY_BITS else bytes([coder])
+    told += bytes([0, contexts, listed]) + pack_bits(codes)
+    if coder == BY_BITS:
+        told += bytes([seed])
+    elif coder == AS_STEPS:
         told += pack("<f", 10.0 ** rng.integers(-30, 30))
     else:
         told += bytes([10, 3 << 2 | 1]) + bytes((2 * contexts + 7) // 8)
@@ -140,7 +156,7 @@ def test_garbage_behind_a_good_rule(
         body = body[: len(body) // 4 * 4]
     size = -(-(len(told) + len(body)) // 8) * 8 + 1024
     base = rng.bytes(size) if seed % 3 else bytes(size)
-    agreed(frame(SPARSE, dtype, size, told + body), size, base)
+    agreed(frame(LEARNED if coder == BY_BITS else SPARSE, dtype, size, told + body), size, base)
 
 
 # --- one rule broken at a time ------------------------------------------------------------------------------
@@ -204,7 +220,54 @@ def steps_places() -> bytes:
     return told.pack()
 
 
+def learned(
+    notes: PairWriter | None = None,
+    *,
+    head: bytes = b"\0\1\1",
+    scheme: int = 13,
+    places: bytes | None = None,
+    held: int = 0,
+    rest: bytes = b"",
+    size: int = 64,
+    dtype: str = "U8",
+) -> bytes:
+    """All elements listed, one alive block, and nothing changes; to be spoilt in one place."""
+    if places is None:
+        places = (notes or told_bits(0, size)).pack(held)
+    return frame(LEARNED, dtype, size, head + bytes([scheme]) + places + rest)
+
+
+def told_bits(changes: int, count: int = 64) -> PairWriter:
+    """One alive block, the first ``changes`` of whose elements change, each by 1."""
+    told, chances = PairWriter(), ChangeChances(1)
+    told.learned(True, Chance())
+    for first in range(0, count, 32):
+        group = range(first, min(first + 32, count))
+        for index in group:
+            told.learned(index < changes, chances.of_change(0))
+        for index in group:
+            if index < changes:
+                told.learned(False, chances.of_larger(0))
+    return told
+
+
+def many_listed(count: int) -> PairWriter:
+    told, chances, alive = PairWriter(), ChangeChances(1), Chance()
+    for _ in range(0, count, 512):
+        told.learned(True, alive)
+    for index in range(count):
+        told.learned(index == 0, chances.of_change(0))
+        if index % 32 == 31 and index < 32:
+            told.learned(False, chances.of_larger(0))
+    return told
+
+
 GOOD: Final[dict[str, bytes]] = {
+    "learned, nothing changes": learned(),
+    "learned, the highest context base": learned(
+        told_bits(0), head=varint(255) + b"\1\1", dtype="F32", size=256
+    ),
+    "learned, 32 contexts": learned(head=bytes([0, 32, 32])),
     "nothing changes": sparse(),
     "in lanes": sparse(coder=IN_LANES, rest=LANES_AT_REST, size=256),
     "the highest context base": sparse(context_base=varint(255), dtype="F32"),
@@ -214,6 +277,25 @@ GOOD: Final[dict[str, bytes]] = {
     "all contexts listed": sparse(contexts=32, listed=32, coding=bytes([10, 13]) + bytes(8)),
 }
 BAD: Final[dict[str, bytes]] = {
+    "learned, no context": learned(head=b"\0\0\0"),
+    "learned, 33 contexts": learned(head=bytes([0, 33, 33])),
+    "learned, more listed than there are": learned(head=b"\0\1\2"),
+    "learned, context base of an integer": learned(head=b"\1\1\1"),
+    "learned, hazard 24": learned(head=b"\0\2\1" + bytes([24])),
+    "learned, a state below the floor": learned(places=states((1 << 31) - 1)),
+    "learned, a state of 64 bits": learned(places=states(second=1 << 63)),
+    "learned, words that are not there": learned(places=states(words=b"\x05")),
+    "learned, a sign of nothing": learned(held=1),
+    "learned, a sign too many": learned(told_bits(3), held=8),
+    "learned, a sign too many in the other state": learned(told_bits(40), held=1 << 40),
+    "learned, a byte of signs of nothing": learned(rest=b"\0"),
+    "learned, more bytes of signs than signs": learned(told_bits(7), rest=b"\0"),
+    "learned, signs cut short": learned(told_bits(63, 100), size=100),
+    "learned, no block alive": learned(places=dead()),
+    "learned, nothing can change": learned(head=b"\0\1\0\0", places=states()),
+    "learned, no event": learned(head=b"\0\1\0\1", places=one_event(events=0).pack()),
+    "learned, more events than elements": learned(head=b"\0\1\0\1", places=one_event(events=65).pack()),
+    "learned, too many elements": learned(many_listed(MOST_ELEMENTS + 1), size=MOST_ELEMENTS + 1),
     "coder 3": sparse(coder=3),
     "coder 255": sparse(coder=255),
     "no context": sparse(contexts=0, listed=0, coding=bytes([10, 13])),
@@ -278,6 +360,40 @@ def test_each_rule_is_enforced(name: str) -> None:
     payload = BAD[name]
     size = codec.frames(payload)[0].decoded_bytes
     assert agreed(payload, size, bytes(size)) == "corrupt"
+
+
+def test_changes_and_their_signs() -> None:
+    """The first bytes of signs lie behind the pair, the others are in the states."""
+    ups_and_downs = [1, 255, 255, 1] * 16
+    expected = bytes(ups_and_downs[:63]) + bytes(37)
+    bits = sum(1 << number for number, change in enumerate(ups_and_downs[:63]) if change == 255)
+    payload = learned(told_bits(63, 100), held=bits >> 8, rest=bytes([bits & 255]), size=100)
+    assert agreed(payload, 100, bytes(100)) == expected
+    payload = learned(told_bits(62, 100), held=bits & (1 << 62) - 1, size=100)
+    assert agreed(payload, 100, bytes(100)) == expected[:62] + bytes(38)
+    payload = learned(told_bits(8, 100), rest=bytes([bits & 255]), size=100)
+    assert agreed(payload, 100, bytes(100)) == expected[:8] + bytes(92)
+
+
+def test_the_last_bucket_has_no_bit_behind_it() -> None:
+    """Of scheme (0, 0) bytes have eight buckets: 128 and on, to the seven raw bits 0."""
+    told, chances = PairWriter(), ChangeChances(1)
+    told.learned(True, Chance())
+    for index in range(32):
+        told.learned(index == 5, chances.of_change(0))
+    told.learned(True, chances.of_larger(0))
+    for _ in range(2, 8):
+        told.learned(True, chances.of_further(0))
+    told.bits(1, 7)
+    for _ in range(32):
+        told.learned(False, chances.of_change(0))
+    payload = learned(told, scheme=0)
+    assert agreed(payload, 64, bytes(64)) == bytes([*bytes(5), 129, *bytes(58)])
+
+
+def test_as_many_as_a_learned_frame_tells() -> None:
+    payload = learned(many_listed(MOST_ELEMENTS), size=MOST_ELEMENTS)
+    assert agreed(payload, MOST_ELEMENTS, bytes(MOST_ELEMENTS)) == b"\1" + bytes(MOST_ELEMENTS - 1)
 
 
 def test_a_step_without_exceptions() -> None:

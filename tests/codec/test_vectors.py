@@ -14,7 +14,7 @@ import pytest
 
 from codec.inputs import DTYPES, INTEGER_BYTES, ISAS, coders, decoded, forced, modes
 from reference import codec as reference
-from reference.codec import AS_STEPS, IN_LANES, PAIRED, STEP_TYPES
+from reference.codec import AS_STEPS, BY_BITS, IN_LANES, PAIRED, STEP_TYPES
 from textnlp_fast.delta import codec
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
@@ -53,8 +53,8 @@ def test_the_reference_reads_it(vector: dict[str, Any]) -> None:
 
 def test_every_mode_and_dtype_is_pinned() -> None:
     found = {mode for vector in INDEX for mode in vector["modes"]}
-    assert found == {"same", "raw", "planes", "delta", "sparse", "difference"}
-    for mode in ("planes", "delta", "sparse"):
+    assert found == {"same", "raw", "planes", "delta", "sparse", "difference", "learned"}
+    for mode in ("planes", "delta", "sparse", "learned"):
         assert {vector["dtype"] for vector in INDEX if mode in vector["modes"]} == set(DTYPES)
     for made in (False, True):
         pinned = {
@@ -71,14 +71,14 @@ def test_every_coder_of_sparse_frames_is_pinned() -> None:
     found = {
         (coder, vector["encode"], vector["dtype"])
         for vector in INDEX
-        if "sparse" in vector["modes"]
+        if {"sparse", "learned"} & set(vector["modes"])
         for coder in coders(part(vector["payload"]))
     }
-    for coder in (PAIRED, IN_LANES):
+    for coder in (PAIRED, IN_LANES, BY_BITS):
         assert {dtype for told, _, dtype in found if told == coder} == set(DTYPES)
     for dtype in STEP_TYPES:
         assert {(AS_STEPS, True, dtype), (AS_STEPS, False, dtype)} <= found
-    assert {coder for coder, made, _ in found if made} == {PAIRED, IN_LANES, AS_STEPS}
+    assert {coder for coder, made, _ in found if made} == {PAIRED, IN_LANES, AS_STEPS, BY_BITS}
 
 
 def test_vectors_are_not_replaced_by_accident() -> None:

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.devices import INFO, NO_DEVICE, Bytes, EmulatedArray, to_device, to_host
+from codec.inputs import late_step, modes, pair
 from textnlp_fast import chunking, hashing
 from textnlp_fast.delta import codec, low_rank
-from textnlp_fast.errors import CorruptDataError, InvalidInputError, TextnlpFastError
+from textnlp_fast.errors import CorruptDataError, InvalidInputError, TextnlpFastError, UnsupportedFormatError
 from textnlp_fast.tensors.element_types import DTYPES
 
 pytestmark = [pytest.mark.gpu, NO_DEVICE]
@@ -102,3 +103,34 @@ def test_payloads_cut_short_or_with_more(cut: int) -> None:
                 codec.decode_into(wrong, out, on_device)
         codec.decode_into(whole, out, on_device)
         assert to_host(out).tobytes() == data.tobytes()
+
+
+def verdict(payload: bytes, target: Bytes, base: Bytes, *, on_device: bool) -> bytes | None:
+    """What comes out, None if the frame is refused."""
+    out = np.zeros_like(target)
+    try:
+        if on_device:
+            there = to_device(out)
+            codec.decode_into(payload, there, to_device(base))
+            return to_host(there).tobytes()
+        codec.decode_into(payload, out, base)
+    except (CorruptDataError, UnsupportedFormatError, InvalidInputError):
+        return None
+    return out.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "I8", "F32", "U64"])
+def test_short_lists_damaged_anywhere(dtype: str) -> None:
+    """Learned frames with a bit changed: the device refuses what the core refuses."""
+    target, base = late_step(9000) if dtype == "BF16" else pair(dtype, 900, 6, "weights", "sparse")
+    payload = codec.encode(target, base, dtype=dtype)
+    assert modes(payload) == ["learned"]
+    sides = np.frombuffer(target, np.uint8), np.frombuffer(base, np.uint8)
+    assert verdict(payload, *sides, on_device=True) == target
+    rng = np.random.default_rng(len(payload))
+    for at in {*range(7, min(50, len(payload))), *rng.integers(7, len(payload), 40).tolist()}:
+        broken = bytearray(payload)
+        broken[at] ^= 1 << int(rng.integers(8))
+        assert verdict(bytes(broken), *sides, on_device=True) == verdict(
+            bytes(broken), *sides, on_device=False
+        )

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference.approximations import MANTISSA_BITS, steps_apart, value
-from reference.codec import TYPES
+from reference.codec_elements import TYPES
 from textnlp_fast.delta.elements import ELEMENTS, words_of
 from textnlp_fast.errors import InvalidInputError
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="no docs beside these 
 
 def test_the_worked_example(tmp_path: Path) -> None:
     text = (DOCS / "format.md").read_text(encoding="utf-8")
-    _, frame = re.findall(r"```hex\n(.*?)```", text, re.DOTALL)
+    *_, frame = re.findall(r"```hex\n(.*?)```", text, re.DOTALL)
     head, index = re.findall(r"# Patch example\n.*?```\n(.*?)```.*?```json\n(.*?)```", text, re.DOTALL)[0]
     canonical = json.dumps(json.loads(index), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     written = bytes.fromhex(head) + canonical.encode() + bytes.fromhex(frame)

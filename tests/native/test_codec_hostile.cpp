@@ -245,7 +245,7 @@ int main() {
       make_sample(Dtype::f32, 900, Change::step, 1 << 20, 13),
   };
   std::uint64_t seed = 100;
-  bool seen[5] = {};
+  bool seen[7] = {};
   bool coders[3] = {};
   for (const Sample& sample : samples) {
     FrameInfo info;
@@ -257,7 +257,7 @@ int main() {
     check_flips(sample);
     check_many_faults(sample, 1500, seed++);
   }
-  for (const FrameMode mode : {FrameMode::planes, FrameMode::delta, FrameMode::sparse}) {
+  for (const FrameMode mode : {FrameMode::planes, FrameMode::delta, FrameMode::sparse, FrameMode::learned}) {
     EXPECT(seen[static_cast<unsigned>(mode)]);
   }
   EXPECT(coders[0] && coders[1] && coders[2]);

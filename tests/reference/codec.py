@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from struct import unpack
 from typing import Final
 
+from reference.codec_elements import BY_NUMBER, NAMES, ElementType, Scheme, context, moved
+from reference.codec_learned import read_changes
 from reference.codec_sparse import (
     HAZARD_CODES,
     HAZARDS,
@@ -37,123 +39,14 @@ from reference.codec_streams import (
 )
 
 VERSION: Final = 1
-SAME, RAW, PLANES, DELTA, SPARSE, DIFFERENCE = range(6)
+SAME, RAW, PLANES, DELTA, SPARSE, DIFFERENCE, LEARNED = range(7)
 MAX_FRAME_SIZE: Final = 1 << 24
 MAX_CONTEXTS: Final = 32
-MAX_TOKENS: Final = 128
 RAW_PLANE, CONSTANT_PLANE, CODED_PLANE = range(3)
 ZERO_ONLY, AS_BEFORE, OWN_TABLE, EVEN_TABLE = range(4)
 PAIRED, IN_LANES, AS_STEPS = range(3)
+BY_BITS: Final = 3  # no coder of sparse frames: those of learned frames
 STEP_TYPES: Final = ("F16", "BF16", "F32")
-
-
-@dataclass(frozen=True, slots=True)
-class ElementType:
-    """``size`` in bytes; ``exponent`` in bits, 0 for what is not floating point."""
-
-    number: int
-    size: int
-    exponent: int
-
-    @property
-    def bits(self) -> int:
-        return 8 * self.size
-
-    @property
-    def rotates(self) -> bool:
-        return self.exponent != 0 and self.size > 1
-
-
-TYPES: Final[dict[str, ElementType]] = {
-    "OPAQUE": ElementType(0, 1, 0),
-    "BOOL": ElementType(1, 1, 0),
-    "U8": ElementType(2, 1, 0),
-    "I8": ElementType(3, 1, 0),
-    "F8_E4M3": ElementType(4, 1, 4),
-    "F8_E5M2": ElementType(5, 1, 5),
-    "U16": ElementType(6, 2, 0),
-    "I16": ElementType(7, 2, 0),
-    "F16": ElementType(8, 2, 5),
-    "BF16": ElementType(9, 2, 8),
-    "U32": ElementType(10, 4, 0),
-    "I32": ElementType(11, 4, 0),
-    "F32": ElementType(12, 4, 8),
-    "U64": ElementType(13, 8, 0),
-    "I64": ElementType(14, 8, 0),
-    "F64": ElementType(15, 8, 11),
-}
-BY_NUMBER: Final = {element.number: element for element in TYPES.values()}
-NAMES: Final = {element.number: name for name, element in TYPES.items()}
-
-# --- elements and residuals ---------------------------------------------------------------------------------
-
-
-def ordered(value: int, element: ElementType) -> int:
-    """An integer that grows with the number that the bits stand for; integers are taken as they are."""
-    top = 1 << (element.bits - 1)
-    if element.exponent == 0:
-        return value
-    return 2 * top - 1 - value if value & top else value + top
-
-
-def from_ordered(value: int, element: ElementType) -> int:
-    top = 1 << (element.bits - 1)
-    if element.exponent == 0:
-        return value
-    return value - top if value & top else 2 * top - 1 - value
-
-
-def residual(value: int, base: int, element: ElementType) -> int:
-    """Steps from base to value, away from zero; between minus and plus half of the range."""
-    half = 1 << (element.bits - 1)
-    steps = ordered(value, element) - ordered(base, element)
-    if element.exponent and base & half:
-        steps = -steps
-    return (steps + half) % (2 * half) - half
-
-
-def moved(base: int, steps: int, element: ElementType) -> int:
-    half = 1 << (element.bits - 1)
-    if element.exponent and base & half:
-        steps = -steps
-    return from_ordered((ordered(base, element) + steps) % (2 * half), element)
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """``direct``: the largest size with a bucket of its own; ``mantissa``: leading bits of a bucket."""
-
-    direct: int
-    mantissa: int
-
-    def limit(self, bits: int) -> int:
-        return min(MAX_TOKENS, 2 * (self.direct + (bits - self.mantissa << self.mantissa)) + 1)
-
-    def raw_bits(self, token: int) -> int:
-        above = (token + 1) // 2 - self.direct - 1
-        return 0 if above < 0 else above >> self.mantissa
-
-    def split(self, residual: int) -> tuple[int, int]:
-        """Token and raw bits of a signed residual."""
-        size = abs(residual)
-        bucket, place = size, 0
-        if size > self.direct:
-            shifted = size - self.direct - 1 + (1 << self.mantissa)
-            low = shifted.bit_length() - 1 - self.mantissa
-            lead = (shifted >> low) - (1 << self.mantissa)
-            place = shifted % (1 << low)
-            bucket = self.direct + 1 + (low << self.mantissa) + lead
-        return 2 * bucket - (residual > 0), place
-
-    def join(self, token: int, raw: int) -> int:
-        """The residual, to be taken modulo the element's range."""
-        bucket = (token + 1) // 2
-        size = bucket
-        if bucket > self.direct:
-            low, lead = divmod(bucket - self.direct - 1, 1 << self.mantissa)
-            implicit = 1 << self.mantissa
-            size = (implicit + lead << low) + raw - implicit + self.direct + 1
-        return size if token % 2 else -size
 
 
 # --- frames: reading ----------------------------------------------------------------------------------------
@@ -170,7 +63,7 @@ class Header:
 
 def read_header(reader: Bytes) -> Header:
     first = reader.byte()
-    if first >> 4 != VERSION or first & 15 > DIFFERENCE:
+    if first >> 4 != VERSION or first & 15 > LEARNED:
         raise UnsupportedFrame("version or mode")
     mode = first & 15
     number = reader.byte()
@@ -217,7 +110,9 @@ def decode_frame(payload: bytes, header: Header, base: bytes | None) -> bytes:
         return base
     if header.mode == DIFFERENCE:
         return decode_difference(reader, header, base)
-    return (decode_delta if header.mode == DELTA else decode_sparse)(reader, header, base)
+    if header.mode == DELTA:
+        return decode_delta(reader, header, base)
+    return (decode_sparse if header.mode == SPARSE else decode_learned)(reader, header, base)
 
 
 def decode_planes(reader: Bytes, header: Header) -> bytes:
@@ -258,12 +153,6 @@ def decode_difference(reader: Bytes, header: Header, base: bytes) -> bytes:
     return bytes((old + step) % 256 for old, step in zip(base, steps, strict=True))
 
 
-def context_field(value: int, element: ElementType) -> int:
-    if element.exponent == 0:
-        return 0
-    return value >> (element.bits - 1 - element.exponent) & ((1 << element.exponent) - 1)
-
-
 @dataclass(frozen=True, slots=True)
 class Coding:
     """How residuals are told: in tokens under the table that the base's context picks."""
@@ -276,10 +165,6 @@ class Coding:
         return self.tables[min(context(base, element, self.context_base), len(self.tables) - 1)]
 
 
-def context(base: int, element: ElementType, context_base: int) -> int:
-    return max(0, context_field(base, element) - context_base)
-
-
 def require_contexts(element: ElementType, context_base: int, contexts: int) -> None:
     require(1 <= contexts <= MAX_CONTEXTS, "context count out of range")
     require(context_base < 1 << element.exponent, "context base out of range")
@@ -287,9 +172,13 @@ def require_contexts(element: ElementType, context_base: int, contexts: int) -> 
 
 def read_scheme(reader: Bytes) -> tuple[int, Scheme]:
     """Table log and token scheme."""
-    table_log, packed = reader.byte(), reader.byte()
+    table_log, scheme = reader.byte(), scheme_of(reader.byte())
     require(8 <= table_log <= 15, "table log out of range")
-    return table_log, Scheme(packed >> 2, packed & 3)
+    return table_log, scheme
+
+
+def scheme_of(packed: int) -> Scheme:
+    return Scheme(packed >> 2, packed & 3)
 
 
 def read_tables(reader: Bytes, contexts: int, limit: int, table_log: int) -> list[Table]:
@@ -348,27 +237,32 @@ def read_raw_bits(lanes: Lanes, widths: Sequence[int]) -> list[int]:
     return raws
 
 
-def decode_sparse(reader: Bytes, header: Header, base: bytes) -> bytes:
-    element = header.element
-    new = elements(base, element.size)
-    coder = reader.byte()
+def read_split(reader: Bytes, element: ElementType) -> tuple[int, int, list[int]]:
+    """First field, listed contexts, and the hazards of all contexts."""
     context_base, contexts, listed = reader.varint(), reader.byte(), reader.byte()
-    require(coder <= AS_STEPS, "unknown coder")
     require_contexts(element, context_base, contexts)
     require(listed <= contexts, "more contexts listed than there are")
     bits = Bits(reader)
     codes = [0] * listed + [bits.get(5) for _ in range(listed, contexts)]
     require(max(codes) < HAZARD_CODES, "unknown hazard")
     bits.finish()
+    return context_base, listed, [HAZARDS[code] for code in codes]
+
+
+def decode_sparse(reader: Bytes, header: Header, base: bytes) -> bytes:
+    element = header.element
+    new = elements(base, element.size)
+    coder = reader.byte()
+    require(coder <= AS_STEPS, "unknown coder")
+    context_base, listed, hazards = read_split(reader, element)
     if coder == AS_STEPS:
         step = read_step_size(reader, element)
     else:
         table_log, scheme = read_scheme(reader)
-        tables = read_tables(reader, contexts, scheme.limit(element.bits), table_log)
+        tables = read_tables(reader, len(hazards), scheme.limit(element.bits), table_log)
         coding = Coding(scheme, tables, context_base)
     pair = read_pair(reader)
 
-    hazards = [HAZARDS[code] for code in codes]
     own_contexts = [context(old, element, context_base) for old in new]
     often, rarely = read_places(pair, own_contexts, listed, hazards)
     places = often + rarely
@@ -385,6 +279,22 @@ def decode_sparse(reader: Bytes, header: Header, base: bytes) -> bytes:
     require(reader.at == reader.end, "bytes left over")
     for place, value in zip(places, found, strict=True):
         new[place] = value
+    return to_bytes(new, element.size)
+
+
+def decode_learned(reader: Bytes, header: Header, base: bytes) -> bytes:
+    element = header.element
+    new = elements(base, element.size)
+    context_base, listed, hazards = read_split(reader, element)
+    scheme = scheme_of(reader.byte())
+    pair = read_pair(reader)
+    contexts = [context(old, element, context_base) for old in new]
+    often, rarely = read_places(pair, contexts, listed, hazards)
+    told = [contexts[place] for place in often + rarely]
+    changes = read_changes(pair, reader, told, listed=listed, scheme=scheme, bits=element.bits)
+    require(reader.at == reader.end, "bytes left over")
+    for place, steps in zip(often + rarely, changes, strict=True):
+        new[place] = moved(new[place], steps, element)
     return to_bytes(new, element.size)
 
 

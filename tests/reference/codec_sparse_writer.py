@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from struct import pack
 from typing import Final
 
-from reference.codec import (
-    AS_STEPS,
-    IN_LANES,
-    NAMES,
-    PAIRED,
-    SPARSE,
-    STEP_TYPES,
-    TYPES,
-    ElementType,
-    context,
-)
+from reference.codec import AS_STEPS, BY_BITS, IN_LANES, LEARNED, PAIRED, SPARSE, STEP_TYPES
+from reference.codec_elements import NAMES, TYPES, ElementType, context, residual
+from reference.codec_learned import MOST_ELEMENTS, SIGNS_IN_A_STATE, ChangeChances
 from reference.codec_sparse import (
     BLOCK,
     GROUP,
@@ -47,12 +39,13 @@ USUAL_CODING: Final = DeltaForm(table_log=10)
 
 @dataclass(frozen=True, slots=True)
 class SparseForm:
-    """Any valid way to write a sparse frame.
+    """Any valid way to write a sparse or, where the coder is ``BY_BITS``, a learned frame.
 
     ``coding``: the contexts too, and with tables their form. ``hazards``: codes, by context in turn; a cold
     context that changes gets 1 at least. ``idle``: every so many of the cold elements that stayed are told all
-    the same, as are that many needless exceptions to steps; 0 for none. ``awake``: blocks are told to be alive
-    though nothing in them changes.
+    the same, as are that many needless exceptions to steps; 0 for none, as always in learned frames. ``awake``:
+    blocks are told to be alive though nothing in them changes. ``held``: signs that the states of a learned
+    frame may hold.
     """
 
     coder: int = PAIRED
@@ -62,6 +55,7 @@ class SparseForm:
     step: float = 0.001
     idle: int = 0
     awake: bool = False
+    held: int = 2 * SIGNS_IN_A_STATE
 
 
 @dataclass(slots=True)
@@ -83,8 +77,12 @@ class PairWriter:
         self.notes.append((0, one, 16) if bit else (one, (1 << 16) - one, 16))
         chance.learn(bit)
 
-    def pack(self) -> bytes:
-        states = [PAIR_FLOOR] * 2
+    def pack(self, held: int = 0) -> bytes:
+        """``held``: up to 62 bits for the states to begin with, the lower half in that whose turn comes next."""
+        below = (1 << SIGNS_IN_A_STATE) - 1
+        states = [PAIR_FLOOR | held & below, PAIR_FLOOR | held >> SIGNS_IN_A_STATE]
+        if len(self.notes) % 2:
+            states.reverse()
         words: list[int] = []
         for number, (start, share, log) in reversed(list(enumerate(self.notes))):
             state = states[number % 2]
@@ -105,14 +103,21 @@ def encode_sparse(dtype: str, target: bytes, base: bytes, form: SparseForm) -> b
     contexts = [context(value, element, form.coding.context_base) for value in old]
     codes = hazard_codes(contexts, [a != b for a, b in zip(new, old, strict=True)], form)
     pair = PairWriter()
+    if form.coder == BY_BITS:
+        form = replace(form, idle=0)
     often, rarely = write_places(pair, contexts, codes, new, old, form)
     places = often + rarely
     if not places:
         raise ValueError("a sparse frame must tell something")
     told = [new[place] for place in places], [old[place] for place in places]
 
-    body = bytes([form.coder]) + varint(form.coding.context_base) + bytes([form.coding.contexts, form.listed])
+    body = b"" if form.coder == BY_BITS else bytes([form.coder])
+    body += varint(form.coding.context_base) + bytes([form.coding.contexts, form.listed])
     body += pack_bits([bit for code in codes[form.listed :] for bit in number_bits(code, 5)])
+    if form.coder == BY_BITS:
+        packed_scheme = form.coding.scheme.direct << 2 | form.coding.scheme.mantissa
+        changes = write_changes(pair, *told, element, [contexts[place] for place in places], form)
+        return frame(LEARNED, dtype, len(target), body + bytes([packed_scheme]) + changes)
     if form.coder == AS_STEPS:
         body += pack("<f", form.step)
         ups = write_steps(pair, *told, element, events=len(rarely), form=form)
@@ -223,3 +228,40 @@ def write_steps(
                 continue
         pair.bits(value, element.bits)
     return pack_bits(ups)
+
+
+def write_changes(
+    pair: PairWriter,
+    new: Sequence[int],
+    old: Sequence[int],
+    element: ElementType,
+    contexts: Sequence[int],
+    form: SparseForm,
+) -> bytes:
+    """The pair, places included, and the signs behind it."""
+    if len(new) > MOST_ELEMENTS:
+        raise ValueError("more elements than a learned frame tells")
+    scheme = form.coding.scheme
+    chances = ChangeChances(form.listed)
+    changes = [residual(value, before, element) for value, before in zip(new, old, strict=True)]
+    for first in range(0, len(new), GROUP):
+        group = range(first, min(first + GROUP, len(new)))
+        for index in group:
+            if contexts[index] < form.listed:
+                pair.learned(changes[index] != 0, chances.of_change(contexts[index]))
+        for index in group:
+            if changes[index]:
+                pair.learned(abs(changes[index]) > 1, chances.of_larger(contexts[index]))
+        for index in group:
+            if abs(changes[index]) > 1:
+                token, raw = scheme.split(abs(changes[index]))
+                last, bucket = scheme.last_bucket(element.bits), (token + 1) // 2
+                if bucket > last:
+                    raise ValueError("the scheme has no bucket for a change")
+                for lower in range(2, min(bucket + 1, last)):
+                    pair.learned(lower < bucket, chances.of_further(contexts[index]))
+                pair.bits(raw, scheme.raw_bits(token))
+    signs = [change < 0 for change in changes if change]
+    behind = min(-(-max(0, len(signs) - form.held) // 8), len(signs) // 8)
+    held = sum(sign << number for number, sign in enumerate(signs[8 * behind :]))
+    return pair.pack(held) + pack_bits(signs[: 8 * behind])

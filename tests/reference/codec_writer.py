@@ -17,18 +17,15 @@ from reference.codec import (
     DELTA,
     DIFFERENCE,
     EVEN_TABLE,
+    LEARNED,
     OWN_TABLE,
     PLANES,
     RAW_PLANE,
     SPARSE,
-    TYPES,
     VERSION,
     ZERO_ONLY,
-    ElementType,
-    Scheme,
-    context,
-    residual,
 )
+from reference.codec_elements import TYPES, ElementType, Scheme, context, residual
 from reference.codec_streams import (
     EVEN_DOMINANT_ORDER,
     EVEN_LAST_ORDER,
@@ -144,7 +141,7 @@ def frame(mode: int, dtype: str, size: int, body: bytes = b"") -> bytes:
     head = bytes([VERSION << 4 | mode, TYPES[dtype].number]) + varint(size)
     return (
         head
-        + (len(body).to_bytes(3, "little") if mode in (PLANES, DELTA, SPARSE, DIFFERENCE) else b"")
+        + (len(body).to_bytes(3, "little") if mode in (PLANES, DELTA, SPARSE, DIFFERENCE, LEARNED) else b"")
         + body
     )
 

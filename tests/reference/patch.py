@@ -11,6 +11,7 @@ import blake3
 
 from reference import codec
 from reference.casts import cast
+from reference.codec_elements import TYPES
 from reference.codec_streams import elements, to_bytes
 
 
@@ -44,8 +45,8 @@ def base_of(recipe: Any, content: Callable[[str], bytes]) -> bytes:
     ((kind, rows),) = recipe.items()
     if kind == "cast":
         digest, old, new = rows
-        values = elements(content(digest), codec.TYPES[old].size)
-        return to_bytes((cast(value, old, new) for value in values), codec.TYPES[new].size)
+        values = elements(content(digest), TYPES[old].size)
+        return to_bytes((cast(value, old, new) for value in values), TYPES[new].size)
     if kind == "transpose":
         digest, height, width, size = rows
         data = content(digest)

@@ -3,7 +3,8 @@
 // A tensor is cut into frames of `frame_size` decoded bytes. Each frame stands alone: it is the same as the base, raw,
 // standalone (byte planes, each under its own entropy code), a delta (the difference to the base in ULPs, coded by rANS
 // under the table that the base's exponent picks), sparse (where little changed: the places apart from the
-// differences), or a difference (byte planes of target less base, byte by byte). Predict, take the difference, code it
+// differences), learned (the same where so little did that tables would show), or a difference (byte planes of target
+// less base, byte by byte). Predict, take the difference, code it
 // in the context of what the reader already knows.
 #pragma once
 #include <cstddef>
@@ -14,7 +15,15 @@
 
 namespace textnlp_fast {
 
-enum class FrameMode : std::uint8_t { same = 0, raw = 1, planes = 2, delta = 3, sparse = 4, difference = 5 };
+enum class FrameMode : std::uint8_t {
+  same = 0,
+  raw = 1,
+  planes = 2,
+  delta = 3,
+  sparse = 4,
+  difference = 5,
+  learned = 6
+};
 inline constexpr unsigned kFrameVersion = 1;
 inline constexpr std::size_t kDefaultFrameSize = std::size_t{1} << 20;
 // A reader refuses frames that decode to more: the most memory a hostile frame can ask for.

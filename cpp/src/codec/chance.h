@@ -64,4 +64,15 @@ TEXTNLP_FAST_HD inline bool read_bit(PairReader& in, Chance& chance) {
   return bit;
 }
 
+// The same in arithmetic, 0 or 1: for bits that branches would be guessed wrong on.
+TEXTNLP_FAST_HD inline std::uint32_t read_straight(PairReader& in, Chance& chance) {
+  const std::uint32_t one = chance.share();
+  const std::uint32_t slot = in.slot(kBitLog);
+  const std::uint32_t bit = (slot - one) >> 31;
+  const std::uint32_t zero = bit - 1;  // all ones if the bit is 0
+  in.take(slot - (one & zero), (one ^ zero) + (((1u << kBitLog) + 1) & zero), kBitLog);
+  chance.learn(bit != 0);
+  return bit;
+}
+
 }  // namespace textnlp_fast

@@ -57,9 +57,12 @@ struct Body {
 
   void weigh_against(Dtype under, const std::uint8_t* target, const std::uint8_t* base) {
     const std::size_t before = best;
-    weigh(FrameMode::sparse, under,
-          [&](std::size_t limit, Sink& sink) { return encode_sparse(under, target, base, size, limit, sink); });
+    bool learned = false;
+    weigh(FrameMode::sparse, under, [&](std::size_t limit, Sink& sink) {
+      return encode_sparse(under, target, base, size, limit, sink, learned);
+    });
     const bool sparse = best != before;
+    if (sparse && learned) mode = FrameMode::learned;
     weigh_difference(under, target, base);
     if (sparse && size > kSmallTensor * element_size(under)) return;
     weigh(FrameMode::delta, under,
@@ -134,6 +137,7 @@ Status decode_frame(const std::uint8_t* frame, const FrameInfo& info, const std:
   ByteReader reader{body, body, frame + info.encoded_size};
   const bool whole = info.mode == FrameMode::delta        ? decode_delta(info.dtype, reader, base, out, size)
                      : info.mode == FrameMode::sparse     ? decode_sparse(info.dtype, reader, base, out, size)
+                     : info.mode == FrameMode::learned    ? decode_learned(info.dtype, reader, base, out, size)
                      : info.mode == FrameMode::difference ? decode_difference(info.dtype, reader, base, out, size)
                                                           : decode_planes(info.dtype, reader, out, size);
   if (!whole) {

@@ -50,8 +50,6 @@ TEXTNLP_FAST_HD inline TokenScheme dense_scheme(std::size_t element_bytes) noexc
 
 namespace choice {
 
-TEXTNLP_FAST_HD inline unsigned bucket_of(unsigned token) { return (token + 1) >> 1; }
-
 TEXTNLP_FAST_HD inline std::uint32_t from_to(unsigned before, unsigned value) {
   return zigzag(static_cast<std::int32_t>(value - before));
 }
@@ -236,10 +234,14 @@ TEXTNLP_FAST_HD_CALL void choose_tables(const Team& team, DeltaModel& model, Tab
   team.sync();
 }
 
+TEXTNLP_FAST_HD inline void put_scheme(Sink& out, TokenScheme scheme) {
+  out.byte(static_cast<std::uint8_t>(scheme.direct << 2 | scheme.mantissa));
+}
+
 // What stands before the tables: table log, token scheme, first field and number of contexts.
 TEXTNLP_FAST_HD inline void put_rule(Sink& out, const DeltaRule& rule) {
   out.byte(static_cast<std::uint8_t>(rule.table_log));
-  out.byte(static_cast<std::uint8_t>(rule.scheme.direct << 2 | rule.scheme.mantissa));
+  put_scheme(out, rule.scheme);
   out.varint(rule.context_base);
   out.byte(static_cast<std::uint8_t>(rule.contexts));
 }

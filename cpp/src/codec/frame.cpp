@@ -14,7 +14,7 @@ Status read_frame_header(const std::uint8_t* payload, std::size_t size, FrameInf
     return Status::failure(Code::unsupported, "the frame has a format version that this build does not know", 0);
   }
   const unsigned mode = first & 15;
-  if (mode > static_cast<unsigned>(FrameMode::difference)) {
+  if (mode > static_cast<unsigned>(FrameMode::learned)) {
     return Status::failure(Code::unsupported, "the frame has a mode that this build does not know", 0);
   }
   const unsigned dtype = reader.byte();

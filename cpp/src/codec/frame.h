@@ -89,9 +89,9 @@ constexpr std::size_t kSmallTensor = std::size_t{1} << 14;
 // The frame bodies. encode_* write to `out` and return false if they see that the body will not fit.
 bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
                   std::size_t limit, Sink& out);
-// Also false where a delta frame will do better: much has changed.
+// Also false where a delta frame will do better: much has changed. `learned`: the body is that of a learned frame.
 bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
-                   std::size_t limit, Sink& out);
+                   std::size_t limit, Sink& out, bool& learned);
 bool encode_planes(Dtype dtype, const std::uint8_t* target, std::size_t size, std::size_t limit, Sink& out);
 // The difference of bytes, as planes; for integers of one byte only.
 TEXTNLP_FAST_HD inline bool has_difference(Dtype dtype) noexcept {
@@ -104,6 +104,7 @@ bool encode_difference(Dtype dtype, const std::uint8_t* target, const std::uint8
 bool decode_delta(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
 // `out` may be `base`.
 bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
+bool decode_learned(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);
 bool decode_planes(Dtype dtype, ByteReader& reader, std::uint8_t* out, std::size_t size);
 // `out` may be `base`.
 bool decode_difference(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "codec/by_size.h"
 #include "codec/codec_scalar.h"
 #include "codec/places.h"
 #include "codec/sparse_rule.h"
@@ -31,17 +32,6 @@ void copy_piece(const std::uint8_t* base, std::size_t count, std::size_t at, uns
   prefetch<kToWrite>(out + at * element_bytes + kAhead, std::size_t{kBlockElements} * element_bytes);
   if (at % kPiece != 0) return;
   std::memcpy(out + at * element_bytes, base + at * element_bytes, std::min(kPiece, count - at) * element_bytes);
-}
-
-// Calls `action` with a zero of the unsigned type of that size.
-template <class Action>
-void by_size(unsigned element_bytes, const Action& action) {
-  switch (element_bytes) {
-    case 1: return action(std::uint8_t{0});
-    case 2: return action(std::uint16_t{0});
-    case 4: return action(std::uint32_t{0});
-    default: return action(std::uint64_t{0});
-  }
 }
 
 // Of so few, places are listed; masks serve the others.

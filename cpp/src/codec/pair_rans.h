@@ -12,6 +12,8 @@ namespace textnlp_fast {
 
 constexpr std::uint64_t kPairFloor = std::uint64_t{1} << 31;
 constexpr std::size_t kPairStateBytes = 16;
+// Bits that a state can begin with, and end with where it is read.
+constexpr unsigned kHeldBits = 31;
 
 // Keeps symbols in the reader's order, then codes them from the last to the first.
 class PairWriter {
@@ -27,8 +29,9 @@ class PairWriter {
   // Up to 16 bits.
   void put_bits(std::uint32_t value, unsigned bits) { put(value, 1, bits); }
 
-  // Appends the states, the number of words and the words.
-  void write(Sink& out);
+  // Appends the states, the number of words and the words. The states hold up to 2 * kHeldBits bits, the lower ones in
+  // that whose turn comes after the last symbol.
+  void write(Sink& out, std::uint64_t held = 0);
 
  public:
   struct Symbol {
@@ -70,9 +73,17 @@ struct PairReader {
     return value;
   }
 
-  [[nodiscard]] TEXTNLP_FAST_HD bool finished() const {
-    return !overrun && at == end && state == kPairFloor && other == kPairFloor;
+  // Whether all was read, so that the states are those that the writer began with.
+  [[nodiscard]] TEXTNLP_FAST_HD bool used_up() const {
+    return !overrun && at == end && state >> kHeldBits == 1 && other >> kHeldBits == 1;
   }
+
+  // What these hold.
+  [[nodiscard]] TEXTNLP_FAST_HD std::uint64_t held() const {
+    return (state - kPairFloor) | (other - kPairFloor) << kHeldBits;
+  }
+
+  [[nodiscard]] TEXTNLP_FAST_HD bool finished() const { return used_up() && held() == 0; }
 
  private:
   TEXTNLP_FAST_HD std::uint32_t word() {

@@ -5,6 +5,8 @@
 
 #include "codec/delta_model.h"
 #include "codec/frame.h"
+#include "codec/learned.h"
+#include "codec/learned_choice.h"
 #include "codec/listed.h"
 #include "codec/sparse_choice.h"
 #include "codec/sparse_rule.h"
@@ -29,6 +31,7 @@ struct EncodeScratch {
   SegmentWriter segments;
   Outcomes outcomes;
   Directions directions;
+  Signs signs;
 };
 
 struct DecodeScratch {
@@ -37,6 +40,11 @@ struct DecodeScratch {
   Outcomes outcomes;
   std::vector<std::uint8_t> directions;
 };
+
+DecodeScratch* decode_scratch() {
+  thread_local auto scratch = std::make_unique<DecodeScratch>();
+  return scratch.get();
+}
 
 // What telling the changes as steps of an optimiser takes, in bits; 0 if they are no such steps. The pair then holds
 // them, after the places.
@@ -51,14 +59,25 @@ double try_steps(Dtype dtype, EncodeScratch& scratch, float& step) {
 }
 
 void tell_steps(float step, const Split& split, EncodeScratch& scratch, Sink& out) {
-  write_split(out, Telling::as_steps, scratch.model.rule, split);
+  out.byte(static_cast<std::uint8_t>(Telling::as_steps));
+  write_split(out, scratch.model.rule, split);
   out.bytes(&step, sizeof step);
   scratch.pair.write(out);
   out.bytes(scratch.directions.bytes.data(), scratch.directions.size);
 }
 
-// Chooses tables for the listed elements; returns about what these and the elements under them take, in bits.
-double choose_values(unsigned element_bytes, EncodeScratch& scratch) {
+// About what the elements take, in bits.
+struct ValuesBits {
+  double under_tables;  // these included
+  double learned;       // 0 if they cannot be
+  [[nodiscard]] bool better_learned(std::size_t total) const {
+    return choice::better_learned(learned, under_tables, total);
+  }
+  [[nodiscard]] double least() const { return learned == 0 ? under_tables : std::min(learned, under_tables); }
+};
+
+// Chooses tables for the listed elements.
+ValuesBits choose_values(unsigned element_bytes, unsigned cold, EncodeScratch& scratch) {
   const Listed& listed = scratch.listed;
   DeltaModel& model = scratch.model;
   DeltaRule& rule = model.rule;
@@ -68,9 +87,19 @@ double choose_values(unsigned element_bytes, EncodeScratch& scratch) {
   kernels().codec->delta_histogram(element_bytes, listed.target.data(), listed.base.data(), listed.total(), &rule,
                                    model.counts);
   const double raw = raw_bits(model, most_tokens(model));
+  const double learned = choice::learned_bits(OneThread{}, model, cold, listed.total(), raw);
   model.may_be_even = true;
   choose_tables(model);
-  return model.bits + raw;
+  return {model.bits + raw, learned};
+}
+
+void tell_learned(unsigned element_bytes, const Split& split, EncodeScratch& scratch, Sink& out) {
+  const DeltaRule& rule = scratch.model.rule;
+  write_split(out, rule, split);
+  choice::put_scheme(out, rule.scheme);
+  put_changes(scratch.pair, element_bytes, rule, split.listed, scratch.listed, scratch.signs);
+  scratch.pair.write(out, scratch.signs.held());
+  out.bytes(scratch.signs.bytes(), scratch.signs.behind());
 }
 
 void tell_values(unsigned element_bytes, const Split& split, double bits, EncodeScratch& scratch, Sink& out) {
@@ -82,9 +111,10 @@ void tell_values(unsigned element_bytes, const Split& split, double bits, Encode
   for (unsigned c = 0; c < rule.contexts; ++c) {
     build_encode_symbols(model.tables[c].freq, model.tables[c].symbols, scratch.tables.symbols[c]);
   }
-  write_split(out, telling, rule, split);
+  out.byte(static_cast<std::uint8_t>(telling));
+  write_split(out, rule, split);
   out.byte(static_cast<std::uint8_t>(rule.table_log));
-  out.byte(static_cast<std::uint8_t>(rule.scheme.direct << 2 | rule.scheme.mantissa));
+  choice::put_scheme(out, rule.scheme);
   write_tables(out, model);
   if (telling == Telling::paired) put_values(scratch.pair, element_bytes, rule, scratch.tables, listed);
   scratch.pair.write(out);
@@ -125,7 +155,8 @@ bool take_lanes(ByteReader& reader, unsigned element_bytes, DecodeScratch& scrat
 }  // namespace
 
 bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* base, std::size_t size,
-                   std::size_t limit, Sink& out) {
+                   std::size_t limit, Sink& out, bool& learned) {
+  learned = false;
   thread_local auto scratch = std::make_unique<EncodeScratch>();
   const auto element_bytes = static_cast<unsigned>(element_size(dtype));
   const std::size_t count = size / element_bytes;
@@ -155,19 +186,24 @@ bool encode_sparse(Dtype dtype, const std::uint8_t* target, const std::uint8_t* 
     return !out.full() && out.size() < limit;
   }
   scratch->pair.resize(places_only);
-  const double bits = choose_values(element_bytes, *scratch);
-  if (std::min(bits, as_steps == 0 ? bits : as_steps) / 8 + kPairStateBytes >= static_cast<double>(limit)) return false;
-  if (as_steps != 0 && as_steps < bits) {
+  const ValuesBits values = choose_values(element_bytes, split.listed, *scratch);
+  const double least = values.least();
+  const bool steps = as_steps != 0 && as_steps < least;
+  if ((steps ? as_steps : least) / 8 + kPairStateBytes >= static_cast<double>(limit)) return false;
+  learned = !steps && values.better_learned(scratch->listed.total());
+  if (steps) {
     try_steps(dtype, *scratch, step);
     tell_steps(step, split, *scratch, out);
+  } else if (learned) {
+    tell_learned(element_bytes, split, *scratch, out);
   } else {
-    tell_values(element_bytes, split, bits, *scratch, out);
+    tell_values(element_bytes, split, values.under_tables, *scratch, out);
   }
   return !out.full() && out.size() < limit;
 }
 
 bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size) {
-  thread_local auto scratch = std::make_unique<DecodeScratch>();
+  DecodeScratch* const scratch = decode_scratch();
   const auto element_bytes = static_cast<unsigned>(element_size(dtype));
   const std::size_t count = size / element_bytes;
   const CodecKernels& kernel = *kernels().codec;
@@ -178,7 +214,7 @@ bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, st
   Split split;
   float step = 0;
   PairReader pair;
-  if (!read_split(reader, dtype, telling, decoder.rule, split)) return false;
+  if (!read_telling(reader, telling) || !read_split(reader, dtype, decoder.rule, split)) return false;
   if (telling == Telling::as_steps ? !read_step(reader, dtype, step)
                                    : !read_coding(reader, dtype, decoder.rule, decoder.freq)) {
     return false;
@@ -199,6 +235,27 @@ bool decode_sparse(Dtype dtype, ByteReader& reader, const std::uint8_t* base, st
   }
   if (!pair.finished() || reader.at != reader.end) return false;
 
+  place_targets(kernel, element_bytes, listed, count, out);
+  return true;
+}
+
+bool decode_learned(Dtype dtype, ByteReader& reader, const std::uint8_t* base, std::uint8_t* out, std::size_t size) {
+  DecodeScratch* const scratch = decode_scratch();
+  const auto element_bytes = static_cast<unsigned>(element_size(dtype));
+  const std::size_t count = size / element_bytes;
+  const CodecKernels& kernel = *kernels().codec;
+  DeltaRule& rule = scratch->decoder.rule;
+  Listed& listed = scratch->listed;
+
+  Split split;
+  PairReader pair;
+  if (!read_split(reader, dtype, rule, split)) return false;
+  rule.scheme = read_scheme(reader);
+  if (reader.failed || !open_pair(reader, pair)) return false;
+  listed.prepare(count, element_bytes);
+  if (!read_places(kernel, element_bytes, base, count, sparse_rule(rule, split), pair, listed, out)) return false;
+  if (listed.total() == 0 || listed.total() > kMostLearned) return false;
+  if (!take_changes(pair, reader, element_bytes, rule, split.listed, listed)) return false;
   place_targets(kernel, element_bytes, listed, count, out);
   return true;
 }

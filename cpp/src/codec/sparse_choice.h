@@ -116,8 +116,7 @@ TEXTNLP_FAST_HD inline bool has_hazards(const SparseRule& rule) {
   return any;
 }
 
-TEXTNLP_FAST_HD_CALL void put_split(Sink& out, Telling telling, const DeltaRule& rule, const Split& split) {
-  out.byte(static_cast<std::uint8_t>(telling));
+TEXTNLP_FAST_HD_CALL void put_split(Sink& out, const DeltaRule& rule, const Split& split) {
   out.varint(rule.context_base);
   out.byte(static_cast<std::uint8_t>(rule.contexts));
   out.byte(static_cast<std::uint8_t>(split.listed));

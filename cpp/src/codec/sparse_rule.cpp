@@ -53,8 +53,6 @@ void choose_split(const SparseSurvey& survey, DeltaRule& rule, Split& split) {
 
 bool has_hazards(const SparseRule& rule) { return choice::has_hazards(rule); }
 
-void write_split(Sink& out, Telling telling, const DeltaRule& rule, const Split& split) {
-  choice::put_split(out, telling, rule, split);
-}
+void write_split(Sink& out, const DeltaRule& rule, const Split& split) { choice::put_split(out, rule, split); }
 
 }  // namespace textnlp_fast

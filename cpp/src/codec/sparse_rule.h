@@ -37,21 +37,25 @@ TEXTNLP_FAST_HD inline SparseRule sparse_rule(const DeltaRule& rule, const Split
 
 bool has_hazards(const SparseRule& rule);
 
-void write_split(Sink& out, Telling telling, const DeltaRule& rule, const Split& split);
-// Fills element, context_base and contexts of `rule`; false if what is read is not valid.
-TEXTNLP_FAST_HD inline bool read_split(ByteReader& reader, Dtype dtype, Telling& telling, DeltaRule& rule,
-                                       Split& split) {
+TEXTNLP_FAST_HD inline bool read_telling(ByteReader& reader, Telling& telling) {
   const unsigned told = reader.byte();
+  if (reader.failed || told > static_cast<unsigned>(Telling::as_steps)) return false;
+  telling = static_cast<Telling>(told);
+  return true;
+}
+
+void write_split(Sink& out, const DeltaRule& rule, const Split& split);
+// Fills element, context_base and contexts of `rule`; false if what is read is not valid.
+TEXTNLP_FAST_HD inline bool read_split(ByteReader& reader, Dtype dtype, DeltaRule& rule, Split& split) {
   rule.element = element_rule(dtype);
   const std::uint64_t context_base = reader.varint();
   rule.contexts = reader.byte();
   const unsigned listed = reader.byte();
-  if (reader.failed || told > static_cast<unsigned>(Telling::as_steps) || context_base > rule.element.context_mask ||
-      rule.contexts == 0 || rule.contexts > kMaxContexts || listed > rule.contexts) {
+  if (reader.failed || context_base > rule.element.context_mask || rule.contexts == 0 || rule.contexts > kMaxContexts ||
+      listed > rule.contexts) {
     return false;
   }
   rule.context_base = static_cast<unsigned>(context_base);
-  telling = static_cast<Telling>(told);
   split = {listed, {}};
   BitReader bits(reader.at, static_cast<std::size_t>(reader.end - reader.at));
   for (unsigned c = listed; c < rule.contexts; ++c) {

@@ -128,11 +128,15 @@ TEXTNLP_FAST_HD inline ElementRule element_rule(Dtype dtype) noexcept {
   return {true, bits - 1 - exponent, (1u << exponent) - 1};
 }
 
+TEXTNLP_FAST_HD inline TokenScheme read_scheme(ByteReader& reader) {
+  const unsigned scheme = reader.byte();
+  return {scheme >> 2, scheme & 3};
+}
+
 TEXTNLP_FAST_HD inline bool read_rule(ByteReader& reader, Dtype dtype, DeltaRule& rule) {
   rule.element = element_rule(dtype);
   rule.table_log = reader.byte();
-  const unsigned scheme = reader.byte();
-  rule.scheme = {scheme >> 2, scheme & 3};
+  rule.scheme = read_scheme(reader);
   const std::uint64_t context_base = reader.varint();
   rule.contexts = reader.byte();
   if (reader.failed || rule.table_log < kMinTableLog || rule.table_log > kMaxTableLog || rule.contexts == 0 ||
@@ -170,8 +174,7 @@ TEXTNLP_FAST_HD inline bool read_tables(ByteReader& reader, Dtype dtype, const D
 TEXTNLP_FAST_HD inline bool read_coding(ByteReader& reader, Dtype dtype, DeltaRule& rule,
                                         std::uint16_t (*freq)[kMaxTokens]) {
   rule.table_log = reader.byte();
-  const unsigned scheme = reader.byte();
-  rule.scheme = {scheme >> 2, scheme & 3};
+  rule.scheme = read_scheme(reader);
   return !reader.failed && rule.table_log >= kMinTableLog && rule.table_log <= kMaxTableLog &&
          read_tables(reader, dtype, rule, freq);
 }

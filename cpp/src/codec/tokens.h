@@ -56,6 +56,14 @@ TEXTNLP_FAST_HD inline Token token_of(U residual, TokenScheme scheme) {
   return {signed_token(scheme.direct + 1 + (low << scheme.mantissa) + lead, negative), low, place};
 }
 
+TEXTNLP_FAST_HD inline unsigned bucket_of(unsigned token) { return (token + 1) >> 1; }
+
+// No residual of `bits` bits needs a later bucket.
+TEXTNLP_FAST_HD inline unsigned last_bucket(TokenScheme scheme, unsigned bits) {
+  const unsigned last = scheme.direct + ((bits - scheme.mantissa) << scheme.mantissa);
+  return last < kMostTokens / 2 ? last : kMostTokens / 2;
+}
+
 // Raw bits that follow a token.
 TEXTNLP_FAST_HD inline unsigned raw_bits_of(unsigned token, TokenScheme scheme) {
   const unsigned bucket = (token + 1) >> 1;

@@ -42,11 +42,11 @@ DEFAULT_FRAME_SIZE_BYTES: Final = 1 << 20
 
 _NAMES: Final = {number: name for name, number in DTYPES.items()}
 #: What a frame can be, by its number in the format.
-MODES: Final = ("same", "raw", "planes", "delta", "sparse", "difference")
+MODES: Final = ("same", "raw", "planes", "delta", "sparse", "difference", "learned")
 
 
 def _needs_base(mode: str) -> bool:
-    return mode in ("same", "delta", "sparse", "difference")
+    return mode in ("same", "delta", "sparse", "difference", "learned")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ _STRATEGIES: Final = {
     "same": "delta",
     "delta": "delta",
     "sparse": "sparse",
+    "learned": "sparse",
     "difference": "delta",
     "planes": "alone",
     "raw": "raw",

@@ -101,7 +101,7 @@ Bytes encoded(Dtype dtype, const Bytes& target, const Bytes* base, std::size_t f
 std::string modes_seen;
 
 void note_modes(const std::vector<DeviceFrame>& frames) {
-  static const char* const names[] = {"same", "raw", "planes", "delta", "sparse", "difference"};
+  static const char* const names[] = {"same", "raw", "planes", "delta", "sparse", "difference", "learned"};
   for (const DeviceFrame& frame : frames) {
     std::string name = names[static_cast<unsigned>(frame.mode)];
     if (frame.mode == FrameMode::sparse) name.append(1, '/').append(1, static_cast<char>('0' + frame.body_dev[0]));
@@ -286,7 +286,7 @@ int main() {
   refuses_wrong_calls();
   std::printf("modes: %s\n", modes_seen.c_str());
   for (const char* mode :
-       {"same ", "raw ", "planes ", "delta ", "sparse/0 ", "sparse/1 ", "sparse/2 ", "difference "}) {
+       {"same ", "raw ", "planes ", "delta ", "sparse/0 ", "sparse/1 ", "sparse/2 ", "difference ", "learned "}) {
     CHECK(modes_seen.find(mode) != std::string::npos);
   }
   return finish();
