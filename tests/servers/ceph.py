@@ -2,8 +2,8 @@
 
 ``python ceph.py FOLDER PORT`` runs it in an empty folder until it is told to stop. Debian's packages ``radosgw``,
 ``ceph-mon`` and ``ceph-osd`` are enough, installed or, without root, unpacked by ``dpkg -x`` below the folder that
-``TEXTNLP_FAST_CEPH`` names. No daemon asks for a password of another; who speaks S3 signs with access key and secret
-"test".
+``TEXTNLP_FAST_CEPH`` names. No daemon asks for a password of another; who speaks S3 signs with a user's name as access key
+and as secret.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 import uuid
 from pathlib import Path
 
+USERS = ("test", "reader", "writer", "maintainer")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _STEP_TIMEOUT_S = 60
 _CONFIG = """
@@ -132,10 +133,11 @@ class Cluster:
         )
         self._step("ceph-osd", "-i", "0", "--osd-data", data, "--mkfs", "--osd-uuid", osd)
         self._daemon("ceph-osd", "-i", "0", "--osd-data", data)
-        self._step(
-            *("radosgw-admin", "user", "create", "--uid", "test", "--display-name", "test"),
-            *("--access-key", "test", "--secret-key", "test"),
-        )
+        for user in USERS:
+            self._step(
+                *("radosgw-admin", "user", "create", "--uid", user, "--display-name", user),
+                *("--access-key", user, "--secret-key", user, "--caps", "user-policy=*"),
+            )
         self._daemon(
             "radosgw", "-n", "client.admin", "--rgw-frontends", f"beast endpoint=127.0.0.1:{self._port}"
         )

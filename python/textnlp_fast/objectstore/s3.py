@@ -58,6 +58,8 @@ def open_s3(
         "region": _region(region, provider),
         "conditional_put": "etag",  # an environment variable could turn it off, and all safety with it
         "skip_signature": False,
+        # Objects go one by one here, and of a batch some servers ask for the permission to delete from all of a bucket.
+        "disable_bulk_delete": True,
     }
     if endpoint:
         config["endpoint"] = endpoint.rstrip("/")
