@@ -8,6 +8,7 @@ import os
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ GUIDES = {
     name: (POLICIES.parent / f"{name}.md").read_text(encoding="utf-8") for name in ("aws", "gcp", "azure")
 }
 OPTIONS = TransferOptions(shard_bytes=1 << 16, threads=2)
-BUCKET = "a-bucket-of-models"
 
 
 def read(name: str) -> Any:
@@ -81,13 +81,39 @@ def test_azures_and_googles_roles_allow_objects_only() -> None:
         assert ("delete" in granted) == ("storage.objects.delete" in permissions) == (kind == "writer")
 
 
-# --- Amazon's, enforced by moto -----------------------------------------------------------------------------
+# --- Amazon's, enforced by servers --------------------------------------------------------------------------
+
+ROLES = ("reader", "writer", "maintainer")
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server that checks who may do what: two buckets, and each user's key and secret."""
+
+    url: str
+    bucket: str
+    elsewhere: str
+    keys: dict[str, tuple[str, str]]
+
+
+def client(service: str, url: str, user: str) -> Any:
+    boto3 = pytest.importorskip("boto3", reason="needs boto3")
+    return boto3.client(
+        service, endpoint_url=url, region_name="us-east-1", aws_access_key_id=user, aws_secret_access_key=user
+    )
+
+
+def grant(iam: Any, s3: Any, bucket: str, elsewhere: str) -> None:
+    """Give the roles their policies, and put objects where none of them leads."""
+    for place, key in ((bucket, "private/a"), (elsewhere, "models/a")):
+        s3.put_object(Bucket=place, Key=key, Body=b"secret")
+    for name in ROLES:
+        document = json.dumps(read(f"aws-{name}.json")).replace("MY-BUCKET", bucket)
+        iam.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=document)
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
-    """A moto that checks who may do what, a bucket, and the keys of one user for each policy."""
-    boto3 = pytest.importorskip("boto3", reason="needs boto3")
+def moto_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     pytest.importorskip("moto.server", reason="needs moto")
 
     def command(port: int, _: Path) -> tuple[Sequence[str], Mapping[str, str]]:
@@ -95,43 +121,51 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dic
 
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")  # the server's state is not to be shared
     with shared_process(f"moto-iam-{worker}", tmp_path_factory, command) as url:
-        keywords = {
-            **{"endpoint_url": url, "region_name": "us-east-1"},
-            **{"aws_access_key_id": "root", "aws_secret_access_key": "root"},
-        }
-        iam, s3 = boto3.client("iam", **keywords), boto3.client("s3", **keywords)
-        s3.create_bucket(Bucket=BUCKET)
-        s3.create_bucket(Bucket="elsewhere")
+        iam, s3 = client("iam", url, "root"), client("s3", url, "root")
+        for bucket in ("a-bucket", "elsewhere"):
+            s3.create_bucket(Bucket=bucket)
         keys = {}
-        for name in ("reader", "writer", "maintainer", "nobody"):
+        for name in (*ROLES, "nobody"):
             iam.create_user(UserName=name)
-            if name != "nobody":
-                document = json.dumps(read(f"aws-{name}.json")).replace("MY-BUCKET", BUCKET)
-                iam.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=document)
             key = iam.create_access_key(UserName=name)["AccessKey"]
             keys[name] = (key["AccessKeyId"], key["SecretAccessKey"])
+        grant(iam, s3, "a-bucket", "elsewhere")
+        # From here on it asks who is there.
         switch = urllib.request.Request(
             f"{url}/moto-api/reset-auth", data=b"0", method="POST", headers={"Content-Type": "text/plain"}
         )
         with urllib.request.urlopen(switch, timeout=60):
-            yield url, keys
+            yield Guarded(url, "a-bucket", "elsewhere", keys)
 
 
 @pytest.fixture
-def open_as(guarded: Any, aws_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def guarded(request: pytest.FixtureRequest) -> Guarded:
+    if request.param == "moto":
+        return request.getfixturevalue("moto_guarded")  # type: ignore[no-any-return]
+    server = request.getfixturevalue("radosgw")
+    bucket, elsewhere = server.make_bucket(), server.make_bucket()
+    owner = [client(service, server.endpoint_url, "test") for service in ("iam", "s3")]
+    grant(*owner, bucket, elsewhere)
+    return Guarded(
+        server.endpoint_url, bucket, elsewhere, {name: (name, name) for name in (*ROLES, "nobody")}
+    )
+
+
+@pytest.fixture
+def open_as(guarded: Guarded, aws_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Opens a place with the keys of a user."""
-    url, keys = guarded
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def open_(user: str, place: str = f"{BUCKET}/models") -> ObjectStore:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys[user][0])
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys[user][1])
-        return open_store(f"s3://{place}", endpoint_url=url, retries=1)
+    def open_(user: str, place: str = f"{guarded.bucket}/models") -> ObjectStore:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", guarded.keys[user][0])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", guarded.keys[user][1])
+        return open_store(f"s3://{place}", endpoint_url=guarded.url, retries=1)
 
     return open_
 
 
-def test_each_may_do_his_own_work_and_no_more(guarded: Any, open_as: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guarded", ["moto", "radosgw"], indirect=True)
+def test_each_may_do_his_own_work_and_no_more(guarded: Guarded, open_as: Any, tmp_path: Path) -> None:
     makers = importlib.import_module("storage.conftest").Makers
     source = makers.write(tmp_path / "in" / "m.safetensors", makers.tensors(rows=256))
     Repository(open_as("maintainer"), OPTIONS).push(source, "m", "1.0.0")  # who makes the repository
@@ -164,15 +198,16 @@ def test_each_may_do_his_own_work_and_no_more(guarded: Any, open_as: Any, tmp_pa
 
     for user in ("reader", "writer", "maintainer", "nobody"):
         for place in (
-            "elsewhere/models",
-            f"{BUCKET}/private",
-            *([f"{BUCKET}/models"] if user == "nobody" else []),
+            f"{guarded.elsewhere}/models",
+            f"{guarded.bucket}/private",
+            *([f"{guarded.bucket}/models"] if user == "nobody" else []),
         ):
+            name = "repository.json" if user == "nobody" and place == f"{guarded.bucket}/models" else "a"
             store = open_as(user, place)
             for forbidden in (
-                lambda store=store: store.get("a"),
-                lambda store=store: store.create("a", b"x"),
-                lambda store=store: store.delete("a"),
+                lambda store=store, name=name: store.get(name),
+                lambda store=store, name=name: store.create(name, b"x"),
+                lambda store=store, name=name: store.delete(name),
             ):
                 with pytest.raises(AuthenticationError):
                     forbidden()

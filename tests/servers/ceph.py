@@ -2,8 +2,8 @@
 
 ``python ceph.py FOLDER PORT`` runs it in an empty folder until it is told to stop. Debian's packages ``radosgw``,
 ``ceph-mon`` and ``ceph-osd`` are enough, installed or, without root, unpacked by ``dpkg -x`` below the folder that
-``TEXTNLP_FAST_CEPH`` names. No daemon asks for a password of another; who speaks S3 signs with a user's name as access key
-and as secret.
+``TEXTNLP_FAST_CEPH`` names. No daemon asks for a password of another; who speaks S3 signs with a user's name as
+access key and as secret.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import time
 import uuid
 from pathlib import Path
 
-USERS = ("test", "reader", "writer", "maintainer")
+USERS = ("test", "reader", "writer", "maintainer", "nobody")
+"""Each signs with its name as access key and as secret; the first may say what the others may do."""
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _STEP_TIMEOUT_S = 60
 _CONFIG = """
@@ -136,7 +137,8 @@ class Cluster:
         for user in USERS:
             self._step(
                 *("radosgw-admin", "user", "create", "--uid", user, "--display-name", user),
-                *("--access-key", user, "--secret-key", user, "--caps", "user-policy=*"),
+                *("--access-key", user, "--secret-key", user),
+                *(("--caps", "user-policy=*") if user == USERS[0] else ()),
             )
         self._daemon(
             "radosgw", "-n", "client.admin", "--rgw-frontends", f"beast endpoint=127.0.0.1:{self._port}"
