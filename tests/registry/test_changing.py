@@ -109,6 +109,9 @@ def test_sixteen_processes_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_sixteen_threads_lose_nothing_on_any_server(place: Place) -> None:
+    if place.server == "moto":
+        pytest.skip("moto looks at a condition and writes, but not in one step")
+
     def work(writer: int) -> None:
         store = place.open("r")
         for number in range(3):
