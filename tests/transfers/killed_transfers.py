@@ -7,6 +7,7 @@ starts a thread.
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import signal
@@ -26,6 +27,7 @@ from textnlp_fast.objectstore.transfers import (
 )
 
 STREAMS = 2
+RESUMED = mmap.mmap(-1, 1)  # shared with the children: whether one of them went on
 LEAST_PARTS = {"s3": 5 << 20, "az": 256 << 10, "gs": 256 << 10}
 PARTS_A_SECOND = 20  # slow enough that a kill comes in the middle
 
@@ -53,6 +55,8 @@ def transfer(verb: str, url: str, endpoint: str, folder: Path, number: int) -> N
     else:
         report = upload(folder / "model.bin", store, f"copy-{number}.bin", settings(verb, url, folder))
     os.write(1, f"resumed {report.resumed_bytes}\n".encode())
+    if report.resumed_bytes:
+        RESUMED[0] = 1
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -73,12 +77,13 @@ def main() -> int:
     verb, url, endpoint, folder = sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4])
     kills, moments = int(sys.argv[5]), random.Random(int(sys.argv[6]))
     number = done = 0
-    while done < kills:
+    # On a busy machine kills may all come too early to find anything done: then a few more.
+    while done < kills or (not RESUMED[0] and number < 10 * kills):
         # Each copy is killed a few times, then let through.
         for last in (False, False, True):
             child = in_child(lambda number=number: transfer(verb, url, endpoint, folder, number))  # type: ignore[misc]
             if not last:
-                delay_s = moments.uniform(0.2, 0.8)
+                delay_s = moments.uniform(0.2, 0.8) * (1 + number / 4)
                 time.sleep(delay_s)
                 os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)

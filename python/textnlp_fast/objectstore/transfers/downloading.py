@@ -84,7 +84,7 @@ def download_file(
     final = Path(destination).expanduser().absolute()
     if final.is_dir():
         raise InvalidInputError(f"{final} is a directory", hint="Give the name of a file.")
-    state = retrying(source.look, Watch(settings, Meter(0, 0)))
+    state = retrying(source.look, Watch(settings, Meter(0, 0), started=started))
     expected = _expected(state, digest, source.url)
     with disk_errors(final):
         part_path = part_path or final.with_name(f"{final.name}.part")
@@ -92,7 +92,7 @@ def download_file(
         final.parent.mkdir(parents=True, exist_ok=True)
         journal = Journal(part_path.with_name(f"{part_path.name}.journal"))
         try:
-            run = _Download(source, state, final, part_path, journal, settings, expected)
+            run = _Download(source, state, final, part_path, journal, settings, expected, started)
             run.run()
         finally:
             journal.close()
@@ -138,7 +138,9 @@ class _Download:
         journal: Journal,
         settings: TransferSettings,
         expected: str | None,
+        started: float,
     ) -> None:
+        self._started = started
         self._source = source
         self._state = state
         self._final = final
@@ -206,7 +208,7 @@ class _Download:
         os.ftruncate(fd, self._state.size)
         self.resumed_bytes = sum(part.length for part in self._parts if part.number in there)
         self.meter.resumed(len(there), self.resumed_bytes)
-        watch = Watch(self._settings, self.meter)
+        watch = Watch(self._settings, self.meter, started=self._started)
         whole = _WholeDigest(fd, self._parts, there) if self._expected is not None else None
         unsynced = 0
 

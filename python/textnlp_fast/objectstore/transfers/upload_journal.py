@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from textnlp_fast.contents.documents import parse_document, seal_document
 from textnlp_fast.contents.staging import sync_folder
-from textnlp_fast.errors import ConflictError, CorruptDataError, UnsupportedFormatError
+from textnlp_fast.errors import ConflictError, CorruptDataError, InvalidInputError, UnsupportedFormatError
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.objectstore.transfers.protocol import UploadPlan
 
@@ -121,10 +121,15 @@ def locked_journal(folder: Path, local: Path, url: str) -> Iterator[Path]:
 
     Raises ``ConflictError`` if another process uploads the same.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     name = blake3_hex(f"{local}\0{url}".encode())[:32]
-    lock = folder / f"{name}.lock"
-    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot keep a journal in {folder}: {error.strerror}",
+            hint="Give a folder that can be written to as state_folder, or in XDG_STATE_HOME.",
+        ) from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,10 +24,12 @@ class StoppedError(Exception):
 class Watch:
     """Cancellation, deadline and bandwidth of one transfer. Thread-safe."""
 
-    def __init__(self, settings: TransferSettings, meter: Meter) -> None:
+    def __init__(self, settings: TransferSettings, meter: Meter, *, started: float | None = None) -> None:
+        """``started``: by the monotonic clock, if it was not now."""
         self.settings = settings
         self.meter = meter
-        self._ends = None if settings.deadline_s is None else time.monotonic() + settings.deadline_s
+        started = time.monotonic() if started is None else started
+        self._ends = None if settings.deadline_s is None else started + settings.deadline_s
         rate = settings.bandwidth_bytes_per_s
         self._bucket = None if rate is None else TokenBucket(rate)
         self._stopped = threading.Event()
