@@ -60,7 +60,7 @@ def find_uploads(
     """
     if older_than_s < 0:
         raise InvalidInputError(f"older_than_s is {older_than_s}; it is not negative")
-    store = place if isinstance(place, ObjectStore) else open_store(place)
+    store = open_store(place) if isinstance(place, str | os.PathLike) else place
     newest = time.time() - older_than_s
     folder = local_folder(store.url)
     if folder is not None:
