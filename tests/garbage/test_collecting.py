@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from textnlp_fast.errors import CorruptDataError, InvalidInputError, TextnlpFastError, VersionNotFoundError
+from textnlp_fast.errors import (
+    CorruptDataError,
+    InvalidInputError,
+    TextnlpFastError,
+    VersionExistsError,
+    VersionNotFoundError,
+)
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.storage import CollectionOptions, GarbageReport, Repository, RetentionRules
 from textnlp_fast.storage.extents import object_key
@@ -92,8 +98,9 @@ def test_a_version_that_went_can_be_pushed_again(
     # What it held was swept: a delete of that may be on its way still, so it has another name now.
     assert reopened(history).manifest("m", "1.4.0").salts
     collect(history, versions=[("m", "1.4.0")])
-    other = reopened(history).push(tmp_path / "in3", "m", "1.4.0")
-    assert not other.already_there
+    with pytest.raises(VersionExistsError, match="was deleted, and had other files"):
+        reopened(history).push(tmp_path / "in3", "m", "1.4.0")
+    assert not reopened(history).push(tmp_path / "in4", "m", "1.4.0").already_there
 
 
 def test_all_versions_of_a_model_can_go(

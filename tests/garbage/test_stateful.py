@@ -58,6 +58,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="textnlp-fast-stateful-"))
         self.place = f"memory://stateful-{os.getpid()}-{next(_numbers)}"
         self.there: dict[tuple[str, str], int] = {}
+        self.deleted: dict[tuple[str, str], int] = {}
         self.aliases: dict[tuple[str, str], str] = {}
 
     @initialize()
@@ -81,7 +82,7 @@ class RepositoryMachine(RuleBasedStateMachine):
     def push(self, model: str, version: str, content: int, options: TransferOptions) -> None:
         known = self.there.get((model, version))
         repository = Repository(self.store, options)
-        if known is not None and known != content:
+        if self._means(model, version) not in (None, content):
             with pytest.raises(VersionExistsError):
                 repository.push(self.files(content), model, version)
             return
@@ -103,7 +104,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         except Stopped:
             pass
         except VersionExistsError:
-            assert known not in (None, content)
+            assert self._means(model, version) not in (None, content)
         if known is None and version in Repository(self.store).models().get(model, []):
             self.there[model, version] = content
 
@@ -146,7 +147,7 @@ class RepositoryMachine(RuleBasedStateMachine):
                 self._collect(versions=[(model, version)], rebase=rebase)
         else:
             self._collect(versions=[(model, version)], rebase=rebase)
-            del self.there[model, version]
+            self.deleted[model, version] = self.there.pop((model, version))
 
     @rule(keep=st.integers(1, 3), rebase=st.booleans(), grace_s=st.sampled_from([0, 3600]))
     def collect(self, keep: int, rebase: bool, grace_s: float) -> None:
@@ -156,7 +157,11 @@ class RepositoryMachine(RuleBasedStateMachine):
             named = {version for (name, _), version in self.aliases.items() if name == model}
             for version in versions[:-keep]:
                 if version not in named:
-                    del self.there[model, version]
+                    self.deleted[model, version] = self.there.pop((model, version))
+
+    def _means(self, model: str, version: str) -> int | None:
+        """The files that a version has or had: it can have no others."""
+        return (self.deleted | self.there).get((model, version))
 
     def _collect(self, **options: object) -> None:
         given: dict[str, object] = {

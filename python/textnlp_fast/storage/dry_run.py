@@ -29,7 +29,7 @@ from textnlp_fast.storage.planning import CodeStep, PushPlan, plan_push
 from textnlp_fast.storage.publication import Publication
 from textnlp_fast.storage.push import PushRequest
 from textnlp_fast.storage.sampling import SampledSizes, sample_sizes
-from textnlp_fast.storage.settling import base_inventory, held_of, refuse_other_files, settle
+from textnlp_fast.storage.settling import base_inventory, held_of, settle
 from textnlp_fast.storage.surroundings import Surroundings, known_manifests, missing_objects
 from textnlp_fast.storage.version_manager import VersionManager, check_name, check_version
 
@@ -76,9 +76,8 @@ def forecast_push(
         missing = missing_objects(store, [*known, parent], options.thread_count, publication)
         around = Surroundings(files, parent, known, missing, options, publication)
         plan = around.plan(parent)
-        if existing is not None:
-            refuse_other_files(existing, plan.files)
-        else:
+        publication.refuse_other_files(plan.files)
+        if existing is None:
             held = held_of(base_inventory(request, parent, plan, options))
             free = request.parent == "auto"
             plan, choice = settle(store, versions, around, plan, held, existing=None, free=free)

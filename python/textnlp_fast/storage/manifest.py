@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from textnlp_fast.contents.documents import seal_document
+from textnlp_fast.contents.documents import canonical, seal_document
 from textnlp_fast.contents.entries import FileEntry, file_document
 from textnlp_fast.delta.recipe import Cast, Pieces, Recipe, Transposed, Whole, Woven
 from textnlp_fast.errors import CorruptDataError
+from textnlp_fast.hashing import blake3_hex
 
 __all__ = [
     "FORMATS",
@@ -28,6 +29,7 @@ __all__ = [
     "chain_of",
     "closure",
     "depth_of",
+    "files_digest",
     "format_of",
     "serialize_manifest",
 ]
@@ -136,6 +138,11 @@ class Manifest:
     def same_files(self, other: Manifest) -> bool:
         """Whether both describe the same directory, byte for byte, however it is stored."""
         return _file_identity(self) == _file_identity(other)
+
+
+def files_digest(files: Iterable[FileEntry]) -> str:
+    """Names a directory by its files, however they are stored."""
+    return blake3_hex(canonical(sorted([entry.path, entry.size, entry.digest] for entry in files)))
 
 
 def _file_identity(manifest: Manifest) -> list[tuple[str, int, str]]:

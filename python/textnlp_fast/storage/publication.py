@@ -13,11 +13,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from textnlp_fast.errors import AuthenticationError, ConflictError, ObjectExistsError, StorageUnavailableError
+from textnlp_fast.contents.entries import FileEntry
+from textnlp_fast.errors import (
+    AuthenticationError,
+    ConflictError,
+    ObjectExistsError,
+    StorageUnavailableError,
+    VersionExistsError,
+)
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.garbage.document import Garbage, read_garbage, swap_garbage
 from textnlp_fast.storage.garbage.intents import remove_intent, write_intent
-from textnlp_fast.storage.manifest import Manifest
+from textnlp_fast.storage.manifest import Manifest, files_digest
 from textnlp_fast.storage.publishing import PUSH, publish_version
 from textnlp_fast.storage.version_manager import VersionManager
 
@@ -82,6 +89,15 @@ class Publication:
         self._versions = versions
         self._garbage = read_garbage(store).garbage
         self.existing, self._place = versions.state(name, version)
+        marked = self.existing is None and self._place is not None
+        self.deleted_files = versions.deleted_files(name, version) if marked else None
+
+    def refuse_other_files(self, files: Iterable[FileEntry]) -> None:
+        """Raises VersionExistsError if the version has other files, or had, before it was deleted."""
+        before = self.deleted_files if self.existing is None else files_digest(self.existing.files)
+        if before is not None and before != files_digest(files):
+            how = "was deleted, and had" if self.existing is None else "is published already, with"
+            raise VersionExistsError(f"{self._name}@{self._version} {how} other files")
 
     def gone(self, objects: Iterable[str]) -> set[str]:
         """Those that nothing may be built on, though they may be there."""
@@ -121,7 +137,7 @@ class Publication:
     def retire(self) -> None:
         """Puts a marker where `publish` would have written. Raises ConflictError if the key has changed."""
         assert self.existing is None
-        self._versions.retire(self._name, self._version, self._place)
+        self._versions.retire(self._name, self._version, self._place, self.deleted_files)
 
     def _take_back(self, manifest: Manifest) -> None:
         with suppress(StorageUnavailableError, AuthenticationError):  # a collector removes it later

@@ -211,10 +211,9 @@ def _publish(
     missing = missing_objects(store, [*known, parent, existing], options.thread_count, publication)
     around = Surroundings(files, parent, known, missing, options, publication)
     plan = around.plan(parent)
-    if existing is not None:
-        refuse_other_files(existing, plan.files)
-        if not missing & existing.objects.keys():
-            return _report(existing, plan, started, uploaded_bytes=0, already_there=True)
+    publication.refuse_other_files(plan.files)
+    if existing is not None and not missing & existing.objects.keys():
+        return _report(existing, plan, started, uploaded_bytes=0, already_there=True)
     base_files = base_inventory(request, parent, plan, options)
     held = held_of(base_files)
     free = request.parent == "auto"
@@ -233,7 +232,6 @@ def _publish(
             return _report(existing, plan, started, uploaded_bytes=uploaded, already_there=True)
         return _publish(store, versions, request, options, progress, files, publication, rewrite=True)
     if published is not None:
-        refuse_other_files(published, plan.files)
         manifest = _in_place_of(published, manifest, parent)
     try:
         if request.sign_key is not None:

@@ -31,7 +31,7 @@ from textnlp_fast.objectstore.backend import Version
 from textnlp_fast.storage.config import DEFAULT_WINDOW_BYTES
 from textnlp_fast.storage.manifest import FORMATS, Manifest, serialize_manifest
 from textnlp_fast.storage.manifest_reading import parse_manifest
-from textnlp_fast.storage.markers import MARKER_BYTES, is_marker, new_marker
+from textnlp_fast.storage.markers import MARKER_BYTES, is_marker, marked_files, new_marker
 from textnlp_fast.storage.names import (
     BUILD_KEY,
     STAGE_PREFIX,
@@ -297,9 +297,20 @@ class VersionManager:
         with self._lock:
             self._manifests[manifest.model, manifest.version] = manifest
 
-    def retire(self, name: str, version: str, state: Version | None) -> None:
-        """Puts a marker under the version's key: the version is gone. Raises ConflictError unless it is in `state`."""
-        self._store.compare_and_swap(manifest_key(name, version), new_marker(now_utc()), state)
+    def deleted_files(self, name: str, version: str) -> str | None:
+        """The digest of the files that a deleted version had; None if there is a version, or never was one."""
+        try:
+            data = self._store.get(manifest_key(name, version), limit_bytes=MAX_DOCUMENT_BYTES)
+        except MissingObjectError:
+            return None
+        return marked_files(data)
+
+    def retire(self, name: str, version: str, state: Version | None, files: str | None) -> None:
+        """Puts a marker under the version's key: the version is gone. Raises ConflictError unless it is in `state`.
+
+        `files` is the digest of the files that it had, None if there never was one.
+        """
+        self._store.compare_and_swap(manifest_key(name, version), new_marker(now_utc(), files), state)
         self.forget(name, version)
 
     def forget(self, name: str, version: str) -> None:

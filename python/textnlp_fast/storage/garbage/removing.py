@@ -16,6 +16,7 @@ from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.audit import AuditPolicy, audited
 from textnlp_fast.storage.audit.actor import claimed_actor
 from textnlp_fast.storage.garbage.retention import Verdict
+from textnlp_fast.storage.manifest import files_digest
 from textnlp_fast.storage.publication import OvertakenError, Publication
 from textnlp_fast.storage.registry.changes import finish_removal, retire
 from textnlp_fast.storage.registry.changing import Edit, Event, change_references
@@ -100,7 +101,7 @@ def _remove_one(store: ObjectStore, versions: VersionManager, model: str, versio
         return ""
     try:
         with audited(store, action="gc.delete", model=model, version=version, shows=True):
-            versions.retire(model, version, state)
+            versions.retire(model, version, state, files_digest(manifest.files))
     except ConflictError:
         return "it changed meanwhile"
     # Only a collector that slept past its lease, while another lifted the bar, can find a name now.
