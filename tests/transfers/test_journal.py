@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import blake3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from textnlp_fast.objectstore import open_store
 from textnlp_fast.objectstore.transfers import TransferSettings, download
 from textnlp_fast.objectstore.transfers import journal as journal_module
 from textnlp_fast.objectstore.transfers.journal import DownloadHeader, Journal
-from textnlp_fast.objectstore.transfers.protocol import UploadPlan
+from textnlp_fast.objectstore.transfers.protocol import PartsDigest, UploadPlan
 from textnlp_fast.objectstore.transfers.upload_journal import FileState, UploadJournal
 
 HEADER = DownloadHeader("s3://bucket/key", '"etag"', 1000, 100)
@@ -163,6 +164,21 @@ def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(tmp_path: Pa
     with pytest.raises(Exception, match="cannot write"):
         download(store, "m", tmp_path / "out", TransferSettings())
     assert (tmp_path / "precious").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [None, "", "x", "100000", f"-5-{'0' * 64}", f"99-{'0' * 64}", f"1{'0' * 40}-{'0' * 64}", "100000-ab"],
+)
+def test_what_objects_say_of_their_parts_is_no_number_of_ours(said: str | None) -> None:
+    assert PartsDigest.parse(said) is None
+
+
+def test_the_digest_of_parts_is_that_of_their_digests() -> None:
+    pieces = [random.Random(n).randbytes(100_000) for n in range(3)]
+    wanted = blake3.blake3(b"".join(blake3.blake3(piece).digest() for piece in pieces)).hexdigest()
+    found = PartsDigest.of(100_000, (blake3.blake3(piece).digest() for piece in pieces))
+    assert PartsDigest.parse(str(found)) == found == PartsDigest(100_000, wanted)
 
 
 def test_the_journal_of_an_upload_is_its_owners_and_comes_back_as_it_was(tmp_path: Path) -> None:

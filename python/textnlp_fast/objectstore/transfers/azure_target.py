@@ -132,7 +132,7 @@ class AzureTarget:
             answer = self._blob.upload_blob(
                 body.read(),
                 overwrite=True,
-                metadata={_METADATA_KEY: plan.digest},
+                metadata=_metadata(plan),
                 content_settings=self._settings(plan),
                 validate_content=True,
             )
@@ -180,7 +180,7 @@ class AzureTarget:
         blocks = [self._types.BlobBlock(_block_id(plan, part.number)) for part in plan.parts]
         with azure_errors(f"commit the blocks of {self.url}"):
             self._blob.commit_block_list(
-                blocks, metadata={_METADATA_KEY: plan.digest}, content_settings=self._settings(plan)
+                blocks, metadata=_metadata(plan), content_settings=self._settings(plan)
             )
         made = self._made(plan)
         if made is None:
@@ -233,6 +233,10 @@ class AzureTarget:
         if found.size != plan.size or digest != plan.digest:
             return None
         return SourceState(plan.size, found.etag, digest)
+
+
+def _metadata(plan: UploadPlan) -> dict[str, str]:
+    return {name.replace("-", "_"): value for name, value in plan.metadata.items()}
 
 
 def _block_id(plan: UploadPlan, number: int) -> str:

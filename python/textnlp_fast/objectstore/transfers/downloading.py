@@ -31,7 +31,13 @@ from textnlp_fast.hashing import Blake3
 from textnlp_fast.objectstore.transfers.engine import retrying, run_parts
 from textnlp_fast.objectstore.transfers.journal import DownloadHeader, Journal
 from textnlp_fast.objectstore.transfers.progress import Meter
-from textnlp_fast.objectstore.transfers.protocol import Part, RangeSource, SourceState, plan_parts
+from textnlp_fast.objectstore.transfers.protocol import (
+    Part,
+    PartsDigest,
+    RangeSource,
+    SourceState,
+    plan_parts,
+)
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
 from textnlp_fast.objectstore.transfers.watch import Watch
 from textnlp_fast.tensors import read_into
@@ -40,6 +46,8 @@ __all__ = ["DownloadReport", "download_file", "file_digest"]
 
 _PART_BYTES: Final = 16 << 20
 _MOST_PARTS: Final = 20_000
+_LEAST_PART_BYTES: Final = 64 << 10
+_LARGEST_PART_BYTES: Final = 256 << 20
 _PIECE_BYTES: Final = 256 << 10  # in the second-level cache from the socket to the file, hashed on the way
 _SYNC_EVERY_BYTES: Final = 1 << 30
 _HASHERS: Final = 4
@@ -92,7 +100,11 @@ def download_file(
         final.parent.mkdir(parents=True, exist_ok=True)
         journal = Journal(part_path.with_name(f"{part_path.name}.journal"))
         try:
-            run = _Download(source, state, final, part_path, journal, settings, expected, started)
+            # A digest that the caller knows is worth a look at the whole; else the parts' vouch for it.
+            by_parts = digest is None
+            run = _Download(
+                source, state, final, part_path, journal, settings, expected, started, by_parts=by_parts
+            )
             run.run()
         finally:
             journal.close()
@@ -139,6 +151,8 @@ class _Download:
         settings: TransferSettings,
         expected: str | None,
         started: float,
+        *,
+        by_parts: bool,
     ) -> None:
         self._started = started
         self._source = source
@@ -149,6 +163,9 @@ class _Download:
         self._settings = settings
         self._expected = expected
         part_bytes = max(settings.part_bytes or _PART_BYTES, -(-state.size // _MOST_PARTS))
+        self._by_parts = _usable(state.parts, settings) if by_parts else None
+        if self._by_parts is not None:
+            part_bytes = self._by_parts.part_bytes
         self._header = DownloadHeader(source.url, state.identity, state.size, part_bytes)
         self._parts = plan_parts(state.size, part_bytes)
         self._buffers = BufferPool(_PIECE_BYTES)
@@ -209,7 +226,8 @@ class _Download:
         self.resumed_bytes = sum(part.length for part in self._parts if part.number in there)
         self.meter.resumed(len(there), self.resumed_bytes)
         watch = Watch(self._settings, self.meter, started=self._started)
-        whole = _WholeDigest(fd, self._parts, there) if self._expected is not None else None
+        checks_whole = self._expected is not None and self._by_parts is None
+        whole = _WholeDigest(fd, self._parts, there) if checks_whole else None
         unsynced = 0
 
         def job(part: Part) -> _RangeJob:
@@ -235,14 +253,21 @@ class _Download:
         finally:
             if whole is not None:
                 whole.stop()
-        if actual != self._expected:
+        if (whole is not None and actual != self._expected) or not self._parts_are_right():
             self._discard()
             raise DigestMismatchError(
-                f"what came from {self._source.url} makes the digest {actual}, not {self._expected}",
+                f"what came from {self._source.url} does not make the digest {self._expected}",
                 hint="Nothing was kept. Run the transfer again; if it stays so, the object is damaged.",
             )
         if self._settings.sync:
             os.fsync(fd)
+
+    def _parts_are_right(self) -> bool:
+        """Whether the digests of the parts make what the object says of them, where that is what is checked."""
+        if self._by_parts is None:
+            return True
+        digests = (bytes.fromhex(self._journal.claims[part.number]) for part in self._parts)
+        return PartsDigest.of(self._by_parts.part_bytes, digests) == self._by_parts
 
     def _believed(self, fd: int) -> set[int]:
         """Numbers of the parts that are claimed and whose bytes are what was claimed."""
@@ -277,6 +302,13 @@ class _Download:
     def _tell(self) -> None:
         if self._settings.progress is not None:
             self._settings.progress(self.meter.now())
+
+
+def _usable(parts: PartsDigest | None, settings: TransferSettings) -> PartsDigest | None:
+    """The digest of parts, if parts of that size are what one wants to move."""
+    if parts is None or not _LEAST_PART_BYTES <= parts.part_bytes <= _LARGEST_PART_BYTES:
+        return None
+    return parts if settings.part_bytes in (None, parts.part_bytes) else None
 
 
 def _right_parts(fd: int, parts: Iterable[Part], claims: dict[int, str]) -> set[int]:

@@ -25,11 +25,11 @@ from textnlp_fast.objectstore.google_client import google_client
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams
 from textnlp_fast.objectstore.transfers.part_body import PartBody
 from textnlp_fast.objectstore.transfers.protocol import (
-    DIGEST_KEY,
     BackOffError,
     Part,
     SourceState,
     UploadPlan,
+    state_of,
 )
 from textnlp_fast.objectstore.transfers.range_reading import read_range
 
@@ -76,7 +76,7 @@ class _GoogleObject:
         blob = self._blob()
         with self._errors(f"look at {self.url}"):
             blob.reload(projection="noAcl", retry=None, timeout=self._google.timeout_s)
-        return SourceState(int(blob.size), str(blob.generation), (blob.metadata or {}).get(DIGEST_KEY))
+        return state_of(int(blob.size), str(blob.generation), blob.metadata or {})
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
@@ -218,7 +218,7 @@ class GcsTarget(_GoogleObject):
 
     def _described(self, plan: UploadPlan) -> Any:
         blob = self._blob()
-        blob.metadata = {DIGEST_KEY: plan.digest}
+        blob.metadata = plan.metadata
         if plan.crc32c is not None:
             blob.crc32c = base64.b64encode(plan.crc32c.to_bytes(4, "big")).decode()
         return blob

@@ -168,7 +168,7 @@ class S3Target:
                 ContentLength=len(body),
                 ContentType=plan.content_type,
                 ChecksumCRC32=_crc_text(plan.crc32[0] if plan.crc32 else 0),
-                Metadata={DIGEST_KEY: plan.digest},
+                Metadata=plan.metadata,
                 **self._encryption,
             )
         return SourceState(plan.size, answer["ETag"], plan.digest)
@@ -179,7 +179,7 @@ class S3Target:
                 **self._place,
                 ChecksumAlgorithm="CRC32",
                 ContentType=plan.content_type,
-                Metadata={DIGEST_KEY: plan.digest},
+                Metadata=plan.metadata,
                 **self._encryption,
             )
         return str(answer["UploadId"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from textnlp_fast.errors import MissingObjectError, StorageUnavailableError
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams
-from textnlp_fast.objectstore.transfers.protocol import DIGEST_HEADERS, SourceState
+from textnlp_fast.objectstore.transfers.protocol import SourceState, state_of
 from textnlp_fast.objectstore.transfers.range_reading import read_range
 
 if TYPE_CHECKING:
@@ -37,8 +37,13 @@ class SignedSource:
         etag, length = answer.headers.get("etag"), answer.headers.get("content-length", "")
         if not etag or not length.isdigit():
             raise StorageUnavailableError(f"{self.url} tells neither its size nor its ETag")
-        digest = next((answer.headers[name] for name in DIGEST_HEADERS if name in answer.headers), None)
-        return SourceState(int(length), etag, digest)
+        metadata = {
+            name.removeprefix(prefix): value
+            for name, value in answer.headers.items()
+            for prefix in ("x-amz-meta-", "x-ms-meta-")
+            if name.startswith(prefix)
+        }
+        return state_of(int(length), etag, metadata)
 
     def read(
         self, state: SourceState, offset: int, length: int, buffer: memoryview, take: Take, watch: StreamWatch

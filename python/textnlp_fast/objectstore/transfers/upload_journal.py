@@ -71,6 +71,7 @@ class UploadJournal:
             },
             "format": _FORMAT,
             "part_bytes": self.plan.part_bytes,
+            "parts": self.plan.parts_digest,
             "upload_id": self.upload_id,
             "url": self.url,
         }
@@ -107,7 +108,8 @@ def _parsed(document: Any) -> UploadJournal | None:
     )
     sums = [int(crc) for crc in document["crc32"]]
     whole = None if document["crc32c"] is None else int(document["crc32c"])
-    plan = UploadPlan(state.size, str(document["content"]), int(document["part_bytes"]), sums, whole)
+    parts = None if document["parts"] is None else str(document["parts"])
+    plan = UploadPlan(state.size, str(document["content"]), int(document["part_bytes"]), sums, whole, parts)
     if len(plan.parts) != len(sums):
         return None
     return UploadJournal(

@@ -32,6 +32,7 @@ from textnlp_fast.objectstore.transfers.part_body import PartBody
 from textnlp_fast.objectstore.transfers.progress import Meter
 from textnlp_fast.objectstore.transfers.protocol import (
     Part,
+    PartsDigest,
     SourceState,
     UploadPlan,
     UploadTarget,
@@ -212,6 +213,7 @@ class _Upload:
             for begin in range(0, part.length, _PIECE_BYTES)
         ]
         crc32, crc32c = [0] * len(parts), 0
+        hashers = [Blake3() for _ in parts]
         wants_crc32c = self._target.needs_crc32c()
         buffers = [memoryview(bytearray(_PIECE_BYTES)) for _ in range(2)]
 
@@ -219,7 +221,7 @@ class _Upload:
             _, offset, length = pieces[number]
             whole.read_into(offset, buffers[number % 2][:length])
 
-        with ThreadPoolExecutor(3, thread_name_prefix="textnlp-fast-check") as pool:
+        with ThreadPoolExecutor(4, thread_name_prefix="textnlp-fast-check") as pool:
             following = pool.submit(fill, 0) if pieces else None
             for number, (part_number, _, length) in enumerate(pieces):
                 watch.check()
@@ -230,12 +232,19 @@ class _Upload:
                 view = buffers[number % 2][:length]
                 first = pool.submit(zlib.crc32, view, crc32[part_number])
                 second = pool.submit(_crc32c, crc32c, view) if wants_crc32c else None
+                third = pool.submit(hashers[part_number].update, view, threads=1)
                 hasher.update(view)
+                third.result()
                 crc32[part_number] = first.result()
                 crc32c = 0 if second is None else second.result()
         self._check_unchanged()
         return UploadPlan(
-            self._file.size, hasher.hexdigest(), part_bytes, crc32, crc32c if wants_crc32c else None
+            self._file.size,
+            hasher.hexdigest(),
+            part_bytes,
+            crc32,
+            crc32c if wants_crc32c else None,
+            PartsDigest.of(part_bytes, (each.digest() for each in hashers)).digest,
         )
 
     def send(
