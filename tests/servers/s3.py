@@ -81,7 +81,7 @@ def start_s3(name: str, factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         if importlib.util.find_spec("boto3") is None:
             pytest.skip("buckets of radosgw are made with Amazon's client: pip install boto3")
     elif importlib.util.find_spec(name) is None:
-        pytest.skip(f"no {name}: pip install ministack 'moto[server,s3]'")
+        pytest.skip(f"no {name}: pip install ministack 'moto[s3]' flask flask-cors")
 
     def command(port: int, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
         if name == "radosgw":
@@ -115,7 +115,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     wanted = os.environ.get("TEXTNLP_FAST_TEST_S3")
     name = wanted or next((name for name in _SERVERS if importlib.util.find_spec(name)), None)
     if name is None:
-        pytest.skip("no S3 server: pip install ministack, or moto[server,s3]")
+        pytest.skip("no S3 server: pip install ministack, or 'moto[s3]' flask flask-cors")
     if name not in _SERVERS or importlib.util.find_spec(name) is None:
         raise pytest.UsageError(f"TEXTNLP_FAST_TEST_S3={name}: not one of {_SERVERS}, or not installed")
     yield from start_s3(name, tmp_path_factory)
