@@ -35,7 +35,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from textnlp_fast.hashing import Blake3
+from textnlp_fast.hashing import Blake3, blake3
+from textnlp_fast.objectstore.transfers.protocol import PartsDigest
 
 HERE = Path(__file__).resolve()
 PART_SERVER = HERE.parents[1] / "tests" / "fakes" / "part_server.py"
@@ -44,7 +45,7 @@ STREAMS = 8
 # What checks the bytes that it moved: end to end, or on the way.
 CHECKS = {
     "textnlp-fast": "BLAKE3 / CRC-32",
-    "textnlp-fast, no digest": "parts only / CRC-32",
+    "textnlp-fast, whole": "BLAKE3 of the whole / -",
     "textnlp-fast, on disk": "BLAKE3 / -",
     "boto3": "- / CRC-32",
     "aws s3 cp": "- / CRC-32",
@@ -59,7 +60,8 @@ events {{ worker_connections 1024; }}
 http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000;
 client_body_temp_path {folder}/t; proxy_temp_path {folder}/t; fastcgi_temp_path {folder}/t;
 uwsgi_temp_path {folder}/t; scgi_temp_path {folder}/t;
-server {{ listen 127.0.0.1:{port}; root {folder}; }} }}
+server {{ listen 127.0.0.1:{port}; root {folder};
+add_header x-amz-meta-textnlp-fast-blake3 {digest}; add_header x-amz-meta-textnlp-fast-blake3-parts {parts}; }} }}
 """
 
 
@@ -195,7 +197,7 @@ def contender(
     """The transfer, set up and not begun."""
     if name.startswith("textnlp-fast"):
         how = {"sync": True} if name.endswith("on disk") else {}
-        return _ours(verb, endpoint, place, state, None if name.endswith("no digest") else digest, **how)
+        return _ours(verb, endpoint, place, state, digest if name.endswith("whole") else None, **how)
     makers: dict[str, Callable[[str, str, Path], Callable[[], object]]] = {
         "boto3": _boto3,
         "awscrt": _awscrt,
@@ -211,7 +213,7 @@ def contenders(verb: str) -> list[str]:
     """Those that are installed and have such a transfer."""
     names = ["textnlp-fast"]
     if verb == "download":
-        names += ["textnlp-fast, no digest", "textnlp-fast, on disk", "obstore ranges"]
+        names += ["textnlp-fast, whole", "textnlp-fast, on disk", "obstore ranges"]
     for name, package in (("boto3", "boto3"), ("awscrt", "awscrt"), ("obstore", "obstore"), ("s3fs", "s3fs")):
         if importlib.util.find_spec(package) is not None:
             names.append(name)
@@ -252,9 +254,16 @@ def digest_of(paths: list[Path]) -> str:
     return hasher.hexdigest()
 
 
+def digest_of_parts(path: Path) -> PartsDigest:
+    """What the parts of a file make."""
+    with path.open("rb", buffering=0) as file:
+        return PartsDigest.of(PART_BYTES, (blake3(part) for part in iter(lambda: file.read(PART_BYTES), b"")))
+
+
 @contextmanager
-def servers(folder: Path) -> Iterator[dict[str, str]]:
-    """nginx, or the part server where there is none, for downloads; the part server for uploads."""
+def servers(folder: Path, digest: str) -> Iterator[dict[str, str]]:
+    """nginx for downloads, which says what an upload of ours would have left as metadata, or the part server where there
+    is none; the part server for uploads."""
     parts = subprocess.Popen(
         [sys.executable, str(PART_SERVER), str(folder)],
         stdin=subprocess.PIPE,
@@ -264,10 +273,14 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
     assert parts.stdout is not None
     upload = f"http://127.0.0.1:{int(parts.stdout.readline())}"
     nginx, download = None, upload
+    parts_digest = digest_of_parts(folder / "bucket" / "model.bin")
     found = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if found:
         port = random.randrange(20_000, 30_000)
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port), encoding="utf-8")
+        settings = NGINX.format(folder=folder, port=port, digest=digest, parts=parts_digest)
+        (folder / "nginx.conf").write_text(settings, encoding="utf-8")
+            NGINX.format(folder=folder, port=port, digest=digest, parts=parts_digest), encoding="utf-8"
+        )
         nginx = subprocess.Popen([found, "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
         download = f"http://127.0.0.1:{port}"
         time.sleep(1)
@@ -372,7 +385,7 @@ def main() -> None:
             for number in range(0, size, len(block)):
                 file.write(block[: min(len(block), size - number)])
         digest = digest_of([folder / "bucket" / "model.bin"])
-        with servers(folder) as endpoints:
+        with servers(folder, digest) as endpoints:
             for verb in options.verbs:
                 names = [each for each in contenders(verb) if not options.only or each in options.only]
                 show(verb, race(verb, endpoints[verb], folder, names, options.rounds, digest), size)
