@@ -262,8 +262,8 @@ def digest_of_parts(path: Path) -> PartsDigest:
 
 @contextmanager
 def servers(folder: Path, digest: str) -> Iterator[dict[str, str]]:
-    """nginx for downloads, which says what an upload of ours would have left as metadata, or the part server where there
-    is none; the part server for uploads."""
+    """nginx for downloads, which says what an upload of ours would have left as metadata, or the part server where
+    there is none; the part server for uploads."""
     parts = subprocess.Popen(
         [sys.executable, str(PART_SERVER), str(folder)],
         stdin=subprocess.PIPE,
@@ -279,8 +279,6 @@ def servers(folder: Path, digest: str) -> Iterator[dict[str, str]]:
         port = random.randrange(20_000, 30_000)
         settings = NGINX.format(folder=folder, port=port, digest=digest, parts=parts_digest)
         (folder / "nginx.conf").write_text(settings, encoding="utf-8")
-            NGINX.format(folder=folder, port=port, digest=digest, parts=parts_digest), encoding="utf-8"
-        )
         nginx = subprocess.Popen([found, "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
         download = f"http://127.0.0.1:{port}"
         time.sleep(1)
