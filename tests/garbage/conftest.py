@@ -15,6 +15,12 @@ OPTIONS = TransferOptions(shard_bytes=1 << 16, threads=2)
 AT_ONCE: dict[str, Any] = {"delete": True, "grace_s": 0, "push_grace_s": 0, "lease_s": 2.0}
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals of uploads that others on this machine began are none of a test's business."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture
 def makers() -> type[Makers]:
     return Makers
