@@ -11,6 +11,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A warning of nvcc stops the builds of this project's own; whoever installs the package may have a newer one.
 STRICT := -C 'cmake.define.CMAKE_CUDA_FLAGS=--Werror all-warnings'
+# Six GPU architectures take nvcc minutes. A checkout is compiled for the GPU that is here, or for one that might be;
+# CUDA_ARCHS=all compiles for all, as every wheel is.
+CUDA_ARCHS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo native || echo 90-real)
+CHECKOUT = $(STRICT) $(if $(filter all,$(CUDA_ARCHS)),,-C 'cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHS)')
 PYTEST := python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -40,15 +44,15 @@ $(VENV)/.build-tools: $(BIN)/python pyproject.toml
 
 # Editable: Python changes need no step, C++ changes rebuild what they touch.
 $(VENV)/.installed: $(VENV)/.build-tools $(CORE)
-	$(PIP) install --no-build-isolation $(STRICT) -e '.[test]'
+	$(PIP) install --no-build-isolation $(CHECKOUT) -e '.[test]'
 	@touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation $(STRICT) -e '.[lint]'
+	$(PIP) install --no-build-isolation $(CHECKOUT) -e '.[lint]'
 	@touch $@
 
 $(VENV)/.bench-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation $(STRICT) -e '.[bench]'
+	$(PIP) install --no-build-isolation $(CHECKOUT) -e '.[bench]'
 	@touch $@
 
 # The version whose wheel without CUDA pip finds where one is offered; any other brings gigabytes of CUDA along.
@@ -168,7 +172,7 @@ else
 endif
 
 $(VENV)/.fuzz-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation $(STRICT) -e '.[fuzz]'
+	$(PIP) install --no-build-isolation $(CHECKOUT) -e '.[fuzz]'
 	@touch $@
 
 fuzz-python: $(VENV)/.fuzz-tools  ## The safetensors reader for FUZZ_SECONDS (20), with atheris
