@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from textnlp_fast.cli.output import show_size
 from textnlp_fast.cli.program import printable
+from textnlp_fast.destinations import file_destination
 from textnlp_fast.errors import InvalidInputError, MissingPackageError
 from textnlp_fast.storage.explain import Explanation, Line, grid_of, lines_of, total_of
 from textnlp_fast.storage.explain_words import headline_of
@@ -64,10 +65,11 @@ def files_of(path: Path) -> list[tuple[Path, Format]]:
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder", hint=f"Name a file in it: {path / 'update.png'}.")
     _matplotlib()
-    for each in _FORMATS:
-        if suffix == f".{each}":
-            return [(path, each)]
-    return [(path.with_name(f"{path.name}.{each}"), each) for each in _FORMATS]
+    places = [(path, each) for each in _FORMATS if suffix == f".{each}"]
+    places = places or [(path.with_name(f"{path.name}.{each}"), each) for each in _FORMATS]
+    for place, _ in places:
+        file_destination(place)  # neither waits for who reads a pipe, nor draws on a device
+    return places
 
 
 def draw(explanation: Explanation, path: Path, *, value: str = "changed") -> list[Path]:

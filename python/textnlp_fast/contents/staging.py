@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,11 +60,20 @@ def check_destination(final: Path, paths: Iterable[str], repository: Path | None
         blocked = [
             folder for folder in between if folder.is_symlink() or (folder.exists() and not folder.is_dir())
         ]
-        if blocked or (place.is_dir() and not place.is_symlink()):
+        if blocked or _is_other(place):
             raise InvalidInputError(
                 f"{(blocked or [place])[0]} is in the way of {path!r}",
                 hint="Name a new directory.",
             )
+
+
+def _is_other(place: Path) -> bool:
+    """Whether something is there that is neither a file nor a link: it is not ours to replace."""
+    try:
+        mode = place.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISLNK(mode))
 
 
 def _check_outside(place: Path, repository: Path | None) -> None:

@@ -27,6 +27,7 @@ from textnlp_fast.delta.filling import Work
 from textnlp_fast.delta.patch import LONE_FILE, Patch
 from textnlp_fast.delta.patch_file import PatchFile, read_patch
 from textnlp_fast.delta.source import check_source, file_places
+from textnlp_fast.destinations import file_destination
 from textnlp_fast.errors import InvalidInputError, OutOfSpaceError, WrongBaseError
 
 __all__ = ["ApplyReport", "apply_patch"]
@@ -148,7 +149,9 @@ class _Place:
             raise InvalidInputError(
                 f"the target has {len(paths)} files, which {final} cannot hold", hint="Name a directory."
             )
-        if not lone:
+        if lone:
+            final = file_destination(dest)
+        else:
             with disk_errors(final):
                 check_destination(final, paths)
         return cls(final, lone)

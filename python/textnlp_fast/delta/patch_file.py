@@ -17,6 +17,7 @@ from textnlp_fast.contents.staging import disk_errors, staging_folder, sync_fold
 from textnlp_fast.contents.windows import OpenFiles, write_exactly
 from textnlp_fast.delta.patch import MAGIC, PATCH_FORMAT, Patch, Stored, index_document
 from textnlp_fast.delta.patch_reading import parse_index
+from textnlp_fast.destinations import file_destination
 from textnlp_fast.errors import (
     CorruptDataError,
     DigestMismatchError,
@@ -228,9 +229,7 @@ def new_patch(path: str | os.PathLike[str]) -> Iterator[PatchWriter]:
     """
     if not os.fspath(path):
         raise InvalidInputError("the patch has no name", hint="Name a file: changes.tnpatch.")
-    final = Path(path).expanduser().resolve()
-    if final.is_dir():
-        raise InvalidInputError(f"{final} is a directory", hint="Name a file: changes.tnpatch.")
+    final = file_destination(path)
     with disk_errors(final), staging_folder(final) as folder:
         descriptor = os.open(folder / "payload", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

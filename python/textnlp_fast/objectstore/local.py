@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from textnlp_fast.destinations import kind_of
 from textnlp_fast.errors import (
     AuthenticationError,
     CorruptDataError,
@@ -145,8 +146,12 @@ class LocalBackend:
 
     def delete(self, key: str) -> None:
         target = self._root / key
-        if not os.path.lexists(target):
+        try:
+            mode = target.lstat().st_mode
+        except OSError:
             return  # and make no lock for it, nor a folder
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            return  # a folder, or a device: no object
         with _os_errors("delete", key), self._locked(key):
             try:
                 target.unlink()
@@ -177,6 +182,7 @@ class LocalBackend:
     def _written(self, key: str, data: bytes | memoryview) -> Iterator[tuple[Path, Path]]:
         """A synced temporary with ``data`` and the name it is to get; afterwards the name is durable."""
         target = self._root / key
+        _refuse_others(target)
         with _os_errors("write", key):
             self._make_folder(self._temporaries)
             self._make_folder(target.parent)
@@ -236,6 +242,20 @@ class LocalBackend:
 
     def _missing(self, key: str) -> MissingObjectError:
         return MissingObjectError(f"{self.url} has no object {key!r}")
+
+
+def _refuse_others(target: Path) -> None:
+    """Raises ``InvalidInputError`` for what is no file: a rename would replace a device, a FIFO or a socket."""
+    try:
+        mode = target.lstat().st_mode
+    except OSError:
+        return  # nothing is there, or writing says why it cannot
+    if stat.S_ISDIR(mode):
+        raise InvalidInputError(
+            f"cannot write {target}: the folder already has a file and a folder that want the same name"
+        )
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise InvalidInputError(f"{target} is {kind_of(mode)}, no object: it is not replaced")
 
 
 def _version_of(content: bytes) -> Version:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from textnlp_fast.destinations import file_destination
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.telemetry.metrics import enable_metrics, prometheus
 
@@ -50,6 +51,7 @@ def metrics_file(path: Path) -> Iterator[None]:
 def add_to_file(registry: CollectorRegistry, path: Path) -> None:
     """Adds the counters and histograms of ``registry`` to those in the file, which is replaced in one step."""
     try:
+        path = file_destination(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ import numpy as np
 
 from textnlp_fast.contents.staging import disk_errors, sync_folder
 from textnlp_fast.contents.windows import BufferPool, write_exactly
+from textnlp_fast.destinations import file_destination
 from textnlp_fast.errors import (
     DigestMismatchError,
     InvalidInputError,
@@ -84,14 +86,13 @@ def download_file(
     itself. ``part_path``: where the unfinished file lies, by default beside the destination. Raises
     ``MissingObjectError``, ``SourceChangedError`` if the object was replaced meanwhile, ``DigestMismatchError``
     (nothing is kept then), ``TransferCancelledError``, ``TransferTimeoutError``, ``StorageUnavailableError``,
-    ``OutOfSpaceError`` and ``ConflictError`` if another process downloads to the same place; an existing
-    destination is then as it was.
+    ``OutOfSpaceError``, ``ConflictError`` if another process downloads to the same place, and ``InvalidInputError`` if
+    the destination is there and no file; an existing destination is then as it was. A link is followed: the file that
+    it leads to is replaced.
     """
     settings = settings or TransferSettings()
     started = time.monotonic()
-    final = Path(destination).expanduser().absolute()
-    if final.is_dir():
-        raise InvalidInputError(f"{final} is a directory", hint="Give the name of a file.")
+    final = file_destination(destination)
     state = retrying(source.look, Watch(settings, Meter(0, 0), started=started))
     expected = _expected(state, digest, source.url)
     with disk_errors(final):
@@ -186,8 +187,11 @@ class _Download:
             self._journal.remove()
             self._part_path.unlink(missing_ok=True)
             return
-        fd = os.open(self._part_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(self._part_path, flags, 0o666)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise InvalidInputError(f"{self._part_path} is no file", hint="Remove it.")
             self._fill(fd)
         except (TransferCancelledError, KeyboardInterrupt) as error:
             if self._settings.on_cancel == "discard":
@@ -281,7 +285,7 @@ class _Download:
     def _is_there(self) -> bool:
         """Whether the destination is complete already: an earlier run did it, or was killed after the rename."""
         try:
-            fd = os.open(self._final, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._final, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return False
         try:

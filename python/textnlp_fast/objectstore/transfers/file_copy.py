@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textnlp_fast.errors import MissingObjectError, SourceChangedError
+from textnlp_fast.destinations import kind_of
+from textnlp_fast.errors import InvalidInputError, MissingObjectError, SourceChangedError
 from textnlp_fast.objectstore.transfers.protocol import SourceState
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ class FileSource:
             status = self._path.stat()
         except (FileNotFoundError, NotADirectoryError):
             raise MissingObjectError(f"there is no {self._path}", hint="Check the name.") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInputError(f"{self._path} is {kind_of(status.st_mode)}, no file")
         identity = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
         return SourceState(status.st_size, identity)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textnlp_fast.contents.journal_lines import append_line, boot_id, read_lines
-from textnlp_fast.errors import ConflictError
+from textnlp_fast.errors import ConflictError, InvalidInputError
 
 __all__ = ["DownloadHeader", "Journal"]
 
@@ -153,8 +154,11 @@ def _header(line: dict[str, Any]) -> DownloadHeader:
 
 def _open_locked(path: Path) -> int:
     while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(path, flags, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise InvalidInputError(f"{path} is no file", hint="Remove it, or name another destination.")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -163,6 +163,9 @@ def _copy_into(
     local = Path(path).expanduser().absolute()
     if not local.is_file():
         raise InvalidInputError(f"{local} is no file", hint="Give the name of one file.")
+    # What a store's folder lists are its own files: a link is none, and its target may lie anywhere.
+    if (folder / key).is_symlink():
+        raise InvalidInputError(f"{folder / key} is a link", hint="Name the file that it leads to.")
     part_path = folder / ".tmp" / f"upload-{blake3_hex(key.encode())[:32]}.part"
     report = download_file(FileSource(local), folder / key, settings, part_path=part_path)
     return UploadReport(
@@ -183,6 +186,8 @@ def _keep(store: ObjectStore, key: str, path: str | os.PathLike[str]) -> UploadR
     """An upload into this process's memory."""
     started = time.monotonic()
     local = Path(path).expanduser().absolute()
+    if not local.is_file():
+        raise InvalidInputError(f"{local} is no file", hint="Give the name of one file.")
     try:
         data = local.read_bytes()
     except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 import time
 import zlib
 from collections.abc import Callable
@@ -85,11 +86,11 @@ def upload_file(
     settings = settings or TransferSettings()
     local = Path(path).expanduser().absolute()
     try:
-        fd = os.open(local, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(local, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO keeps nobody waiting
     except OSError as error:
         raise InvalidInputError(f"cannot read {local}: {error.strerror}") from error
     try:
-        if not local.is_file():
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise InvalidInputError(f"{local} is no file", hint="Give the name of one file.")
         with locked_journal(settings.uploads_folder, local, target.url) as journal:
             return _Upload(local, fd, target, settings, journal).run()

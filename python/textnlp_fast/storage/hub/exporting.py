@@ -14,6 +14,7 @@ from textnlp_fast.contents.documents import parse_document, seal_document
 from textnlp_fast.contents.entries import RESERVED_PREFIX
 from textnlp_fast.contents.staging import disk_errors, staging_folder, sync_folder
 from textnlp_fast.contents.windows import ProgressCallback
+from textnlp_fast.destinations import file_destination
 from textnlp_fast.errors import ConflictError, CorruptDataError
 from textnlp_fast.storage.hub.cache import COMMIT, HubModel, blob_name, check_blob, hub_model
 from textnlp_fast.storage.hub.importing import COMMIT_KEY, REPO_KEY
@@ -168,6 +169,7 @@ def _note(model: HubModel, refs: dict[str, list[str]]) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     """Replaces a file in one step."""
+    path = file_destination(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f".{path.name}-{token_hex(4)}")
     with written.open("xb") as file:
