@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import click
 
+from textnlp_fast.cli.configured import current_settings, reach, repository_url, setting
 from textnlp_fast.cli.interrupts import ending_at_once
 from textnlp_fast.cli.listening import listening
 from textnlp_fast.cli.program import printable
 from textnlp_fast.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from textnlp_fast.storage import Registry, Repository
+    from textnlp_fast.storage import Registry, Repository, TransferOptions
     from textnlp_fast.storage.registry.delivery import Failure
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "open_registry",
     "open_repository",
     "repository_option",
+    "threads_option",
+    "transfer_options",
     "tuning_options",
     "version_reference",
 ]
@@ -58,20 +60,6 @@ class PatchVerb(_LoadingVerb):
     takes = "textnlp_fast.delta"
 
 
-def _configured(name: str, default: int) -> Callable[[], int]:
-    """A default that settings may have set. They are loaded only where there are any: it takes a while."""
-
-    def value() -> int:
-        if not any(os.environ.get(f"TEXTNLP_FAST_{one}") for one in (name.upper(), "CONFIG", "ENV_FILE")):
-            return default
-        from textnlp_fast.config import load_settings  # noqa: PLC0415
-
-        found: int = getattr(load_settings(), name)
-        return found
-
-    return value
-
-
 def repository_option(command: Command) -> Command:
     """`--repo`, or the environment's TEXTNLP_FAST_REPO."""
     return click.option(
@@ -88,55 +76,63 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
 
 
-def tuning_options(command: Command) -> Command:
-    """`--threads` and `--memory`."""
-    threads = click.option(
+def threads_option(command: Command) -> Command:
+    """`--threads`."""
+    return click.option(
         "--threads",
-        type=click.IntRange(0),
-        default=_configured("threads", 0),
+        type=click.IntRange(0, 4096),
+        default=setting("threads", 0),
         help="0 takes every processor.",
-    )
+    )(command)
+
+
+def tuning_options(command: Command) -> Command:
+    """`--threads` and `--memory-mib`."""
     memory = click.option(
         "--memory-mib",
-        type=click.IntRange(176),
-        default=_configured("memory_mib", 384),
+        type=click.IntRange(176, 1 << 20),
+        default=setting("memory_mib", 384),
         show_default="384",
         help="Budget for buffers.",
     )
-    return threads(memory(command))
+    return threads_option(memory(command))
+
+
+def transfer_options(
+    threads: int | None = None, memory_mib: int | None = None, **chosen: Any
+) -> TransferOptions:
+    """How to code and move: as chosen here, else as settings say."""
+    from textnlp_fast.storage import TransferOptions  # noqa: PLC0415
+
+    if threads is not None:
+        chosen["threads"] = threads
+    if memory_mib is not None:
+        chosen["memory_budget_bytes"] = memory_mib << 20
+    settings = current_settings()
+    return (
+        TransferOptions(**chosen) if settings is None else TransferOptions.from_settings(settings, **chosen)
+    )
 
 
 def open_repository(
     repo: str | None,
     *,
     create: bool | Literal["at push"] = False,
-    threads: int = 0,
-    memory_mib: int = 384,
-    **options: Any,
+    threads: int | None = None,
+    memory_mib: int | None = None,
+    **chosen: Any,
 ) -> Repository:
-    """Opens what `--repo` names. Raises InvalidInputError if it names nothing that lasts."""
-    from textnlp_fast.storage import Repository, TransferOptions  # noqa: PLC0415
+    """Opens what `--repo` or the settings name. Raises InvalidInputError if they name nothing that lasts."""
+    from textnlp_fast.storage import Repository  # noqa: PLC0415
 
-    place: dict[str, Any] = {}
-    if not repo or any(
-        os.environ.get(f"TEXTNLP_FAST_{one}") for one in ("CONFIG", "ENV_FILE", "ENDPOINT_URL")
-    ):
-        from textnlp_fast.config import load_settings  # noqa: PLC0415
-
-        settings = load_settings()
-        repo = repo or settings.repository_url
-        place = {"region": settings.aws_region, "endpoint_url": settings.endpoint_url}
-    if not repo:
+    url = repository_url(repo)
+    if url.startswith("memory:"):
         raise InvalidInputError(
-            "no repository was given", hint="Pass --repo URL, or set TEXTNLP_FAST_REPO once for all commands."
-        )
-    if repo.startswith("memory:"):
-        raise InvalidInputError(
-            f"{repo} is gone when this command ends",
+            f"{url} is gone when this command ends",
             hint="Name a folder or s3://bucket/prefix; memory:// is for use from Python.",
         )
-    transfer = TransferOptions(threads=threads, memory_budget_bytes=memory_mib << 20, **options)
-    return Repository.open(repo, create=create, options=transfer, **place)
+    options = transfer_options(threads, memory_mib, **chosen)
+    return Repository.open(url, create=create, options=options, **reach())
 
 
 def open_registry(repo: str | None) -> Registry:

@@ -15,6 +15,7 @@ from textnlp_fast.cli.arguments import (
     json_option,
     open_repository,
     repository_option,
+    transfer_options,
     tuning_options,
 )
 from textnlp_fast.cli.output import print_json, print_line, print_table, progress_bar, show_size
@@ -141,10 +142,9 @@ def _explain(
     old: str, new: str, repo: str | None, *, with_rank: bool, threads: int, memory_mib: int
 ) -> Explanation:
     if _are_paths(old, new, repo):
-        from textnlp_fast.storage import TransferOptions  # noqa: PLC0415
         from textnlp_fast.storage.explain_files import explain_files  # noqa: PLC0415
 
-        options = TransferOptions(threads=threads, memory_budget_bytes=memory_mib << 20)
+        options = transfer_options(threads, memory_mib)
         with progress_bar() as progress:
             return explain_files(old, new, options, with_rank=with_rank, progress=progress)
     from textnlp_fast.cli.arguments import version_reference  # noqa: PLC0415

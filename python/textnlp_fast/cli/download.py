@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from textnlp_fast.cli.arguments import json_option
+from textnlp_fast.cli.configured import reach
 from textnlp_fast.cli.output import print_json, print_line
 from textnlp_fast.cli.transfer_options import TransferVerb, shown_moves, transfer_options, transfer_settings
 
@@ -35,7 +36,7 @@ def command(*, url: str, file: str, digest: str | None, as_json: bool, **how: An
     from textnlp_fast.objectstore.transfers.moving import open_object  # noqa: PLC0415
     from textnlp_fast.telemetry import operation  # noqa: PLC0415
 
-    store, key = open_object(url)
+    store, key = open_object(url, **reach())
     place = Path(file) / Path(key).name if Path(file).is_dir() else Path(file)
     with transfer_settings("download", **how) as settings, operation("download", repository=store.url) as op:
         report = download(store, key, place, settings, digest=digest)

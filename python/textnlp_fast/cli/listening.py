@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+
+from textnlp_fast.cli.configured import current_settings
 
 __all__ = ["listening"]
 
@@ -12,17 +13,13 @@ __all__ = ["listening"]
 @contextmanager
 def listening() -> Iterator[None]:
     """Hears what the command does until the block ends."""
-    # Most commands are heard by nobody: they should not wait for settings to be loaded.
-    if not any(
-        os.environ.get(f"TEXTNLP_FAST_{name}") for name in ("METRICS_FILE", "TRACES", "CONFIG", "ENV_FILE")
-    ):
-        yield
+    settings = current_settings()
+    if settings is None or (settings.metrics_file is None and not settings.traces):
+        yield  # most commands are heard by nobody
         return
-    from textnlp_fast.config import load_settings  # noqa: PLC0415
     from textnlp_fast.telemetry import enable_traces  # noqa: PLC0415
     from textnlp_fast.telemetry.textfile import metrics_file  # noqa: PLC0415
 
-    settings = load_settings()
     with ExitStack() as stack:
         if settings.metrics_file is not None:
             stack.enter_context(metrics_file(settings.metrics_file))

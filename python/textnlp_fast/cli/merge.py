@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from textnlp_fast.cli.arguments import StorageVerb, json_option
+from textnlp_fast.cli.arguments import StorageVerb, json_option, threads_option
 from textnlp_fast.cli.output import progress_bar
 from textnlp_fast.cli.shard import model_at, report
 
@@ -24,7 +24,7 @@ Examples:
     metavar="URL",
     help="Where MODEL is a version, if nothing on this machine has its name.",
 )
-@click.option("--threads", type=click.IntRange(0), default=0, help="0 takes every processor.")
+@threads_option
 @json_option
 def command(*, model: str, output: str, repo: str | None, threads: int, as_json: bool) -> None:
     """Make OUTPUT the files that MODEL, a directory of shards or of ranks, was made from, byte for byte.

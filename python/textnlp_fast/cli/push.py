@@ -17,6 +17,7 @@ from textnlp_fast.cli.arguments import (
     repository_option,
     tuning_options,
 )
+from textnlp_fast.cli.configured import setting
 from textnlp_fast.cli.output import print_json, print_line, print_table, progress_bar, show_ratio, show_size
 from textnlp_fast.cli.signing import private_key
 
@@ -36,7 +37,7 @@ Examples:
 @repository_option
 @click.option(
     "--parent",
-    default="auto",
+    default=setting("enable_versioning", "auto", lambda versioning: "auto" if versioning else "none"),
     metavar="VERSION",
     help="Version to code against, also NAME@VERSION; 'auto' is the highest below, or what costs less; "
     "'none' stores by itself.",
@@ -97,7 +98,9 @@ def command(
         dataset_digest=dataset,
         training_run=training_run,
     )
-    repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib)
+    # Who names a parent here wants it used, whatever is set.
+    chosen = {} if parent == "none" else {"delta": True}
+    repository = open_repository(repo, create="at push", threads=threads, memory_mib=memory_mib, **chosen)
     key = private_key(sign_key)
     if dry_run:
         lineage_of_parent = None if parent == "none" else parent

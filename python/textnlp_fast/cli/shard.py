@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from textnlp_fast.cli.arguments import StorageVerb, json_option
+from textnlp_fast.cli.arguments import StorageVerb, json_option, open_repository, threads_option
+from textnlp_fast.cli.configured import current_settings, setting
 from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_size
 from textnlp_fast.cli.sizes import size
 
@@ -32,7 +33,7 @@ dealt out), pipeline (stages), adaptive (chooses, and says why).
 def shard_options(command: Any) -> Any:
     """What says how to cut."""
     for option in (
-        click.option("--threads", type=click.IntRange(0), default=0, help="0 takes every processor."),
+        threads_option,
         click.option("--model-id", metavar="NAME", help="What the record calls the model."),
         click.option(
             "--repo",
@@ -53,6 +54,7 @@ def shard_options(command: Any) -> Any:
         click.option(
             "--max-shard-size",
             type=size,
+            default=setting("max_shard_size_gb", "2GB", lambda gigabytes: str(int(gigabytes * 10**9))),
             metavar="SIZE",
             help="Largest file; if not given, what MAX_SHARD_SIZE_GB or the settings say, else 2GB.",
         ),
@@ -62,9 +64,12 @@ def shard_options(command: Any) -> Any:
 
 
 def model_at(model: str, repo: str | None) -> dict[str, Any]:
-    """The model, and the repository if it is a version there."""
-    there = bool(repo) and not Path(model).exists()
-    return {"model": model, "repository": repo if there else None}
+    """The model, and the repository if it is a version there, or may be."""
+    if Path(model).exists():
+        return {"model": model, "repository": None}
+    settings = None if repo else current_settings()
+    named = bool(repo) or (settings is not None and bool(settings.repository_url))
+    return {"model": model, "repository": open_repository(repo) if named else None}
 
 
 def report(manifest: ShardManifest, as_json: bool) -> None:
@@ -102,7 +107,7 @@ def command(
     model: str,
     output: str,
     strategy: str,
-    max_shard_size: int | None,
+    max_shard_size: int,
     ranks: int | None,
     hosts: int | None,
     keep_whole: tuple[str, ...],
@@ -117,10 +122,6 @@ def command(
     """
     from textnlp_fast.storage.sharding import shard_model  # noqa: PLC0415
 
-    if max_shard_size is None:
-        from textnlp_fast.config import load_settings  # noqa: PLC0415 - takes a while to load
-
-        max_shard_size = int(load_settings().max_shard_size_gb * 10**9)
     with progress_bar() as progress:
         manifest = shard_model(
             **model_at(model, repo),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from textnlp_fast.cli.configured import current_settings
 from textnlp_fast.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -16,12 +16,7 @@ __all__ = ["private_key", "signature_policy"]
 
 def private_key(path: str | None) -> PrivateKey | None:
     """The key at ``path``, or the one that settings name; None if there is neither."""
-    names = ("SIGN_KEY", "SIGN_KEY_PASSWORD", "CONFIG", "ENV_FILE")
-    settings = None
-    if any(os.environ.get(f"TEXTNLP_FAST_{name}") for name in names):
-        from textnlp_fast.config import load_settings  # noqa: PLC0415
-
-        settings = load_settings()
+    settings = current_settings()
     place = path or (settings.sign_key if settings is not None else None)
     if place is None:
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from textnlp_fast.cli.interrupts import ending_at_once
+from textnlp_fast.cli.listening import listening
 from textnlp_fast.cli.output import progress_bar, show_size
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class TransferVerb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         with ending_at_once():
             import_module("textnlp_fast.objectstore.transfers")
-        return super().invoke(ctx)
+        with listening():
+            return super().invoke(ctx)
 
 
 def transfer_options(command: Command) -> Command:

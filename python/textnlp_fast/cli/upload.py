@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from textnlp_fast.cli.arguments import json_option
+from textnlp_fast.cli.configured import reach
 from textnlp_fast.cli.output import print_json, print_line
 from textnlp_fast.cli.transfer_options import TransferVerb, shown_moves, transfer_options, transfer_settings
 
@@ -34,7 +35,7 @@ def command(*, file: str, url: str, as_json: bool, **how: Any) -> None:
     from textnlp_fast.objectstore.transfers.moving import open_object  # noqa: PLC0415
     from textnlp_fast.telemetry import operation  # noqa: PLC0415
 
-    store, key = open_object(f"{url}{Path(file).name}" if url.endswith("/") else url)
+    store, key = open_object(f"{url}{Path(file).name}" if url.endswith("/") else url, **reach())
     with transfer_settings("upload", **how) as settings, operation("upload", repository=store.url) as op:
         report = upload(file, store, key, settings)
         op.count(bytes_written=report.moved_bytes, retries=report.retries)

@@ -62,9 +62,11 @@ class Settings(BaseSettings):
         None, description="Where the bucket's service is, if not at its provider's"
     )
     aws_region: str | None = _shared("aws_region", None, "Region of an S3 bucket")
-    gcp_project_id: str | None = _shared("gcp_project_id", None, "Project of a Google Cloud bucket")
+    gcp_project_id: str | None = _shared(
+        "gcp_project_id", None, "Project of a Google Cloud bucket; says whose it is"
+    )
     azure_resource_group: str | None = _shared(
-        "azure_resource_group", None, "Resource group of an Azure account"
+        "azure_resource_group", None, "Resource group of an Azure account; says whose the bucket is"
     )
 
     # --- how versions are stored and moved
@@ -79,7 +81,9 @@ class Settings(BaseSettings):
     enable_compression: bool = _shared(
         "enable_compression", True, "Code new tensors; false stores them as they are"
     )
-    enable_versioning: bool = Field(True, description="Code each version against its parent")
+    enable_versioning: bool = Field(
+        True, description="Code each version against its parent; false: each by itself"
+    )
     enable_sharding: bool = Field(True, description="Pack tensors together into objects")
     threads: int = Field(
         0, ge=0, le=4096, description="Threads that hash, code and decode; 0: every processor"
@@ -88,12 +92,20 @@ class Settings(BaseSettings):
 
     # --- where models are served
     default_gpu_type: str | None = _shared(
-        "default_gpu_type", None, "Accelerator to ask for where none is named"
+        "default_gpu_type",
+        None,
+        "Accelerator to ask for where none is named; nothing reads it yet",
     )
     enable_spot_instances: bool = _shared(
-        "enable_spot_instances", False, "Serve on machines that may be taken away"
+        "enable_spot_instances",
+        False,
+        "Serve on machines that may be taken away; nothing reads it yet",
     )
-    gpu_autoscaling: bool = _shared("gpu_autoscaling", False, "Let the number of machines follow the load")
+    gpu_autoscaling: bool = _shared(
+        "gpu_autoscaling",
+        False,
+        "Let the number of machines follow the load; nothing reads it yet",
+    )
 
     # --- audit and signatures
     audit: Literal["off", "on", "full"] = Field(

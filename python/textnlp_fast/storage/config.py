@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from textnlp_fast.contents.working import thread_count
+from textnlp_fast.contents.working import MOST_MEMORY_BYTES, check_threads, thread_count
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.objectstore import ServerSideEncryption
 from textnlp_fast.storage.anchor_costs import Prices, Readers
@@ -71,6 +71,18 @@ class TransferOptions:
     threads: int = 0
     """Threads that hash, code and decode; 0 takes every processor this process may use."""
 
+    @classmethod
+    def from_settings(cls, settings: Settings, **chosen: Any) -> TransferOptions:
+        """What settings say, but for what is `chosen` by the names above."""
+        said = {
+            "sharding": settings.enable_sharding,
+            "delta": settings.enable_versioning,
+            "compression": settings.enable_compression,
+            "memory_budget_bytes": settings.memory_budget_bytes,
+            "threads": settings.threads,
+        }
+        return cls(**{**said, **chosen})
+
     def __post_init__(self) -> None:
         if not 1 <= self.max_chain_depth <= 32:
             raise InvalidInputError(f"max_chain_depth is {self.max_chain_depth}; it may be 1 to 32")
@@ -84,8 +96,11 @@ class TransferOptions:
                 f"memory_budget_bytes is {self.memory_budget_bytes}; two shards and a window take {least}",
                 hint="Raise it, or lower shard_bytes.",
             )
-        if self.threads < 0:
-            raise InvalidInputError(f"threads is {self.threads}; 0 means every processor")
+        if self.memory_budget_bytes > MOST_MEMORY_BYTES:
+            raise InvalidInputError(
+                f"memory_budget_bytes is {self.memory_budget_bytes}; it may be up to {MOST_MEMORY_BYTES}"
+            )
+        check_threads(self.threads)
 
     @property
     def thread_count(self) -> int:

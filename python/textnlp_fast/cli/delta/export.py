@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from textnlp_fast.cli.arguments import PatchVerb, json_option
+from textnlp_fast.cli.arguments import PatchVerb, json_option, threads_option
 from textnlp_fast.cli.output import print_json, print_line, progress_bar, show_size
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ Exits with 4 if SOURCE is not the model that the patch starts from.
     type=click.Choice(CHECKSUMS),
     help="Checksum of each tensor, for slime.  [default: xxh3-128]",
 )
-@click.option("--threads", type=click.IntRange(0), default=0, help="0 takes every processor.")
+@threads_option
 @json_option
 def command(
     *,

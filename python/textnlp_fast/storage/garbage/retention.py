@@ -142,6 +142,6 @@ def _seconds(created_at: str) -> float | None:
 def parse_age(text: str) -> float:
     """Seconds of `30d`, `12h`, `90m`, `45s` or `2w`. Raises InvalidInputError."""
     number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not number.isascii() or not number.isdigit():
+    if unit not in _UNITS or not number.isascii() or not number.isdigit() or len(number) > 12:
         raise InvalidInputError(f"{text!r} is no age", hint="Write 45s, 90m, 12h, 30d or 2w.")
     return float(int(number) * _UNITS[unit])

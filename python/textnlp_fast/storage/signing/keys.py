@@ -98,14 +98,9 @@ class PrivateKey:
             key = serialization.load_pem_private_key(data, password.encode() if password else None)
         except (ValueError, TypeError, _unsupported()) as error:
             # Its message may repeat what is in the file.
-            why = (
-                "a wrong or a missing password"
-                if isinstance(error, TypeError)
-                else "no private key in PEM form"
-            )
             raise InvalidInputError(
-                f"cannot read the key {os.fspath(path)}: {why}",
-                hint="An encrypted key needs TEXTNLP_FAST_SIGN_KEY_PASSWORD.",
+                f"cannot read the key {os.fspath(path)}: {_why_unread(data, error, bool(password))}",
+                hint="An encrypted key needs TEXTNLP_FAST_SIGN_KEY_PASSWORD, one that is not needs none.",
             ) from None
         _algorithm(key, os.fspath(path))
         return cls(os.fspath(path), _id(key.public_key()), key)
@@ -118,6 +113,16 @@ class PrivateKey:
     @property
     def public(self) -> PublicKey:
         return PublicKey(self.path, self.id, self._key.public_key())
+
+
+def _why_unread(data: bytes, error: Exception, password: bool) -> str:
+    """What is wrong with a private key, as its PEM form tells: whether it is encrypted stands there in plain words."""
+    encrypted = b"BEGIN ENCRYPTED PRIVATE KEY" in data or b"Proc-Type: 4,ENCRYPTED" in data
+    if encrypted:
+        return "a wrong password" if password else "it needs a password"
+    if isinstance(error, TypeError):
+        return "it has no password, and one was given"
+    return "no private key in PEM form"
 
 
 def _unsupported() -> type[Exception]:
