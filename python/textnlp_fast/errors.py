@@ -24,6 +24,7 @@ __all__ = [
     "ModelNotFoundError",
     "NotAllowedError",
     "ObjectExistsError",
+    "ObjectNotFoundError",
     "OutOfSpaceError",
     "PromiseBrokenError",
     "QueryError",
@@ -183,6 +184,13 @@ class MissingObjectError(CorruptDataError):
         "Restore it from a backup or push the version again from its files; `verify` lists all "
         "that is missing."
     )
+
+
+class ObjectNotFoundError(MissingObjectError, LookupError):
+    """There is no object of the name that the caller gave: nothing is broken, as where a manifest names it."""
+
+    exit_code = 3
+    default_hint = "Check the name."
 
 
 class SignatureRequiredError(SignatureError):

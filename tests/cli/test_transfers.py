@@ -87,3 +87,36 @@ def test_a_place_that_is_none_is_said_to_be_wrong(model: Path, url: str) -> None
     )
     assert done.returncode == 2
     assert "error:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["download", "{tmp}/nothing", "{tmp}/out"], 3),
+        (["upload", "{model}", "{tmp}/out", "--limit-mb", "nan"], 2),
+        (["upload", "{model}", "{tmp}/out", "--deadline", "inf"], 2),
+        (["download", "{model}", "{tmp}/out", "--stall", "nan"], 2),
+        (["upload", "{model}", "{tmp}/fifo"], 2),
+        (["upload", "{tmp}/fifo", "{tmp}/out"], 2),
+        (["download", "{tmp}/fifo", "{tmp}/out"], 2),
+    ],
+)
+def test_a_mistake_is_told_by_its_exit_code(
+    model: Path, tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "textnlp_fast.cli",
+            *(one.format(tmp=tmp_path, model=model) for one in arguments),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.startswith("error:")) == (code, True), done.stderr
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "fifo").is_fifo()

@@ -190,6 +190,7 @@ def test_odd_names_survive_the_exposition(registry: Any, tmp_path: Path) -> None
 
 def test_a_file_adds_up_what_commands_did(tmp_path: Path) -> None:
     path = tmp_path / "metrics" / "m.prom"
+    path.parent.mkdir()
     for number in range(3):
         with metrics_file(path), operation("pull") as op:
             op.count(bytes_read=number)

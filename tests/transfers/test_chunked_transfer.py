@@ -102,3 +102,56 @@ async def test_cancelling_the_task_stops_the_transfer_and_keeps_what_was_moved(
     )
     assert report.resumed_bytes >= 400_000
     assert (tmp_path / "out").read_bytes() == content
+
+
+@pytest.mark.parametrize("is_coroutine", [False, True])
+async def test_a_callback_that_raises_stops_the_transfer_and_is_heard(
+    settings: Callable[..., TransferSettings],
+    model: Callable[[int], Path],
+    tmp_path: Path,
+    is_coroutine: bool,
+) -> None:
+    size, part = 3_000_000, 100_000
+    store, local = open_store(tmp_path / "store"), model(size)
+    loud: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loud.append(context))
+
+    def callback(progress: TransferProgress) -> None:
+        if progress.done_bytes > 5 * part:
+            raise ZeroDivisionError("the callback's own")
+
+    async def slow_callback(progress: TransferProgress) -> None:
+        await asyncio.sleep(0)
+        callback(progress)
+
+    how = settings(part_bytes=part, streams=1, bandwidth_bytes_per_s=1e6)
+    with pytest.raises(ZeroDivisionError, match="own"):
+        await ChunkedTransferManager(how).upload_file_chunked(
+            local_path=local,
+            remote_path="m",
+            storage_backend=store,
+            progress_callback=slow_callback if is_coroutine else callback,
+        )
+    assert loud == []
+    assert not store.exists("m")
+    report = await ChunkedTransferManager(settings(part_bytes=part)).upload_file_chunked(
+        local_path=local, remote_path="m", storage_backend=store
+    )
+    assert report.resumed_bytes >= 4 * part
+    assert store.get("m") == local.read_bytes()
+
+
+async def test_a_callback_that_raises_at_the_end_is_heard_too(
+    settings: Callable[..., TransferSettings], model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    store = open_store(tmp_path / "store")
+
+    def callback(progress: TransferProgress) -> None:
+        if progress.done_bytes == progress.total_bytes:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await ChunkedTransferManager(settings()).upload_file_chunked(
+            local_path=model(1000), remote_path="m", storage_backend=store, progress_callback=callback
+        )
+    assert store.get("m") == model(1000).read_bytes()

@@ -13,7 +13,7 @@ from servers import S3Server
 from textnlp_fast.errors import (
     DigestMismatchError,
     InvalidInputError,
-    MissingObjectError,
+    ObjectNotFoundError,
     SourceChangedError,
     TransferCancelledError,
     TransferTimeoutError,
@@ -83,9 +83,28 @@ def test_what_is_there_is_not_read_again(
 def test_an_object_that_is_not_there_is_said_to_be_missing(
     place: Place, settings: Settings, tmp_path: Path
 ) -> None:
-    with pytest.raises(MissingObjectError):
+    with pytest.raises(ObjectNotFoundError) as missing:
         download(place.store, "nothing", tmp_path / "out", settings())
+    assert missing.value.exit_code == 3
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_bucket_that_is_not_there_is_said_to_be_missing(
+    s3_bucket: str, s3_server: S3Server, settings: Settings, tmp_path: Path
+) -> None:
+    store = open_store(f"s3://{s3_bucket}-none", endpoint_url=s3_server.endpoint_url)
+    with pytest.raises(InvalidInputError, match="no bucket") as missing:
+        download(store, "m", tmp_path / "out", settings())
+    assert missing.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "name", ["deadline_s", "bandwidth_bytes_per_s", "stall_timeout_s", "least_bytes_per_s"]
+)
+def test_what_is_no_finite_number_bounds_nothing(name: str, value: float) -> None:
+    with pytest.raises(InvalidInputError, match="finite"):
+        TransferSettings(**{name: value})
 
 
 def test_a_digest_that_the_caller_knows_is_checked(

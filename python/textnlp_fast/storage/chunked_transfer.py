@@ -11,7 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.errors import InvalidInputError, TransferCancelledError
 from textnlp_fast.objectstore import ObjectStore, open_store
 from textnlp_fast.objectstore.transfers import (
     DownloadReport,
@@ -57,8 +57,9 @@ class ChunkedTransferManager:
 
         `progress_callback` gets a `TransferProgress` several times a second, on the loop that awaits this; it may be a
         coroutine function. Cancelling the task stops the transfer, and what was moved is kept, or not, as
-        `settings.on_cancel` says. Errors as in `textnlp_fast.objectstore.transfers.upload_file`; a name that a
-        repository keeps for itself raises InvalidInputError.
+        `settings.on_cancel` says. A callback that raises stops it in the same way, and its error is raised
+        here. Errors as in `textnlp_fast.objectstore.transfers.upload_file`; a name that a repository keeps for itself
+        raises InvalidInputError.
         """
 
         def work(settings: TransferSettings) -> UploadReport:
@@ -100,13 +101,29 @@ class ChunkedTransferManager:
         cancel = _Either(self._settings.cancel)
         loop = asyncio.get_running_loop()
         waiting: set[asyncio.Future[object]] = set()
+        failures: list[BaseException] = []
+
+        def fail(error: BaseException) -> None:
+            failures.append(error)
+            cancel.set()
+
+        def done(future: asyncio.Future[object]) -> None:
+            waiting.discard(future)
+            if not future.cancelled() and (error := future.exception()) is not None:
+                fail(error)
 
         def call(progress: TransferProgress) -> None:
-            answer = progress_callback(progress) if progress_callback is not None else None
+            if failures:
+                return
+            try:
+                answer = progress_callback(progress) if progress_callback is not None else None
+            except Exception as error:  # noqa: BLE001  the loop would only print it: whoever awaits gets it
+                fail(error)
+                return
             if isinstance(answer, Awaitable):
                 future = asyncio.ensure_future(answer)
                 waiting.add(future)
-                future.add_done_callback(waiting.discard)
+                future.add_done_callback(done)
 
         def tell(progress: TransferProgress) -> None:
             if self._settings.progress is not None:
@@ -124,8 +141,14 @@ class ChunkedTransferManager:
             with contextlib.suppress(Exception):
                 await running
             raise
+        except TransferCancelledError:
+            if failures:
+                raise failures[0] from None
+            raise
         if waiting:
             await asyncio.gather(*waiting)
+        if failures:
+            raise failures[0]
         return report
 
 

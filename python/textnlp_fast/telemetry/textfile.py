@@ -34,7 +34,8 @@ _ADDING: Final = ("counter", "histogram")
 def metrics_file(path: Path) -> Iterator[None]:
     """Adds what operations do until the block ends to the metrics in the file at ``path``.
 
-    A file that cannot be written is logged: what was done stays done.
+    A file that cannot be written is logged as a warning, which commands show on stderr: what was done stays done.
+    Its folder has to be there: one with a mistake in its name would be made, and nobody would look there.
     """
     registry = prometheus().CollectorRegistry()
     stop = enable_metrics(registry)
@@ -45,14 +46,13 @@ def metrics_file(path: Path) -> Iterator[None]:
         try:
             add_to_file(registry, path)
         except InvalidInputError as error:
-            _log.warning("%s", error)
+            _log.warning("%s", error.args[0])  # one line: without the hint
 
 
 def add_to_file(registry: CollectorRegistry, path: Path) -> None:
     """Adds the counters and histograms of ``registry`` to those in the file, which is replaced in one step."""
     try:
         path = file_destination(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

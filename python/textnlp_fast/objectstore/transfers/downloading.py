@@ -25,6 +25,8 @@ from textnlp_fast.destinations import file_destination
 from textnlp_fast.errors import (
     DigestMismatchError,
     InvalidInputError,
+    MissingObjectError,
+    ObjectNotFoundError,
     OutOfSpaceError,
     SourceChangedError,
     TransferCancelledError,
@@ -84,7 +86,7 @@ def download_file(
 
     ``digest``: what the caller knows of the content (BLAKE3, hexadecimal digits), beside what the object says of
     itself. ``part_path``: where the unfinished file lies, by default beside the destination. Raises
-    ``MissingObjectError``, ``SourceChangedError`` if the object was replaced meanwhile, ``DigestMismatchError``
+    ``ObjectNotFoundError``, ``SourceChangedError`` if the object was replaced meanwhile, ``DigestMismatchError``
     (nothing is kept then), ``TransferCancelledError``, ``TransferTimeoutError``, ``StorageUnavailableError``,
     ``OutOfSpaceError``, ``ConflictError`` if another process downloads to the same place, and ``InvalidInputError`` if
     the destination is there and no file; an existing destination is then as it was. A link is followed: the file that
@@ -93,7 +95,10 @@ def download_file(
     settings = settings or TransferSettings()
     started = time.monotonic()
     final = file_destination(destination)
-    state = retrying(source.look, Watch(settings, Meter(0, 0), started=started))
+    try:
+        state = retrying(source.look, Watch(settings, Meter(0, 0), started=started))
+    except MissingObjectError as error:
+        raise ObjectNotFoundError(str(error.args[0]), hint=error.hint) from error
     expected = _expected(state, digest, source.url)
     with disk_errors(final):
         part_path = part_path or final.with_name(f"{final.name}.part")

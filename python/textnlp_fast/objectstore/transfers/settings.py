@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -59,6 +60,12 @@ class TransferSettings:
                 f"streams={self.streams}, most_streams={self.most_streams}: 1 to 256 are possible"
             )
         positive = (self.stall_timeout_s, self.deadline_s, self.bandwidth_bytes_per_s)
+        given = [value for value in (*positive, self.least_bytes_per_s) if value is not None]
+        # Not a number compares as false with everything: it would pass every other test.
+        if not all(map(math.isfinite, given)):
+            raise InvalidInputError(
+                "times and rates of a transfer are finite", hint="Leave out what is not to be bounded."
+            )
         if any(value is not None and value <= 0 for value in positive) or self.least_bytes_per_s < 0:
             raise InvalidInputError("times and rates of a transfer are positive")
         if self.retries < 0:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from textnlp_fast.errors import MissingObjectError, StorageUnavailableError
+from textnlp_fast.errors import (
+    InvalidInputError,
+    MissingObjectError,
+    StorageUnavailableError,
+    TextnlpFastError,
+)
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams
 from textnlp_fast.objectstore.transfers.protocol import SourceState, state_of
 from textnlp_fast.objectstore.transfers.range_reading import read_range
@@ -15,6 +20,8 @@ if TYPE_CHECKING:
     from textnlp_fast.objectstore.transfers.watch import StreamWatch
 
 __all__ = ["SignedSource"]
+
+_NO_BUCKET: Final = (b"NoSuchBucket", b"ContainerNotFound")
 
 
 class SignedSource:
@@ -29,9 +36,7 @@ class SignedSource:
     def look(self) -> SourceState:
         answer = self._streams.request("HEAD", self._sign("HEAD"), {}, watch=self._quiet())
         if answer.status == 404:
-            raise MissingObjectError(
-                f"there is no {self.url}", hint="Check the name, the bucket and the region."
-            )
+            raise self._absent()
         if answer.status != 200:
             answer.raise_for(f"cannot look at {self.url}")
         etag, length = answer.headers.get("etag"), answer.headers.get("content-length", "")
@@ -44,6 +49,17 @@ class SignedSource:
             if name.startswith(prefix)
         }
         return state_of(int(length), etag, metadata)
+
+    def _absent(self) -> TextnlpFastError:
+        """What is missing: the object, or all of its bucket, of which an answer to HEAD cannot tell."""
+        watch, header = self._quiet(), {"Range": "bytes=0-0"}
+        answer = self._streams.request("GET", self._sign("GET"), header, take_status=0, watch=watch)
+        if answer.status == 404 and any(name in answer.body for name in _NO_BUCKET):
+            return InvalidInputError(
+                f"there is no bucket of {self.url}",
+                hint="Create the bucket, or check its name, region and endpoint.",
+            )
+        return MissingObjectError(f"there is no {self.url}", hint="Check the name.")
 
     def read(
         self, state: SourceState, offset: int, length: int, buffer: memoryview, take: Take, watch: StreamWatch
