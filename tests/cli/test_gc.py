@@ -114,3 +114,23 @@ def test_the_audit_log_knows_what_went(run: Run, place: Path) -> None:
     assert report.ok, report.problems
     result = run("audit", "log", "--repo", str(place), "--json")
     assert result.out.count("gc.delete") >= 2
+
+
+def test_uploads_that_are_too_young_are_counted_and_an_age_says_which(run: Run, place: Path) -> None:
+    (place / ".tmp").mkdir(exist_ok=True)
+    young, old = place / ".tmp" / "upload-a.part", place / ".tmp" / "upload-b.part"
+    young.write_bytes(b"1" * 5000)
+    old.write_bytes(b"2" * 5000)
+    two_hours_ago = time.time() - 2 * 3600
+    os.utime(old, (two_hours_ago, two_hours_ago))
+    assert "2 uploads, under way or abandoned, are younger than 7d: left" in gc(run, place, "--delete")
+    told = gc(run, place, "--uploads-older-than", "1h")
+    assert "1 uploads, under way or abandoned, are younger than 1h: left" in told
+    assert "were begun and never finished" in told
+    assert old.exists()
+    document = json.loads(gc(run, place, "--uploads-older-than", "1h", "--delete", "--json"))
+    assert (document["uploads"], document["uploads_younger"]) == (1, 1)
+    assert (old.exists(), young.exists()) == (False, True)
+    assert run("gc", "--repo", str(place), "--uploads-older-than", "soon").code == 2
+    gc(run, place, "--uploads-older-than", "0s", "--delete")
+    assert not young.exists()

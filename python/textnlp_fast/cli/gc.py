@@ -53,6 +53,13 @@ names, stays whatever the rules say. Nothing is deleted without --delete.
     "that are under way their work.",
 )
 @click.option(
+    "--uploads-older-than",
+    default="7d",
+    show_default=True,
+    metavar="AGE",
+    help="Abort uploads that were begun longer ago and never finished. Give more than your longest upload takes.",
+)
+@click.option(
     "--rebase",
     is_flag=True,
     help="Store versions anew where keeping their old bases, or shards of which little is needed, costs more.",
@@ -70,6 +77,7 @@ def command(
     named: tuple[str, ...],
     delete: bool,
     grace: str,
+    uploads_older_than: str,
     rebase: bool,
     show_all: bool,
     threads: int,
@@ -95,6 +103,7 @@ def command(
         delete=delete,
         rebase=rebase,
         grace_s=parse_age(grace),
+        upload_age_s=parse_age(uploads_older_than),
     )
     repository = open_repository(repo, threads=threads, memory_mib=memory_mib)
     with progress_bar() as progress:
@@ -102,7 +111,7 @@ def command(
     if as_json:
         print_json(_document(report))
     else:
-        _print(report, show_all=show_all, rebase=rebase)
+        _print(report, show_all=show_all, rebase=rebase, uploads_older_than=uploads_older_than)
 
 
 def _document(report: GarbageReport) -> dict[str, object]:
@@ -123,7 +132,7 @@ def _document(report: GarbageReport) -> dict[str, object]:
     return {**document, "versions": rows, "rebased": rebased}
 
 
-def _print(report: GarbageReport, *, show_all: bool, rebase: bool) -> None:
+def _print(report: GarbageReport, *, show_all: bool, rebase: bool, uploads_older_than: str) -> None:
     rows = [
         [
             verdict.facts.name,
@@ -149,6 +158,10 @@ def _print(report: GarbageReport, *, show_all: bool, rebase: bool) -> None:
     if report.uploads:
         print_line(
             f"{report.uploads} uploads ({show_size(report.uploads_bytes)}) were begun and never finished"
+        )
+    if report.uploads_younger:
+        print_line(
+            f"{report.uploads_younger} uploads, under way or abandoned, are younger than {uploads_older_than}: left"
         )
     if report.uploads_unknown:
         print_line(f"unfinished uploads were not looked for: {report.uploads_unknown}")

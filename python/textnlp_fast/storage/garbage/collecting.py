@@ -79,8 +79,8 @@ class GarbageReport:
     reason. Unused objects are those that no version names once the versions that go are gone: `swept` of them were
     deleted, `waiting` will be when their grace is over, from `next_due_s` on (seconds since 1970). A run that deletes
     nothing tells all of them as unused. `uploads` were begun and never finished, with the bytes that the provider tells
-    of them; `uploads_unknown` says why nobody looked. `rebased` are versions that are worth storing anew, which took
-    `rebased_bytes` if it was asked for.
+    of them; `uploads_younger` are too young for that and may be under way; `uploads_unknown` says why nobody looked.
+    `rebased` are versions that are worth storing anew, which took `rebased_bytes` if it was asked for.
     """
 
     deleted: bool
@@ -95,6 +95,7 @@ class GarbageReport:
     pushes: int = 0
     uploads: int = 0
     uploads_bytes: int = 0
+    uploads_younger: int = 0
     uploads_unknown: str = ""
     rebased: tuple[Proposal, ...] = ()
     rebased_bytes: int = 0
@@ -202,12 +203,19 @@ def _with_uploads(store: ObjectStore, options: CollectionOptions, report: Garbag
     if store.url.startswith("memory:"):
         return report  # nothing is left of one that ended
     try:
-        found = find_uploads(store, older_than_s=options.upload_age_s)
+        newest = time.time() - options.upload_age_s
+        everything = find_uploads(store, older_than_s=0)
+        found = [upload for upload in everything if upload.begun_at <= newest]
         for upload in found if options.delete else ():
             abort_upload(upload, store)
     except (MissingPackageError, AuthenticationError) as error:  # a right that only this needs, or a client
         return replace(report, uploads_unknown=str(error.args[0]))
-    return replace(report, uploads=len(found), uploads_bytes=sum(upload.size or 0 for upload in found))
+    return replace(
+        report,
+        uploads=len(found),
+        uploads_bytes=sum(upload.size or 0 for upload in found),
+        uploads_younger=len(everything) - len(found),
+    )
 
 
 # --- which ------------------------------------------------------------------------------------------------------
