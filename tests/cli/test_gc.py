@@ -69,7 +69,7 @@ def test_scripts_get_json(run: Run, place: Path) -> None:
     report = json.loads(gc(run, place, "--older-than", "30d", "--keep-stage", "staging", "--json"))
     assert report["deleted"] is False
     assert {row["version"]: row["reasons"] for row in report["versions"]}["1.1.0"] == ["young"]
-    report = json.loads(gc(run, place, "--older-than", "0s", "--model", "other*", "--delete", "--json"))
+    report = json.loads(gc(run, place, "--older-than", "30d", "--model", "m*", "--delete", "--json"))
     assert not any(row["goes"] for row in report["versions"])
     report = json.loads(
         gc(run, place, "--older-than", "0s", "--delete", "--grace", "0s", "--rebase", "--json")
@@ -86,6 +86,10 @@ def test_scripts_get_json(run: Run, place: Path) -> None:
         (["--version", "m"], 2, "names no version"),
         (["--older-than", "soon"], 2, "no age"),
         (["--keep-last", "0"], 2, "keep-last"),
+        (["--keep-stage", "drafts", "--delete"], 2, "draft, staging, production, archived"),
+        (["--keep-stage", "draft", "--keep-stage", "Draft", "--delete"], 2, "'Draft'"),
+        (["--keep-last", "1", "--model", "other*", "--delete"], 3, "no model"),
+        (["--keep-last", "1", "--model", "M", "--delete"], 3, "There are: m"),
     ],
 )
 def test_mistakes_are_named(run: Run, place: Path, arguments: list[str], code: int, says: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from textnlp_fast.errors import (
     CorruptDataError,
     InvalidInputError,
+    ModelNotFoundError,
     TextnlpFastError,
     VersionExistsError,
     VersionNotFoundError,
@@ -49,6 +50,23 @@ def check_versions(tmp_path: Path, repository: Repository, makers: Any, numbers:
     report = repository.verify()
     assert report.ok, report.problems
     assert not report.unreferenced
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ("*", RetentionRules(keep_stages=frozenset({"drafts"}))),
+        ("n", RetentionRules(keep_last=1)),
+    ],
+)
+def test_rules_for_what_is_not_there_delete_nothing(
+    tmp_path: Path, history: Repository, makers: Any, rule: tuple[str, RetentionRules]
+) -> None:
+    before = makers.tree(tmp_path / "repository")
+    policy = [rule, ("*", RetentionRules(keep_last=1))]
+    with pytest.raises((InvalidInputError, ModelNotFoundError)):
+        history.collect_garbage(CollectionOptions(policy=policy, delete=True, grace_s=0))
+    assert makers.tree(tmp_path / "repository") == before
 
 
 def test_nothing_goes_unless_it_is_asked_for(tmp_path: Path, history: Repository, makers: Any) -> None:

@@ -10,9 +10,9 @@ import semver
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.errors import InvalidInputError, ModelNotFoundError
 from textnlp_fast.storage import RetentionRules
-from textnlp_fast.storage.garbage.retention import Verdict, decide, parse_age
+from textnlp_fast.storage.garbage.retention import Verdict, check_policy, decide, parse_age
 from textnlp_fast.storage.garbage.usage import VersionFacts
 
 NOW_S = 1_800_000_000.0
@@ -67,6 +67,19 @@ def test_models_have_rules_of_their_own_and_none_keep_all() -> None:
     gone = [verdict.facts.name for verdict in verdicts if verdict.goes]
     assert gone == ["a@1.0.0", "org/b@1.0.0", "org/b@1.1.0", "org/b@1.2.0"]
     assert verdicts[4].reasons == ("no rules",)
+
+
+def test_rules_for_what_is_not_there_are_refused() -> None:
+    """With `draft` misspelled, versions in it would go."""
+    stages = ["draft", "live"]
+    kept = RetentionRules(keep_stages=frozenset({"live"}))
+    check_policy([("org/*", kept), ("*", RetentionRules(keep_last=1))], ["org/a", "b"], stages)
+    check_policy([("org/*", kept)], [], stages)  # of an empty repository nothing can go
+    with pytest.raises(InvalidInputError, match="'lives'") as caught:
+        check_policy([("*", RetentionRules(keep_stages=frozenset({"live", "lives"})))], ["b"], stages)
+    assert caught.value.hint == "The stages are: draft, live."
+    with pytest.raises(ModelNotFoundError, match=r"'og/\*'"):
+        check_policy([("og/*", kept), ("*", RetentionRules(keep_last=1))], ["org/a", "b"], stages)
 
 
 def test_a_version_of_unknown_age_is_young() -> None:

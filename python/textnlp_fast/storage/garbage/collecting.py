@@ -27,7 +27,13 @@ from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.garbage.document import read_garbage
 from textnlp_fast.storage.garbage.rebasing import Proposal
 from textnlp_fast.storage.garbage.removing import remove_versions, settle_removals
-from textnlp_fast.storage.garbage.retention import RetentionRules, Verdict, decide, with_dependents
+from textnlp_fast.storage.garbage.retention import (
+    RetentionRules,
+    Verdict,
+    check_policy,
+    decide,
+    with_dependents,
+)
 from textnlp_fast.storage.garbage.rewriting import carry_out, proposals
 from textnlp_fast.storage.garbage.sweeping import Sweeper, Swept
 from textnlp_fast.storage.garbage.usage import Usage, digest_of, stored_objects
@@ -49,7 +55,9 @@ class CollectionOptions:
     """What goes and how soon."""
 
     policy: Sequence[tuple[str, RetentionRules]] = ()
-    """Rules by patterns of model names, the first that matches counts; a model without rules loses no version."""
+    """Rules by patterns of model names, the first that matches counts; a model without rules loses no version.
+
+    Each pattern must match a model, and each stage that is kept must be one of the registry's rules."""
     versions: Sequence[tuple[str, str]] = ()
     """Versions that go, whatever the rules say of them."""
     delete: bool = False
@@ -120,10 +128,13 @@ def collect_garbage(
     """Tells what goes and, if asked to, lets it go. Safe beside pushes, pulls and other collections.
 
     Raises CorruptDataError or UnsupportedFormatError where a manifest cannot be read: nothing was deleted then, since
-    nobody knows what it needs. Raises ConflictError where another collection is at work.
+    nobody knows what it needs. Raises InvalidInputError or ModelNotFoundError for rules about stages or models that are
+    not there. Raises ConflictError where another collection is at work.
     """
     started = time.monotonic()
     versions.info()
+    known_stages = [stage.name for stage in read_rules(store).lifecycle.stages]
+    check_policy(options.policy, versions.models(), known_stages)
     with _leased(store, options) as alive:
         sweeper = Sweeper(
             store,

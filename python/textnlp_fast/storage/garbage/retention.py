@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
 import semver
 
-from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.errors import InvalidInputError, ModelNotFoundError
 from textnlp_fast.storage.garbage.usage import VersionFacts
 from textnlp_fast.storage.version_manager import latest_of
 
-__all__ = ["RetentionRules", "Verdict", "decide", "parse_age", "rules_for", "with_dependents"]
+__all__ = ["RetentionRules", "Verdict", "check_policy", "decide", "parse_age", "rules_for", "with_dependents"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -29,7 +29,7 @@ class RetentionRules:
     keep_last: int | None = None
     """The highest versions, by semantic versioning."""
     keep_stages: frozenset[str] = frozenset()
-    """Versions in one of these stages."""
+    """Versions in one of these stages, which the registry's rules must have."""
     older_than_s: float | None = None
     """Younger versions stay, by the time of their push."""
 
@@ -52,6 +52,27 @@ class Verdict:
     facts: VersionFacts
     goes: bool
     reasons: tuple[str, ...]
+
+
+def check_policy(
+    policy: Sequence[tuple[str, RetentionRules]], models: Collection[str], stages: Collection[str]
+) -> None:
+    """Refuses rules for what is not there: a name with a mistake would let go what it was to keep.
+
+    Raises InvalidInputError for a stage that is none of `stages`, ModelNotFoundError for a pattern that no model fits.
+    """
+    for pattern, rules in policy:
+        unknown = sorted(rules.keep_stages.difference(stages))
+        if unknown:
+            raise InvalidInputError(
+                f"there is no stage {unknown[0]!r} to keep versions of",
+                hint=f"The stages are: {', '.join(stages)}.",
+            )
+        if models and not any(fnmatchcase(model, pattern) for model in models):
+            raise ModelNotFoundError(
+                f"rules are for {pattern!r}, which is the name of no model",
+                hint=f"There are: {', '.join(sorted(models)[:10])}{', ...' if len(models) > 10 else ''}.",
+            )
 
 
 def rules_for(model: str, policy: Sequence[tuple[str, RetentionRules]]) -> RetentionRules:
