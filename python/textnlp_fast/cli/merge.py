@@ -29,7 +29,8 @@ Examples:
 def command(*, model: str, output: str, repo: str | None, threads: int, as_json: bool) -> None:
     """Make OUTPUT the files that MODEL, a directory of shards or of ranks, was made from, byte for byte.
 
-    What several ranks hold is compared first. Without a record of the files, OUTPUT has all tensors in one.
+    What is read is held against the digests in shards.json, and nothing comes of damaged shards. Without a record of
+    the files, OUTPUT has all tensors in one.
     """
     from textnlp_fast.storage.sharding import merge_shards  # noqa: PLC0415
 

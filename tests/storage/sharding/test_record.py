@@ -137,36 +137,15 @@ def test_a_stored_record_that_does_not_fit_is_found(
     assert not (tmp_path / "back").exists()
 
 
-def test_stored_ranks_that_differ_are_found(tmp_path: Path) -> None:
-    source = write_model(tmp_path / "source", llama(layers=1))
-    shard_model(source, tmp_path / "ranks", strategy="tensor_parallel", ranks=2)
-    file = tmp_path / "ranks" / "rank-1" / "model.safetensors"
-    data = file.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    begin = 8 + length + json.loads(data[8 : 8 + length])["model.norm.weight"]["data_offsets"][0]
-    file.write_bytes(data[:begin] + bytes([data[begin] ^ 1]) + data[begin + 1 :])
-    repository = Repository.open(tmp_path / "repository", create=True)
-    repository.push(tmp_path / "ranks", "m", "1.0.0")
-    with pytest.raises(CorruptDataError, match=r"different bytes of tensor 'model\.norm\.weight'"):
-        merge_shards("m", tmp_path / "back", repository=repository)
-
-
 def test_a_record_of_a_later_format_is_refused(ranks: Path) -> None:
     with pytest.raises(UnsupportedFormatError):
         resealed(ranks, lambda document: document.update(format=2))
 
 
-def test_a_rank_that_is_missing_or_another_is_found(ranks: Path, tmp_path: Path) -> None:
-    source = write_model(tmp_path / "source", llama(kv_heads=1), config_of(kv_heads=1))
+def test_a_rank_that_is_missing_is_found(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source", llama(layers=1))
     shard_model(source, tmp_path / "ranks", strategy="tensor_parallel", ranks=2)
-    file = tmp_path / "ranks" / "rank-1" / "model.safetensors"
-    data = file.read_bytes()
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    begin = 8 + int.from_bytes(data[:8], "little") + header["model.norm.weight"]["data_offsets"][0]
-    file.write_bytes(data[:begin] + bytes([data[begin] ^ 1]) + data[begin + 1 :])
-    with pytest.raises(CorruptDataError, match=r"different bytes of tensor 'model\.norm\.weight'"):
-        merge_shards(tmp_path / "ranks", tmp_path / "back")
-    file.unlink()
+    (tmp_path / "ranks" / "rank-1" / "model.safetensors").unlink()
     with pytest.raises(TextnlpFastError, match="not there"):
         merge_shards(tmp_path / "ranks", tmp_path / "back")
     assert not (tmp_path / "back").exists()

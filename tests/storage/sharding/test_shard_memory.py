@@ -14,7 +14,7 @@ import pytest
 from storage.sharding.shard_models import config_of, files_below, llama, write_model
 from textnlp_fast.storage import shard_model
 
-SIZE = 6 << 30
+SIZE = 2 << 30
 CHILD = """
 import re, sys
 from pathlib import Path
@@ -29,7 +29,7 @@ BUDGET = 192 << 20
 
 @pytest.fixture(scope="module")
 def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of 6 GiB, almost all of it holes."""
+    """A model of 2 GiB, almost all of it holes."""
     folder = tmp_path_factory.mktemp("sparse")
     rows = SIZE // 8 // 8192 // 2
     entries: dict[str, object] = {}

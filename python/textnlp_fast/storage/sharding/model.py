@@ -33,21 +33,29 @@ MAX_PARTS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of a tensor in the source: `portion` of it (None: all) begins at byte `begin` of file number `file`."""
+    """Bytes of a tensor in the source: `portion` of it (None: all) begins at byte `begin` of file number `file`.
+
+    `digest` is the BLAKE3 digest, in hexadecimal digits, that it has to have; None if nothing says it.
+    """
 
     file: int
     begin: int
     portion: Portion | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ShardTensor:
-    """A tensor of the whole model; `shape` counts elements. Where there are several pieces, ranks hold parts of it."""
+    """A tensor of the whole model; `shape` counts elements. Where there are several pieces, ranks hold parts of it.
+
+    `digest` is what all of it has to have, as in `Piece`.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     pieces: tuple[Piece, ...]
+    digest: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -66,11 +74,15 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A safetensors file as the model first had it: `header` are its first bytes, the rest follows from those."""
+    """A safetensors file as the model first had it: `header` are its first bytes, the rest follows from those.
+
+    `digests` are those of its tensors, in the order of their bytes; empty if nothing says them.
+    """
 
     path: str
     size: int
     header: bytes
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,8 @@ class ShardSource:
     index: bytes | None = None
     """The index that the originals had, if they had one."""
     architecture: Architecture = field(default_factory=Architecture)
+    notes: tuple[str, ...] = ()
+    """What to know of it: that nothing says which bytes are right, say."""
 
     @property
     def total_bytes(self) -> int:

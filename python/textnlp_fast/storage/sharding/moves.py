@@ -8,14 +8,14 @@ resharding do is to copy columns between tables.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.storage.sharding.model import FilePlan, Piece, Placement, ShardTensor
 from textnlp_fast.tensors import DTYPE_BITS
 
-__all__ = ["Move", "moves_of_file"]
+__all__ = ["Move", "moves_of_file", "moves_of_places"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,24 @@ def moves_of_file(file: FilePlan) -> list[Move]:
 
     Raises InvalidInputError where the source has not all of a tensor.
     """
-    moves: list[Move] = []
+    places: list[tuple[Placement, int]] = []
     position = len(file.header)
     for placement in file.placements:
+        places.append((placement, position))
+        position += placement.size_bytes
+    return moves_of_places(places)
+
+
+def moves_of_places(places: Iterable[tuple[Placement, int]]) -> list[Move]:
+    """The moves that fill some places of a file, each where it begins, in their order; errors as above."""
+    moves: list[Move] = []
+    for placement, position in places:
         for move in _moves(placement, position):
             last = moves[-1] if moves else None
             if last is not None and _follows(last, move):
                 moves[-1] = Move(last.source, last.base, 0, 0, last.out_base, 0, 0, last.run + move.run, 1)
             else:
                 moves.append(move)
-        position += placement.size_bytes
     return moves
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,16 +19,32 @@ from textnlp_fast.contents.documents import (
 )
 from textnlp_fast.contents.entries import check_path
 from textnlp_fast.errors import CorruptDataError, InvalidInputError
+from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.storage.sharding.model import MAX_PARTS, Original, ShardPlan, ShardSource
-from textnlp_fast.tensors import DTYPE_BITS
+from textnlp_fast.tensors import DTYPE_BITS, parse_header
 from textnlp_fast.tensors.parallel import Portion
 
-__all__ = ["RECORD_NAME", "PartEntry", "ShardRecord", "TensorEntry", "read_record", "record_bytes"]
+__all__ = [
+    "DAMAGED_HINT",
+    "RECORD_NAME",
+    "Digests",
+    "PartEntry",
+    "ShardRecord",
+    "TensorEntry",
+    "read_record",
+    "record_bytes",
+]
 
 RECORD_NAME: Final = "shards.json"
 # As many as a header may have, with its length, and more than an index ever has.
 _MAX_PACKED_BYTES: Final = 256 << 20
 _MAX_AXES: Final = 64
+_DIGEST_BYTES: Final = 32
+#: What to do about a file that is not what the record says.
+DAMAGED_HINT: Final = (
+    f"Copy it again from where it is whole, or make the shards again. If it was changed on purpose, {RECORD_NAME} "
+    "is of another model: remove it (ranks cannot be read without)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +66,20 @@ class TensorEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Digests:
+    """BLAKE3 digests in hexadecimal digits: of what files of a plan hold, by number and tensor, and of tensors."""
+
+    placed: Mapping[tuple[int, str], str]
+    whole: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """What `shards.json` says. `tensors` are there where ranks hold parts of them."""
+    """What `shards.json` says. `tensors` are there where ranks hold parts of them.
+
+    `digests` of each file are that of its header and those of its tensors, in the order of their bytes; none, if the
+    record is of a time that knew none.
+    """
 
     model_id: str
     strategy: str
@@ -61,24 +89,64 @@ class ShardRecord:
     originals: tuple[Original, ...]
     index: bytes | None
     tensors: tuple[TensorEntry, ...]
+    digests: tuple[tuple[str, ...], ...]
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether it says of every file which bytes are right."""
+        return all(self.digests)
+
+    def speaks_of(self, weights: Collection[str]) -> bool:
+        """Whether these are its files; others were put in their place if not.
+
+        Raises InvalidInputError if some of its files are there and others are missing.
+        """
+        missing = {path for path, _ in self.files} - set(weights)
+        if missing and len(missing) < len(self.files) and len(self.files) == len(weights) + len(missing):
+            raise InvalidInputError(
+                f"{min(missing)} is not there, which {RECORD_NAME} speaks of",
+                hint="All files of all shards are needed.",
+            )
+        return not missing and len(self.files) == len(weights)
+
+    def expected(self, path: str, header: bytes, names: Sequence[str], where: object) -> dict[str, str]:
+        """The digests of a file's tensors, by name; none if it has none. `names` are in the order of their bytes.
+
+        Raises CorruptDataError, naming `where`, if the header is another.
+        """
+        number = next((number for number, (each, _) in enumerate(self.files) if each == path), None)
+        digests = () if number is None else self.digests[number]
+        if not digests:
+            return {}
+        if len(digests) != len(names) + 1 or blake3_hex(header) != digests[0]:
+            raise CorruptDataError(
+                f"{where}: its header is not the one that {RECORD_NAME} says", hint=DAMAGED_HINT
+            )
+        return dict(zip(names, digests[1:], strict=True))
 
 
-def record_bytes(plan: ShardPlan, source: ShardSource, model_id: str) -> bytes:
-    """The document of a plan: the same for the same plan."""
+def record_bytes(
+    plan: ShardPlan, source: ShardSource, model_id: str, digests: Digests | None = None
+) -> bytes:
+    """The document of a plan, with the digests of what was made: the same for the same plan and bytes."""
     files: list[dict[str, Any]] = []
-    for file in plan.files:
+    for number, file in enumerate(plan.files):
         entry: dict[str, Any] = {"path": file.path, "size": file.size}
         if file.rank is not None:
             entry["rank"] = file.rank
         if file.stage is not None:
             entry["stage"] = file.stage
+        if digests is not None:
+            names = [info.name for info in parse_header(file.header, file.size).tensors]
+            found = [digests.placed[number, name] for name in names]
+            entry["digests"] = _joined([blake3_hex(file.header), *found])
         files.append(entry)
     document: dict[str, Any] = {
         "files": files,
         "format": 1,
         "kind": "shards",
         "model_id": model_id,
-        "originals": [_original_document(original) for original in source.originals],
+        "originals": [_original_document(original, digests) for original in source.originals],
         "parts": plan.parts,
         "reason": plan.reason,
         "strategy": plan.strategy,
@@ -90,8 +158,17 @@ def record_bytes(plan: ShardPlan, source: ShardSource, model_id: str) -> bytes:
     return seal_document(document) + b"\n"
 
 
-def _original_document(original: Original) -> dict[str, Any]:
-    return {"header": _packed(original.header), "path": original.path, "size": original.size}
+def _original_document(original: Original, digests: Digests | None) -> dict[str, Any]:
+    entry = {"header": _packed(original.header), "path": original.path, "size": original.size}
+    if digests is not None:
+        names = [info.name for info in parse_header(original.header, original.size).tensors]
+        if all(name in digests.whole for name in names):
+            entry["digests"] = _joined([digests.whole[name] for name in names])
+    return entry
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return base64.b64encode(bytes.fromhex("".join(digests))).decode()
 
 
 def _packed(data: bytes) -> dict[str, Any]:
@@ -125,7 +202,8 @@ def read_record(data: bytes) -> ShardRecord:
     try:
         if document.get("kind") != "shards":
             raise Broken("it is no record of shards")
-        files = tuple(_read_file(each) for each in take(document, "files", list, "the record"))
+        entries = take(document, "files", list, "the record")
+        files = tuple(_read_file(each) for each in entries)
         return ShardRecord(
             take(document, "model_id", str, "the record"),
             take(document, "strategy", str, "the record"),
@@ -135,6 +213,7 @@ def read_record(data: bytes) -> ShardRecord:
             tuple(_read_original(each) for each in take(document, "originals", list, "the record")),
             _unpacked(document["index"], "the index") if "index" in document else None,
             tuple(_read_tensor(each, len(files)) for each in document.get("tensors", [])),
+            tuple(_digests(each, f"file {each['path']!r}") for each in entries),
         )
     except (Broken, InvalidInputError) as error:
         raise CorruptDataError(f"{RECORD_NAME}: {error.args[0]}") from error
@@ -158,7 +237,21 @@ def _read_original(value: object) -> Original:
         raise Broken("an entry of originals is not an object")
     path = check_path(take(value, "path", str, "an original"))
     header = _unpacked(value.get("header"), f"the header of {path!r}")
-    return Original(path, take_size(value, "size", f"original {path!r}"), header)
+    size = take_size(value, "size", f"original {path!r}")
+    return Original(path, size, header, _digests(value, f"original {path!r}"))
+
+
+def _digests(value: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The digests of an entry; none if it has none."""
+    if "digests" not in value:
+        return ()
+    try:
+        data = base64.b64decode(take(value, "digests", str, where), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Broken(f"the digests of {where} are not in base 64: {error}") from error
+    if len(data) % _DIGEST_BYTES:
+        raise Broken(f"the digests of {where} are {len(data)} bytes, no multiple of {_DIGEST_BYTES}")
+    return tuple(data[at : at + _DIGEST_BYTES].hex() for at in range(0, len(data), _DIGEST_BYTES))
 
 
 def _unpacked(value: object, where: str) -> bytes:

@@ -13,12 +13,13 @@ from textnlp_fast.contents.working import thread_count
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.storage.repository import Repository
 from textnlp_fast.storage.sharding.adaptive import Limits, plan_adaptive
+from textnlp_fast.storage.sharding.filling import fill_from_files
 from textnlp_fast.storage.sharding.model import ShardPlan, ShardSource
 from textnlp_fast.storage.sharding.planning import ShardOptions, Strategy, plan_merge, plan_shards
 from textnlp_fast.storage.sharding.replicas import check_replicas
 from textnlp_fast.storage.sharding.sources import read_source
 from textnlp_fast.storage.sharding.versions import StoredModel
-from textnlp_fast.storage.sharding.writing import Fill, fill_from_files, write_plan
+from textnlp_fast.storage.sharding.writing import Fill, write_plan
 from textnlp_fast.storage.version_manager import parse_reference
 from textnlp_fast.telemetry import operation
 
@@ -49,7 +50,7 @@ class ShardFile:
 
 @dataclass(frozen=True, slots=True)
 class ShardManifest:
-    """What sharding made. Sizes in bytes; `windowed_bytes` passed through this process, all others did not.
+    """What sharding made. Sizes in bytes; `windowed_bytes` were written by this process, all others by the kernel.
 
     `parts` are ranks, groups of experts or stages; `reason` says why this strategy; `notes` what else to know.
     """
@@ -89,9 +90,9 @@ def shard_model(
     a Hugging Face directory; that of tensor_parallel has a directory a rank. Files have at most `max_shard_bytes` of
     tensors, but where one tensor has more.
 
-    Bytes that stay as they are do not pass through this process. Nothing is at `output_dir` before all of it is.
-    Raises InvalidInputError and its kinds for what cannot be sharded so, CorruptDataError if stored bytes or ranks
-    are damaged, OutOfSpaceError.
+    Bytes that stay as they are are copied by the kernel, and read once for their digests. Nothing is at `output_dir`
+    before all of it is. Raises InvalidInputError and its kinds for what cannot be sharded so, CorruptDataError if
+    stored bytes or shards are damaged, OutOfSpaceError.
     """
     options = ShardOptions(
         max_shard_bytes=max_shard_bytes, ranks=ranks, hosts=hosts, keep_whole=tuple(keep_whole)
@@ -116,7 +117,8 @@ def merge_shards(
 ) -> ShardManifest:
     """Makes `output_dir` the model that was sharded again: its very files, byte for byte, if `shards.json` knows them.
 
-    What several ranks hold is compared. Raises what `shard_model` raises, and CorruptDataError where ranks differ.
+    What is read is held against the digests in `shards.json`. Raises what `shard_model` raises; nothing is at
+    `output_dir` then.
     """
     opened = _Model(model, repository)
     return _carry_out(plan_merge(opened.source), opened, _output(output_dir), model_id, threads, progress)
@@ -148,7 +150,7 @@ class _Model:
 
     def fill(self, plan: ShardPlan, threads: int) -> Fill:
         if self.is_version:
-            return self._stored.fill(self.source, plan)
+            return self._stored.fill(self.source, plan, threads=threads)
         return fill_from_files(self.source, plan, threads=threads)
 
 
@@ -198,5 +200,5 @@ def _carry_out(
         written.windowed_bytes,
         time.monotonic() - started,
         written.already_there,
-        plan.notes,
+        (*plan.notes, *source.notes),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,16 @@ from textnlp_fast.storage.sharding.record import RECORD_NAME, ShardRecord, read_
 from textnlp_fast.tensors import ModelFiles, SafetensorsFile, parse_header
 from textnlp_fast.tensors.architecture import Architecture, parse_architecture
 
-__all__ = ["CONFIG_NAME", "check_names", "in_order", "matching_originals", "read_source", "weights_of"]
+__all__ = [
+    "CONFIG_NAME",
+    "check_names",
+    "in_order",
+    "matching_originals",
+    "notes_of",
+    "read_source",
+    "weights_of",
+    "with_digests",
+]
 
 CONFIG_NAME: Final = "config.json"
 _MAX_CONFIG_BYTES: Final = 16 << 20
@@ -39,13 +49,16 @@ def read_source(path: str | os.PathLike[str]) -> ShardSource:
         return _of_ranks(place, model, record, architecture)
     weights = weights_of([file.name for file in model.safetensors])
     files = [file for file in model.safetensors if file.name in weights]
-    tensors = [
-        ShardTensor(info.name, info.dtype, info.shape, (Piece(number, info.begin),))
-        for number, file in enumerate(files)
-        for info in file.tensors
-    ]
+    spoken = record if record is not None and record.speaks_of(weights) else None
+    tensors = []
+    for number, file in enumerate(files):
+        known = expected_digests(spoken, file)
+        for info in file.tensors:
+            piece = Piece(number, info.begin, digest=known.get(info.name))
+            tensors.append(ShardTensor(info.name, info.dtype, info.shape, (piece,)))
     check_names(tensors, str(place))
     originals, index = matching_originals(record, tensors)
+    tensors = with_digests(tensors, originals if spoken is not None else ())
     if not originals:
         originals = tuple(Original(file.name, file.size, file.header_bytes) for file in files)
         index = _index_of(model)
@@ -58,7 +71,39 @@ def read_source(path: str | os.PathLike[str]) -> ShardSource:
         _metadata(file.metadata for file in files),
         index,
         architecture,
+        notes_of(spoken, record),
     )
+
+
+def notes_of(spoken: ShardRecord | None, record: ShardRecord | None) -> tuple[str, ...]:
+    """What is to be said where there is a record and bytes are not held against it."""
+    if record is None or (spoken is not None and spoken.has_digests):
+        return ()
+    if spoken is None:
+        return (f"{RECORD_NAME} is of other files than those that are there: their bytes were not checked",)
+    return (f"{RECORD_NAME} was written without digests: bytes were not checked",)
+
+
+def expected_digests(record: ShardRecord | None, file: SafetensorsFile) -> dict[str, str]:
+    """What the record says of a file's tensors. Raises CorruptDataError if its header is another."""
+    if record is None:
+        return {}
+    names = [info.name for info in file.tensors]
+    return record.expected(file.name, file.header_bytes, names, file.path)
+
+
+def with_digests(tensors: Sequence[ShardTensor], originals: Sequence[Original]) -> list[ShardTensor]:
+    """The tensors with the digests that the originals had of them. Raises CorruptDataError if these do not fit."""
+    known: dict[str, str] = {}
+    for original in originals:
+        names = [info.name for info in parse_header(original.header, original.size).tensors]
+        if original.digests and len(names) != len(original.digests):
+            raise CorruptDataError(
+                f"{RECORD_NAME} has {len(original.digests)} digests of {original.path!r} and {len(names)} tensors"
+            )
+        if original.digests:
+            known.update(zip(names, original.digests, strict=True))
+    return [replace(tensor, digest=known.get(tensor.name)) for tensor in tensors]
 
 
 def weights_of(names: Sequence[str]) -> set[str]:
@@ -171,6 +216,7 @@ def _of_ranks(place: Path, model: ModelFiles, record: ShardRecord, architecture:
             raise CorruptDataError(f"{file.path} has {file.size} bytes; {RECORD_NAME} says {size}")
         files.append(file)
     infos = [{info.name: info for info in file.tensors} for file in files]
+    known = [expected_digests(record, file) for file in files]
     tensors = []
     for entry in record.tensors:
         pieces = []
@@ -182,7 +228,7 @@ def _of_ranks(place: Path, model: ModelFiles, record: ShardRecord, architecture:
                     f"{files[part.file].path} does not hold tensor {entry.name!r} as {RECORD_NAME} says: "
                     f"{entry.dtype} {list(shape)}"
                 )
-            pieces.append(Piece(part.file, info.begin, part.portion))
+            pieces.append(Piece(part.file, info.begin, part.portion, known[part.file].get(entry.name)))
         tensors.append(ShardTensor(entry.name, entry.dtype, entry.shape, tuple(pieces)))
     left = next((name for each in infos for name in each), None)
     if left is not None:
@@ -195,6 +241,7 @@ def _of_ranks(place: Path, model: ModelFiles, record: ShardRecord, architecture:
         if not (name.endswith(f"/{INDEX_NAME}") and name.startswith("rank-"))
     }
     originals, index = matching_originals(record, tensors)
+    tensors = with_digests(tensors, originals)
     return ShardSource(
         str(place),
         tuple(map(_source_file, files)),
@@ -204,4 +251,5 @@ def _of_ranks(place: Path, model: ModelFiles, record: ShardRecord, architecture:
         _metadata(file.metadata for file in files),
         index,
         architecture,
+        notes_of(record, record),
     )

@@ -14,6 +14,7 @@ from textnlp_fast.errors import CorruptDataError
 from textnlp_fast.storage.decoding import Decoder
 from textnlp_fast.storage.planning import PullStep, pull_step
 from textnlp_fast.storage.repository import Repository
+from textnlp_fast.storage.sharding.checking import Checks, damaged, places_by_tensor
 from textnlp_fast.storage.sharding.descriptors import Descriptors
 from textnlp_fast.storage.sharding.layout import INDEX_NAME
 from textnlp_fast.storage.sharding.model import (
@@ -31,9 +32,11 @@ from textnlp_fast.storage.sharding.sources import (
     check_names,
     in_order,
     matching_originals,
+    notes_of,
     weights_of,
+    with_digests,
 )
-from textnlp_fast.storage.sharding.writing import Fill
+from textnlp_fast.storage.sharding.writing import Fill, Filled
 from textnlp_fast.tensors import TensorInfo, parse_header
 from textnlp_fast.tensors.architecture import Architecture, parse_architecture
 from textnlp_fast.tensors.parallel import Portion
@@ -70,6 +73,7 @@ class StoredModel:
         ranked = record is not None and bool(record.tensors)
         names = [entry.path for entry in self._manifest.files if entry.kind == "safetensors"]
         weights = {path for path, _ in record.files} if ranked and record is not None else weights_of(names)
+        spoken = record if record is not None and (ranked or record.speaks_of(weights)) else None
         files: list[SourceFile] = []
         pieces: dict[str, list[tuple[TensorInfo, str, Piece]]] = {}
         originals: list[Original] = []
@@ -81,7 +85,9 @@ class StoredModel:
             header = parse_header(header_bytes, entry.size)
             originals.append(Original(entry.path, entry.size, header_bytes))
             metadata.update({key: value for key, value in header.metadata.items() if key not in metadata})
-            for info, digest in self._contents_of(entry, header.tensors):
+            found = list(self._contents_of(entry, header.tensors))
+            _check_digests(spoken, entry.path, header_bytes, found)
+            for info, digest in found:
                 piece = Piece(len(files), 0)
                 pieces.setdefault(info.name, []).append((info, entry.path, piece))
                 files.append(SourceFile(digest, info.size_bytes))
@@ -90,11 +96,12 @@ class StoredModel:
         else:
             tensors = [
                 ShardTensor(info.name, info.dtype, info.shape, (piece,))
-                for found in pieces.values()
-                for info, _, piece in found
+                for places in pieces.values()
+                for info, _, piece in places
             ]
             check_names(tensors, str(self))
         made_from, index = matching_originals(record, tensors)
+        tensors = with_digests(tensors, made_from if spoken is not None else ())
         if not made_from and not ranked:
             made_from = tuple(originals)
             index = self._small_file(self._files[INDEX_NAME]) if INDEX_NAME in self._files else None
@@ -107,6 +114,7 @@ class StoredModel:
             {"format": "pt", **metadata},
             index,
             self._architecture(),
+            notes_of(spoken, record),
         )
 
     def _contents_of(self, entry: FileEntry, infos: Sequence[TensorInfo]) -> Iterator[tuple[TensorInfo, str]]:
@@ -136,14 +144,14 @@ class StoredModel:
     def __str__(self) -> str:
         return f"{self._manifest.model}@{self._manifest.version}"
 
-    def fill(self, source: ShardSource, plan: ShardPlan) -> Fill:
+    def fill(self, source: ShardSource, plan: ShardPlan, *, threads: int) -> Fill:
         """Fills a plan's files with what is decoded, each content once; every one of them is verified."""
         targets: dict[str, list[tuple[int, Move]]] = {}
         for number, file in enumerate(plan.files):
             for move in moves_of_file(file):
                 targets.setdefault(source.files[move.source].name, []).append((number, move))
 
-        def fill(staging: Path, opened: Descriptors, done: Callable[[int], None]) -> int:
+        def fill(staging: Path, opened: Descriptors, done: Callable[[int], None]) -> Filled:
             def sink(step: PullStep, offset: int, data: memoryview) -> None:
                 for number, move in targets[step.content.digest]:
                     with opened.use(number) as descriptor:
@@ -152,7 +160,14 @@ class StoredModel:
             steps = [pull_step(self._manifest.contents, digest, {}) for digest in targets]
             self._decoder.run(steps, sink, done=done)
             self._copy_others(staging, source.others)
-            return sum(move.size for moves in targets.values() for _, move in moves)
+            checks = Checks(plan, source, threads=threads)
+            for tensor in source.tensors:
+                for piece in tensor.pieces:
+                    checks.take(tensor, piece, source.files[piece.file].name)
+            for places in places_by_tensor(plan).values():
+                checks.settle(places, opened)
+            windowed = sum(move.size for moves in targets.values() for _, move in moves)
+            return Filled(windowed, checks.digests)
 
         return fill
 
@@ -203,6 +218,18 @@ class StoredModel:
         if content.size:
             self._decoder.run([pull_step(self._manifest.contents, digest, {})], sink)
         return bytes(data)
+
+
+def _check_digests(
+    record: ShardRecord | None, path: str, header: bytes, found: Sequence[tuple[TensorInfo, str]]
+) -> None:
+    """Contents are named by the digests of their bytes: nothing is read for this."""
+    if record is None:
+        return
+    known = record.expected(path, header, [info.name for info, _ in found], path)
+    for info, digest in found:
+        if known.get(info.name, digest) != digest:
+            raise damaged(path, info.name)
 
 
 def _of_ranks(

@@ -21,25 +21,31 @@ from textnlp_fast.contents.staging import disk_errors, staging_folder, sync_fold
 from textnlp_fast.contents.windows import Progress, ProgressCallback
 from textnlp_fast.errors import InvalidInputError, OutOfSpaceError
 from textnlp_fast.hashing import blake3_hex
-from textnlp_fast.storage.sharding.copying import Copier, weaves_and_ranges
 from textnlp_fast.storage.sharding.descriptors import Descriptors
 from textnlp_fast.storage.sharding.layout import INDEX_NAME, index_document
 from textnlp_fast.storage.sharding.model import FilePlan, ShardPlan, ShardSource, SourceFile
-from textnlp_fast.storage.sharding.moves import moves_of_file
-from textnlp_fast.storage.sharding.record import RECORD_NAME, record_bytes
+from textnlp_fast.storage.sharding.record import RECORD_NAME, Digests, record_bytes
 
-__all__ = ["Written", "check_unchanged", "fill_from_files", "write_plan"]
+__all__ = ["Fill", "Filled", "Written", "check_unchanged", "write_plan"]
 
 _MADE_FROM: Final = f"{RESERVED_PREFIX}-sharded.json"
 
-Fill = Callable[[Path, Descriptors, Callable[[int], None]], int]
-"""Fills files behind their headers: the staging folder, the plan's files in it, and who hears of bytes. Returns how
-many bytes passed through this process."""
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What filling took, in bytes that were written by this process and not by the kernel; and what came out."""
+
+    windowed_bytes: int
+    digests: Digests
+
+
+Fill = Callable[[Path, Descriptors, Callable[[int], None]], Filled]
+"""Fills files behind their headers: the staging folder, the plan's files in it, and who hears of bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What carrying out a plan took: bytes that passed through this process, or that it was done before."""
+    """What carrying out a plan took: bytes that this process wrote itself, or that it was done before."""
 
     windowed_bytes: int
     already_there: bool = False
@@ -68,41 +74,20 @@ def write_plan(
         with staging_folder(output) as staging:
             _check_space(staging, plan, source)
             with _created(staging, plan.files) as targets:
-                windowed = fill(staging, targets, counter.add)
+                filled = fill(staging, targets, counter.add)
                 for number in range(len(plan.files)):
                     with targets.use(number) as descriptor:
                         os.fsync(descriptor)
             for name, content in documents.items():
-                _write(staging / name, content)
+                known = RECORD_NAME if plan.strategy != "merge" else None
+                made = record_bytes(plan, source, model_id, filled.digests) if name == known else content
+                _write(staging / name, made)
             _write(staging / _MADE_FROM, _made_from(source, documents))
             for folder in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:
                 sync_folder(folder)
             staging.rename(output)
             sync_folder(output.parent)
-    return Written(windowed)
-
-
-def fill_from_files(source: ShardSource, plan: ShardPlan, *, threads: int) -> Fill:
-    """Fills a plan's files from those of the source, and copies the model's other files."""
-
-    def path_of(number: int) -> Path:
-        path = source.files[number].path
-        if path is None:
-            raise InvalidInputError(f"{source.files[number].name} is no file on this machine")
-        return path
-
-    def fill(staging: Path, targets: Descriptors, done: Callable[[int], None]) -> int:
-        moves = [(number, move) for number, file in enumerate(plan.files) for move in moves_of_file(file)]
-        with Descriptors(path_of, os.O_RDONLY) as opened:
-            copier = Copier(opened, targets, threads=threads, done=done)
-            copier.run(weaves_and_ranges(moves))
-        for name, path in sorted(source.others.items()):
-            if path is not None:
-                _copy(path, staging / name)
-        check_unchanged(source.files)
-        return copier.windowed_bytes
-
-    return fill
+    return Written(filled.windowed_bytes)
 
 
 def check_unchanged(files: Sequence[SourceFile]) -> None:
@@ -153,9 +138,11 @@ def _is_there(output: Path, plan: ShardPlan, source: ShardSource, documents: Map
     note = output / _MADE_FROM
     if note.is_file() and note.read_bytes() == _made_from(source, documents):
         sizes = {file.path: file.size for file in plan.files}
-        sizes |= {name: len(content) for name, content in documents.items()}
+        # The record has the digests of what was made as well, which nobody knows before.
+        sizes |= {name: len(content) for name, content in documents.items() if name != RECORD_NAME}
         places = {output / name: size for name, size in sizes.items()}
-        if all(place.is_file() and place.stat().st_size == size for place, size in places.items()):
+        whole = RECORD_NAME not in documents or (output / RECORD_NAME).is_file()
+        if whole and all(place.is_file() and place.stat().st_size == size for place, size in places.items()):
             return True
     raise InvalidInputError(
         f"{output} is not empty", hint="Name a directory that does not exist yet, or remove this one."
@@ -193,14 +180,6 @@ def _created(staging: Path, files: Sequence[FilePlan]) -> Iterator[Descriptors]:
             new.truncate(file.size)
     with Descriptors(lambda number: staging / files[number].path, os.O_RDWR) as targets:
         yield targets
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reading, target.open("xb") as writing:
-        shutil.copyfileobj(reading, writing)
-        writing.flush()
-        os.fsync(writing.fileno())
 
 
 def _write(path: Path, content: bytes) -> None:
