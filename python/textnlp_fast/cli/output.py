@@ -75,7 +75,8 @@ def show_ratio(ratio: float | None) -> str:
 
 def print_json(document: Any) -> None:
     """Prints a document for scripts."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo(text.encode("utf-8", "backslashreplace").decode())  # a file's name may be any bytes
 
 
 def print_line(text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -41,12 +41,22 @@ class ObjectStore:
     """
 
     def __init__(
-        self, backend: Backend, backoff: conditional.Backoff, *, opening: OpenArguments | None = None
+        self,
+        backend: Backend,
+        backoff: conditional.Backoff,
+        *,
+        opening: OpenArguments | None = None,
+        check: Callable[[str], str] = check_key,
     ) -> None:
+        self._check_key = check
         self._backend = backend
         self._backoff = backoff
         self.opening = opening or OpenArguments()
         """How it was opened: for clients of the provider's own that go to the same place."""
+
+    def with_keys(self, check: Callable[[str], str]) -> ObjectStore:
+        """The same place, with another opinion on which keys are allowed: for objects that others named."""
+        return ObjectStore(self._backend, self._backoff, opening=self.opening, check=check)
 
     @property
     def url(self) -> str:
@@ -67,7 +77,7 @@ class ObjectStore:
 
     def get_versioned(self, key: str, *, limit_bytes: int | None = None) -> tuple[bytes, Version]:
         """The whole object and its version, for a later :meth:`compare_and_swap`. Errors as :meth:`get`."""
-        content, version = self._backend.get(check_key(key), limit_bytes)
+        content, version = self._backend.get(self._check_key(key), limit_bytes)
         count(bytes_read=len(content))
         return content, version
 
@@ -80,7 +90,7 @@ class ObjectStore:
 
         The views may share memory: a view kept alive keeps the bytes that were read with it.
         """
-        check_key(key)
+        self._check_key(key)
         if len(starts) != len(lengths):
             raise InvalidInputError(f"{len(starts)} starts and {len(lengths)} lengths of ranges")
         if any(start < 0 for start in starts) or any(length < 0 for length in lengths):
@@ -104,7 +114,7 @@ class ObjectStore:
 
     def head(self, key: str) -> ObjectMeta:
         """Size in bytes and etag, without the content. ``MissingObjectError`` if absent."""
-        return self._backend.head(check_key(key))
+        return self._backend.head(self._check_key(key))
 
     def exists(self, key: str) -> bool:
         """Whether the object is there."""
@@ -122,7 +132,7 @@ class ObjectStore:
         self, method: Literal["GET", "HEAD", "PUT"], key: str, *, lifetime_s: float = 3600.0
     ) -> str | None:
         """A URL that lets whoever holds it do so for a while; ``None`` where there is no such thing."""
-        check_key(key)
+        self._check_key(key)
         return (
             self._backend.signed_url(method, key, lifetime_s=lifetime_s)
             if isinstance(self._backend, Signing)
@@ -136,7 +146,7 @@ class ObjectStore:
 
         ``data`` is any C-contiguous buffer. It may change when the call is over.
         """
-        check_key(key)
+        self._check_key(key)
         view = memoryview(data)
         if not view.c_contiguous:
             raise InvalidInputError(f"the data of {key!r} is not contiguous")
@@ -150,7 +160,7 @@ class ObjectStore:
         ``data`` carries a write id of the caller's, so that an answer lost on the way does not look like a
         conflict. ``ObjectExistsError`` (with the content in ``existing``) if something else is there.
         """
-        conditional.create(self._backend, check_key(key), data, self._backoff)
+        conditional.create(self._backend, self._check_key(key), data, self._backoff)
         count(bytes_written=len(data))
 
     def compare_and_swap(self, key: str, new: bytes, expected: Version | None) -> Version:
@@ -159,7 +169,9 @@ class ObjectStore:
         ``new`` carries a write id, as in :meth:`create`. ``ConflictError`` if another writer was first: read
         again, decide again.
         """
-        version = conditional.compare_and_swap(self._backend, check_key(key), new, expected, self._backoff)
+        version = conditional.compare_and_swap(
+            self._backend, self._check_key(key), new, expected, self._backoff
+        )
         count(bytes_written=len(new))
         return version
 
@@ -170,8 +182,8 @@ class ObjectStore:
         publish the same version without noticing. Writes and removes ``key``, which must be free and the
         caller's own. ``InvalidInputError`` if the store cannot be used.
         """
-        conditional.check(self._backend, check_key(key), self._backoff)
+        conditional.check(self._backend, self._check_key(key), self._backoff)
 
     def delete(self, key: str) -> None:
         """Remove the object; no error if it is not there."""
-        self._backend.delete(check_key(key))
+        self._backend.delete(self._check_key(key))

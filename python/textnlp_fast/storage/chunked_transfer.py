@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from textnlp_fast.errors import InvalidInputError, TransferCancelledError
 from textnlp_fast.objectstore import ObjectStore, open_store
+from textnlp_fast.objectstore.keys import check_key
 from textnlp_fast.objectstore.transfers import (
     DownloadReport,
     TransferProgress,
@@ -172,5 +173,7 @@ def _store(backend: StorageBackend, written: str | None) -> ObjectStore:
                 f"{written!r} is a name that the repository keeps for itself",
                 hint="Choose another, such as files/model.bin; versions of models are published by push.",
             )
+        if written is not None:
+            check_key(written)  # others may have any name; what lies in a repository goes to any store
         return backend.store
     return open_store(backend)

@@ -30,6 +30,8 @@ class FileSource:
             status = self._path.stat()
         except (FileNotFoundError, NotADirectoryError):
             raise MissingObjectError(f"there is no {self._path}", hint="Check the name.") from None
+        except OSError as error:
+            raise InvalidInputError(f"cannot read {self._path}: {error.strerror}") from error
         if not stat.S_ISREG(status.st_mode):
             raise InvalidInputError(f"{self._path} is {kind_of(status.st_mode)}, no file")
         identity = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"

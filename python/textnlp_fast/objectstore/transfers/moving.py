@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from textnlp_fast.errors import AuthenticationError, InvalidInputError, StorageUnavailableError
 from textnlp_fast.hashing import blake3_hex
-from textnlp_fast.objectstore.keys import check_key
+from textnlp_fast.objectstore.keys import check_file_key, check_foreign_key
 from textnlp_fast.objectstore.open import local_folder, open_store
 from textnlp_fast.objectstore.store import ObjectStore
 from textnlp_fast.objectstore.transfers.downloading import DownloadReport, download_file, file_digest
@@ -30,12 +30,26 @@ if TYPE_CHECKING:
 
 __all__ = ["download", "open_object", "source_of", "split_url", "upload", "upload_target"]
 
+_BUCKETS: Final = frozenset({"s3", "gs", "az"})
 _URL_LIFE_S: Final = 3600.0
 
 
 def split_url(url: str | os.PathLike[str]) -> tuple[str, str]:
-    """The place of a store, as ``open_store`` takes it, and the key of an object, the last segment of a URL or path."""
+    """The place of a store, as ``open_store`` takes it, and the key of an object.
+
+    Of a bucket's URL the key is all that follows the bucket, letter by letter; of a path, its last segment.
+    """
     text = os.fspath(url)
+    scheme, mark, rest = text.partition("://")
+    if mark and scheme.lower() in _BUCKETS:
+        # As the providers' own tools read it: nothing is decoded, and '?', '#' and '%' stand for themselves.
+        bucket, _, key = rest.partition("/")
+        if not key or key.endswith("/"):
+            raise InvalidInputError(f"{text!r} names no object", hint=f"Write {scheme}://bucket/key.")
+        return f"{scheme.lower()}://{bucket}", key
+    folder = local_folder(text) if mark else None
+    if folder is not None:
+        text = str(folder)
     base, slash, name = text.rpartition("/")
     if not name or (not slash and "://" in text) or base.endswith(":/"):
         raise InvalidInputError(f"{text!r} names no object", hint="Write s3://bucket/key, or a file's path.")
@@ -72,7 +86,7 @@ def upload(
     An object of that key is replaced, in one step. Errors as in ``upload_file``.
     """
     settings = settings or TransferSettings()
-    check_key(key)
+    store = _of_any_key(store, key)
     folder = local_folder(store.url)
     if folder is not None:
         return _copy_into(folder, key, path, settings)
@@ -84,7 +98,7 @@ def upload(
 
 def source_of(store: ObjectStore, key: str, settings: TransferSettings) -> RangeSource:
     """Where to read an object from: the quickest way there is to this store."""
-    check_key(key)
+    store = _of_any_key(store, key)
     folder = local_folder(store.url)
     if folder is not None:
         return FileSource(folder / key)
@@ -106,6 +120,20 @@ def source_of(store: ObjectStore, key: str, settings: TransferSettings) -> Range
         return url
 
     return SignedSource(f"{store.url.rstrip('/')}/{key}", sign, _quiet(settings))
+
+
+def _of_any_key(store: ObjectStore, key: str) -> ObjectStore:
+    """The store, which takes keys that a repository would not; raises ``InvalidInputError`` if none can have this."""
+    if local_folder(store.url) is not None:
+        check = check_file_key
+    else:
+        prefix = urlsplit(store.url).path.strip("/")
+
+        def check(key: str) -> str:
+            return check_foreign_key(key, prefix)
+
+    check(key)
+    return store.with_keys(check)
 
 
 def _quiet(settings: TransferSettings) -> Callable[[], StreamWatch]:
@@ -133,6 +161,7 @@ def upload_target(
     store: ObjectStore, key: str, settings: TransferSettings | None = None
 ) -> Iterator[UploadTarget]:
     """Where parts of an object of a bucket go to, by the provider's own client, until the block ends."""
+    store = _of_any_key(store, key)
     scheme = urlsplit(store.url).scheme
     bucket, whole_key = _bucket_and_key(store, key)
     target: UploadTarget
@@ -166,7 +195,7 @@ def _copy_into(
     # What a store's folder lists are its own files: a link is none, and its target may lie anywhere.
     if (folder / key).is_symlink():
         raise InvalidInputError(f"{folder / key} is a link", hint="Name the file that it leads to.")
-    part_path = folder / ".tmp" / f"upload-{blake3_hex(key.encode())[:32]}.part"
+    part_path = folder / ".tmp" / f"upload-{blake3_hex(os.fsencode(key))[:32]}.part"
     report = download_file(FileSource(local), folder / key, settings, part_path=part_path)
     return UploadReport(
         (folder / key).as_uri(),

@@ -40,7 +40,8 @@ class FileState:
 
     @classmethod
     def of(cls, path: Path, status: os.stat_result) -> FileState:
-        return cls(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        shown = str(path).encode("utf-8", "backslashreplace").decode()  # a name may be any bytes
+        return cls(shown, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def locked_journal(folder: Path, local: Path, url: str) -> Iterator[Path]:
 
     Raises ``ConflictError`` if another process uploads the same.
     """
-    name = blake3_hex(f"{local}\0{url}".encode())[:32]
+    name = blake3_hex(os.fsencode(local) + b"\0" + url.encode())[:32]
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
