@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from delta.models import Model, Tensor
+import textnlp_fast
+from delta.models import Model, Tensor, make, write
 from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta import codec
 from textnlp_fast.errors import CorruptDataError
-from textnlp_fast.loading import exchange, overwrite, undo
+from textnlp_fast.loading import exchange, overwrite, swapping, undo
 from textnlp_fast.tensors import device_memory
 
 Weights = dict[str, npt.NDArray[np.uint8]]
+BUDGET = 64 << 20
+
+
+def swap(loaded: Any, patch: Path, **options: Any) -> swapping.SwapReport:
+    return textnlp_fast.swap(loaded, patch, **{"memory_budget_bytes": BUDGET, "threads": 2, **options})
+
+
+def both(tmp_path: Path, old: Model, new: Model) -> Path:
+    return make(write(old, tmp_path / "old"), write(new, tmp_path / "new"), tmp_path / "p.tnpatch")
 
 
 def tensors_of(model: Model) -> dict[str, Tensor]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import textnlp_fast
 from delta.models import Model, Tensor, make, nudged, weights, write
-from loading.swaps import ERRORS, Trap, data_of, resident, tensors_of
-from textnlp_fast.contents.windows import Progress
+from loading.swaps import both, data_of, resident, swap, tensors_of
 from textnlp_fast.delta import create_patch
 from textnlp_fast.errors import (
     DeviceError,
-    DigestMismatchError,
     InvalidInputError,
-    NotRestoredError,
-    SwapCancelledError,
     WrongBaseError,
 )
-from textnlp_fast.loading import swapping, undo
 from textnlp_fast.storage import Repository
-
-BUDGET = 64 << 20
-
-
-def swap(loaded: Any, patch: Path, **options: Any) -> swapping.SwapReport:
-    return textnlp_fast.swap(loaded, patch, **{"memory_budget_bytes": BUDGET, "threads": 2, **options})
-
-
-def both(tmp_path: Path, old: Model, new: Model) -> Path:
-    return make(write(old, tmp_path / "old"), write(new, tmp_path / "new"), tmp_path / "p.tnpatch")
-
-
-@pytest.fixture
-def old() -> Model:
-    return {
-        "model-1.safetensors": {"q": weights(1), "norm": Tensor("F32", (3,), bytes(12))},
-        "model-2.safetensors": {"k": weights(2), "scalar": Tensor("I64", (), bytes(8))},
-        "config.json": b"{}",
-    }
-
-
-@pytest.fixture
-def new(old: Model) -> Model:
-    first, second = (dict(old[f"model-{n}.safetensors"]) for n in (1, 2))  # type: ignore[arg-type]
-    first["q"] = nudged(first["q"], 5)
-    second["scalar"] = Tensor("I64", (), b"\x01" + bytes(7))
-    second["k"] = weights(9)
-    return {"model-1.safetensors": first, "model-2.safetensors": second, "tokenizer.json": b"[]"}
-
-
-@pytest.fixture
-def patch(tmp_path: Path, old: Model, new: Model) -> Path:
-    return both(tmp_path, old, new)
 
 
 def test_the_new_weights_are_there(patch: Path, old: Model, new: Model) -> None:
@@ -243,118 +202,6 @@ def test_any_two_versions(tmp_path_factory: pytest.TempPathFactory, seed: int) -
     loaded = resident(old)  # type: ignore[arg-type]
     swap(loaded, both(root, old, new), undo_budget_bytes=dice.choice([0, 500, 1 << 20]))  # type: ignore[arg-type]
     assert data_of(loaded) == {name: tensor.data for name, tensor in new_tensors.items()}
-
-
-# --- failures ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make_error", ERRORS, ids=["corrupt", "memory", "disk", "interrupt"])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_failure_anywhere_leaves_the_old_weights(
-    patch: Path, old: Model, new: Model, make_error: Callable[[], BaseException], threads: int
-) -> None:
-    before, after = data_of(resident(old)), data_of(resident(new))
-    at = 0
-    while True:
-        at += 1
-        loaded = resident(old)
-        with pytest.MonkeyPatch.context() as patched:
-            trap = Trap(patched, at, make_error())
-            try:
-                swap(loaded, patch, threads=threads, undo_budget_bytes=100)
-            except BaseException as error:  # noqa: BLE001  (interrupts too)
-                assert (
-                    error is trap.error
-                    or error.__cause__ is trap.error
-                    or isinstance(error, SwapCancelledError)
-                )
-                assert data_of(loaded) == before, f"call {at}"
-                assert trap.sprung
-                continue
-        assert not trap.sprung
-        assert data_of(loaded) == after
-        break
-    assert at > 25
-
-
-def test_cancelled_at_every_step(patch: Path, old: Model, new: Model) -> None:
-    before, after = data_of(resident(old)), data_of(resident(new))
-    steps = 0
-    while True:
-        steps += 1
-        loaded, stop = resident(old), threading.Event()
-        seen: list[Progress] = []
-
-        def progress(
-            step: Progress, seen: list[Progress] = seen, stop: threading.Event = stop, last: int = steps
-        ) -> None:
-            seen.append(step)
-            if len(seen) == last:
-                stop.set()
-
-        try:
-            swap(loaded, patch, cancelled=stop, progress=progress)
-        except SwapCancelledError as error:
-            assert "old weights" in error.hint
-            assert data_of(loaded) == before
-            continue
-        assert data_of(loaded) == after
-        break
-    assert steps > 10
-    assert {step.stage for step in seen} == {"check", "swap", "verify"}
-
-
-def test_a_server_that_cannot_take_them(patch: Path, old: Model, new: Model) -> None:
-    loaded = resident(old)
-
-    def refuse() -> None:
-        assert data_of(loaded) == data_of(resident(new))
-        raise RuntimeError("the cache does not fit them")
-
-    with pytest.raises(RuntimeError, match="cache"):
-        swap(loaded, patch, before_commit=refuse)
-    assert data_of(loaded) == data_of(resident(old))
-
-
-def test_a_damaged_patch(patch: Path, old: Model) -> None:
-    data = bytearray(patch.read_bytes())
-    data[-5] ^= 4
-    patch.write_bytes(data)
-    loaded = resident(old)
-    with pytest.raises(DigestMismatchError):
-        swap(loaded, patch)
-    assert data_of(loaded) == data_of(resident(old))
-
-
-def test_weights_that_cannot_be_put_back_are_named(
-    patch: Path, old: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded = resident(old)
-
-    def lost(self: object) -> Iterator[None]:
-        raise OSError(5, "the journal is gone")
-        yield
-
-    monkeypatch.setattr(undo.Journal, "restore", lost)
-
-    def refuse() -> None:
-        raise RuntimeError("no")
-
-    with pytest.raises(NotRestoredError, match="'q'") as caught:
-        swap(loaded, patch, before_commit=refuse)
-    assert set(caught.value.tensors) == {"q", "k", "scalar"}
-
-
-def test_somebody_writes_to_the_weights_meanwhile(patch: Path, old: Model) -> None:
-    loaded = resident(old)
-
-    def scribble() -> None:
-        loaded["q"][77] ^= 1
-        raise RuntimeError("no")
-
-    with pytest.raises(NotRestoredError) as caught:
-        swap(loaded, patch, before_commit=scribble)
-    assert caught.value.tensors == ("q",)
 
 
 # --- size --------------------------------------------------------------------------------------------------------

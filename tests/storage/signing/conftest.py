@@ -82,3 +82,14 @@ def model(tmp_path: Path) -> Path:
 def repository(tmp_path: Path) -> Repository:
     options = TransferOptions(shard_bytes=1 << 16, threads=2)
     return Repository.open(tmp_path / "repository", create=True, options=options, window_bytes=1 << 12)
+
+
+@pytest.fixture
+def signed(repository: Repository, model: Path, key: KeyPair) -> Repository:
+    repository.push(model, "m", "1.0.0", sign_key=key.private)
+    return repository
+
+
+def bundle_of(repository: Repository) -> str:
+    (place,) = (meta.key for meta in repository.store.list("signatures"))
+    return place
