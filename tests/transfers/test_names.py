@@ -56,17 +56,25 @@ def test_any_name_goes_up_and_comes_down(
         download(place.store, f"{name} ", tmp_path / "other", settings())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["s3_server", "radosgw"])  # the latter checks signatures
 def test_amazons_own_client_sees_the_same_names(
-    s3_bucket: str, s3_server: S3Server, settings: Settings, tmp_path: Path, name: str
+    kind: str,
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client = s3_server.client()
-    store = open_store(f"s3://{s3_bucket}", endpoint_url=s3_server.endpoint_url)
-    client.put_object(Bucket=s3_bucket, Key=f"theirs/{name}", Body=b"theirs")
-    download(store, f"theirs/{name}", tmp_path / "out", settings())
-    assert (tmp_path / "out").read_bytes() == b"theirs"
-    upload(tmp_path / "out", store, f"ours/{name}", settings())
-    assert client.get_object(Bucket=s3_bucket, Key=f"ours/{name}")["Body"].read() == b"theirs"
+    server: S3Server = request.getfixturevalue(kind)
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, "test")
+    client, bucket = server.client(), server.make_bucket()
+    store = open_store(f"s3://{bucket}", endpoint_url=server.endpoint_url)
+    for name in NAMES:
+        client.put_object(Bucket=bucket, Key=f"theirs/{name}", Body=name.encode())
+        download(store, f"theirs/{name}", tmp_path / "out", settings())
+        assert (tmp_path / "out").read_bytes() == name.encode()
+        upload(tmp_path / "out", store, f"ours/{name}", settings())
+        assert client.get_object(Bucket=bucket, Key=f"ours/{name}")["Body"].read() == name.encode()
 
 
 def test_an_upload_in_parts_to_an_odd_name_is_gone_on_with_found_and_aborted(
