@@ -106,6 +106,7 @@ def test_rules_are_shown_as_they_are_set(
 ) -> None:
     shown = run("rules", "show", "--repo", repo, "--json").document
     shown["roles"] = {"release": ["carol"]}
+    shown["administer"] = "release"
     shown["protected_aliases"] = "release"
     shown["webhooks"] = {
         "ci": {"url": "http://127.0.0.1:1/", "secret_env": "NO_SUCH_KEY", "events": ["alias.*"]}
@@ -116,6 +117,17 @@ def test_rules_are_shown_as_they_are_set(
     assert run("rules", "show", "--repo", repo, "--json").document == shown
     text = run("rules", "show", "--repo", repo).out
     assert "role release: carol" in text
+    assert "these rules are changed by: release" in text
+    nothing = tmp_path / "none.json"
+    nothing.write_text("{}")
+    taken = run("rules", "set", nothing, "--repo", repo)
+    assert (taken.code, "Ask carol" in taken.err) == (9, True)
+    history = run("rules", "show", "--history", "--repo", repo)
+    assert "failed" in history.out.splitlines()[0]
+    assert "  role release: none -> carol" in history.out.splitlines()
+    told = run("rules", "show", "--history", "--json", "--repo", repo).document
+    assert [each["outcome"] for each in told] == ["failed", "done"]
+    assert "role release: carol -> none" in told[0]["changes"]
     assert "NO_SUCH_KEY" in text
     refused = run("alias", "set", "m@1.0.0", "live", "--protect", "--repo", repo)
     assert (refused.code, "Ask one of: carol." in refused.err) == (9, True)

@@ -315,6 +315,7 @@ def test_rules_are_written_as_they_were_read() -> None:
         ("roles", {"Re lease": []}),
         ("protected_aliases", "nobody"),
         ("protected_aliases", 7),
+        ("administer", "nobody"),
         ("webhooks|ci|url", "http://example.org/"),
         ("webhooks|ci|secret", "a key"),
         ("revision", 0),

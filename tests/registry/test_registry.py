@@ -73,7 +73,8 @@ def test_moving_to_where_it_is_changes_nothing(registry: Registry) -> None:
 
 
 RULES = {
-    "roles": {"release": ["bob", "ci-*"], "owner": ["carol"]},
+    "roles": {"release": ["bob", "ci-*"], "owner": ["carol"], "setters": ["setter"]},
+    "administer": "setters",
     "protected_aliases": "owner",
     "lifecycle": {
         "stages": [
@@ -92,7 +93,7 @@ RULES = {
 def use_rules(registry: Registry, folder: Path, rules: object = RULES) -> None:
     path = folder / "rules.json"
     path.write_text(json.dumps(rules))
-    registry.set_rules(rules_from_file(path))
+    Registry(registry.repository, actor="setter").set_rules(rules_from_file(path))
 
 
 def test_only_who_has_the_role_may_move(registry: Registry, tmp_path: Path) -> None:

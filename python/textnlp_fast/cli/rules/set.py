@@ -9,7 +9,8 @@ from textnlp_fast.cli.output import print_line
 
 EPILOG = """\b
 A file may have any of these; what it lacks is as by default:
-  {"roles": {"release": ["alice", "ci-*"]},
+  {"roles": {"release": ["alice", "ci-*"], "admins": ["alice"]},
+   "administer": "admins",
    "protected_aliases": "release",
    "lifecycle": {"stages": [{"name": "draft"}, {"name": "live", "keep": true, "final": true}],
                  "moves": [{"from": "draft", "to": "live", "role": "release"}]},
@@ -23,8 +24,9 @@ A file may have any of these; what it lacks is as by default:
 def command(*, path: str, repo: str | None) -> None:
     """Replace the repository's rules by those in PATH, a JSON file as `rules show --json` prints it.
 
-    Refused while versions are in stages that the new rules do not have. The rules bind whoever uses textnlp-fast; who
-    may write to the bucket at all is for its own policy to say.
+    Refused while versions are in stages that the new rules do not have. Once there are roles, only who has the role
+    "administer" of the rules that are there (without one: who has every role) may replace them. The rules bind whoever
+    uses textnlp-fast; who may write to the bucket at all is for its own policy to say.
     """
     from textnlp_fast.storage.registry.rules import rules_from_file  # noqa: PLC0415
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textnlp_fast.errors import (
     ConflictError,
@@ -27,6 +27,7 @@ from textnlp_fast.storage.registry.grammar import MAX_ACTOR_CHARS, check_actor
 from textnlp_fast.storage.registry.history import every_change
 from textnlp_fast.storage.registry.references import read_versioned
 from textnlp_fast.storage.registry.rules import Rules, change_rules, read_rules, under_rules
+from textnlp_fast.storage.registry.rules_changes import RULES_ACTION, refuse_lost_stages, rules_detail
 from textnlp_fast.storage.registry.state import Change, Deployment, References
 from textnlp_fast.telemetry import operation
 
@@ -97,31 +98,24 @@ class Registry:
     def set_rules(self, rules: Rules) -> Rules:
         """Replaces the rules; webhooks that the new ones lack go.
 
-        Raises ConflictError while versions are in stages that the new rules do not have.
+        Raises ConflictError while versions are in stages that the new rules do not have, NotAllowedError for who may
+        not change those that are there (`Rules.may_administer`), InvalidInputError for rules that would lock this
+        actor out by mistake.
         """
-        kept = {stage.name for stage in rules.lifecycle.stages}
         before = self.rules()
-        for name in self.repository.models():
-            references = read_versioned(self._store, name)[0]
-            for version, state in references.versions.items():
-                if state.stage is not None and state.stage not in kept:
-                    raise ConflictError(
-                        f"{name}@{version} is in stage {state.stage}, which the new rules do not have",
-                        hint="Move it first, or keep the stage.",
-                    )
-        return self.change_rules("rules.set", lambda _now: rules, before)
-
-    def change_rules(
-        self, action: str, decide: Callable[[Rules], Rules], before: Rules | None = None
-    ) -> Rules:
-        """Changes the rules by a function of them; with `before`, only if nobody else did since."""
+        refuse_lost_stages(self._store, self.repository.models(), rules)
 
         def checked(now: Rules) -> Rules:
-            if before is not None and now.revision != before.revision:
+            if now.revision != before.revision:
                 raise ConflictError("the rules were changed by another writer", hint="Look at them again.")
-            return decide(now)
+            return rules
 
-        with operation(action, repository=self.repository.url), self._audited(action, None, None, {}):
+        detail = rules_detail(before, rules)
+        with (
+            operation(RULES_ACTION, repository=self.repository.url),
+            # How it ended is recorded, too: the rules show only who changed them last.
+            self._audited(RULES_ACTION, None, None, detail, shows=False),
+        ):
             return change_rules(self._store, checked, by=self.actor)
 
     # --- stages, aliases, tags ------------------------------------------------------------------------------
@@ -359,7 +353,13 @@ class Registry:
                 self._on_failure(failure)
 
     def _audited(
-        self, action: str, name: str | None, version: str | None, detail: Mapping[str, str]
+        self,
+        action: str,
+        name: str | None,
+        version: str | None,
+        detail: Mapping[str, Any],
+        *,
+        shows: bool = True,
     ) -> AbstractContextManager[Receipt | None]:
         return audited(
             self._store,
@@ -367,7 +367,7 @@ class Registry:
             model=name,
             version=version,
             detail=dict(detail),
-            shows=True,
+            shows=shows,
             policy=self._policy,
         )
 

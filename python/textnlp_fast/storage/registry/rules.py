@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from textnlp_fast.contents.documents import Broken, parse_document, seal_document, take, take_size
-from textnlp_fast.errors import ConflictError, CorruptDataError, InvalidInputError, MissingObjectError
+from textnlp_fast.errors import (
+    ConflictError,
+    CorruptDataError,
+    InvalidInputError,
+    MissingObjectError,
+    NotAllowedError,
+)
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.objectstore.backend import Version
 from textnlp_fast.storage.names import now_utc
@@ -46,7 +52,7 @@ RULES_KEY: Final = "registry.json"
 _MAX_RULES_BYTES: Final = 1 << 20
 _MOST_ATTEMPTS: Final = 20
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_KEYS: Final = ("lifecycle", "roles", "protected_aliases", "webhooks")
+_KEYS: Final = ("lifecycle", "roles", "protected_aliases", "administer", "webhooks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Rules:
     """Who may do what, and who hears of it.
 
     `roles` maps a role to patterns of actors (`ci-*`); `protected_aliases` is the role that moves those, None for
-    everybody.
+    everybody. `administer` is the role that may change the rules; None: see `may_administer`.
     """
 
     lifecycle: Lifecycle = DEFAULT_LIFECYCLE
@@ -63,6 +69,15 @@ class Rules:
     webhooks: Mapping[str, Webhook] = field(default_factory=dict)
     revision: int = 0
     write_id: str = ""
+    administer: str | None = None
+
+    def may_administer(self, actor: str) -> bool:
+        """Whether the actor may change these rules.
+
+        Without a role for it that is who has every role there is: nobody gains by a change what he had not. So before
+        roles are set it is everybody.
+        """
+        return all(self.may(actor, role) for role in ([self.administer] if self.administer else self.roles))
 
     def may(self, actor: str, role: str | None) -> bool:
         """Whether the actor has the role; everybody has None."""
@@ -81,13 +96,18 @@ def under_rules(references: References, rules: Rules) -> References:
 
 
 def change_rules(store: ObjectStore, decide: Callable[[Rules], Rules], *, by: str) -> Rules:
-    """Replaces the rules by what `decide` makes of them. Raises ConflictError if others kept changing them."""
+    """Replaces the rules by what `decide` makes of them.
+
+    Raises NotAllowedError if the rules that are there leave it to others, InvalidInputError for rules that would lock
+    out who sets them by mistake, ConflictError if others kept changing them.
+    """
     check_actor(by)
     for _ in range(_MOST_ATTEMPTS):
         rules, version = _read(store)
         wanted = decide(rules)
         if rules_document(wanted) == rules_document(rules):
             return rules
+        _check_administrator(rules, wanted, by)
         new = replace(wanted, revision=rules.revision + 1, write_id=secrets.token_hex(16))
         try:
             store.compare_and_swap(RULES_KEY, serialize_rules(new, by=by), version)
@@ -99,6 +119,21 @@ def change_rules(store: ObjectStore, decide: Callable[[Rules], Rules], *, by: st
             continue
         return new
     raise ConflictError("other writers kept changing the rules", hint="Nothing was changed. Try again.")
+
+
+def _check_administrator(rules: Rules, wanted: Rules, by: str) -> None:
+    if not rules.may_administer(by):
+        needed = f"the role {rules.administer!r}" if rules.administer else "every role that they list"
+        who = ", ".join(rules.roles[rules.administer]) if rules.administer else "who has all of them"
+        raise NotAllowedError(
+            f"the rules are changed by who has {needed}; {by} has not",
+            hint=f"Ask {who}, or the bucket's owner.",
+        )
+    if wanted.administer is None and not wanted.may_administer(by):
+        raise InvalidInputError(
+            f"{by} would not have every role of these rules, and so could not change them again",
+            hint='Say who may: "administer": "admins", with that role under roles.',
+        )
 
 
 def _read(store: ObjectStore) -> tuple[Rules, Version | None]:
@@ -130,6 +165,7 @@ def rules_document(rules: Rules) -> dict[str, Any]:
         "roles": {role: list(patterns) for role, patterns in rules.roles.items()},
         "protected_aliases": rules.protected_aliases,
         "webhooks": webhooks_document(rules.webhooks),
+        **({} if rules.administer is None else {"administer": rules.administer}),
     }
 
 
@@ -175,10 +211,17 @@ def _build(document: Mapping[str, Any]) -> Rules:
         raise InvalidInputError(
             f"protected aliases need the role {role!r}, which nobody has", hint="List who has it under roles."
         )
+    administer = document.get("administer")
+    if administer is not None and (not isinstance(administer, str) or not roles.get(administer)):
+        raise InvalidInputError(
+            f"changing the rules needs the role {administer!r}, which nobody has",
+            hint="List who has it under roles.",
+        )
     lifecycle = document.get("lifecycle")
     return Rules(
         DEFAULT_LIFECYCLE if lifecycle is None else read_lifecycle(lifecycle, roles),
         roles,
         role,
         read_webhooks(document.get("webhooks", {})),
+        administer=administer,
     )
