@@ -91,7 +91,7 @@ class SafetensorsError(InvalidInputError):
 
 
 class UnsafeFileError(InvalidInputError):
-    """A pickle file was given: loading one runs code, so none is read."""
+    """A pickle file, or a path into `.git`, was given: such files run code, so none is read or written."""
 
     default_hint = (
         "Convert it on a machine you trust: safetensors.torch.save_file(torch.load(path, "

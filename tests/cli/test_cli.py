@@ -57,6 +57,59 @@ def test_push_says_why_a_version_is_whole(tmp_path: Path, models: tuple[Path, Pa
     assert (named["parent"], named["base"], named["reason"]) == ("m@1.1.0", "m@1.1.0", "")
 
 
+def test_what_is_said_of_a_version_that_is_there_already_is_not_lost_silently(
+    models: tuple[Path, Path], place: Path, run: Run
+) -> None:
+    again = run("push", models[1], "m@1.1.0", "--repo", place)
+    assert (again.code, again.err) == (0, "")
+    words = ("-m", "a new message", "--base-model", "m@1.0.0", "--meta", "step=7")
+    for more in ((), ("--json",)):
+        said = run("push", models[1], "m@1.1.0", "--repo", place, *words, *more)
+        assert said.code == 0
+        assert "not recorded: message, step, base_model" in said.err
+    assert run("show", "m@1.1.0", "--repo", place, "--json").document["message"] == ""
+    first = run("push", models[0], "m@1.0.0", "--repo", place, "-m", "first")
+    assert first.err == ""  # it has this message
+
+
+def test_a_dry_run_says_what_its_dollars_are(
+    tmp_path: Path, models: tuple[Path, Path], place: Path, run: Run
+) -> None:
+    jump = write_model(tmp_path / "jump", 1, every=89)
+    told = run("push", jump, "m@1.2.0", "--repo", place, "--dry-run").out
+    assert "what follows would cost" in told
+    assert "USD alone: to keep and restore this version by itself." in told
+    assert "The choice above counts the versions that may follow, too" in told
+    fresh = run("push", jump, "n@1.0.0", "--repo", place, "--dry-run").out
+    assert "USD alone" in fresh
+    assert "The choice above" not in fresh
+
+
+def test_the_latest_of_a_model_with_pre_releases_only_is_told_to_be_one(
+    tmp_path: Path, models: tuple[Path, Path], run: Run
+) -> None:
+    place = tmp_path / "r"
+    for version in ("1.0.0-rc.1", "1.0.0-rc.2"):
+        assert run("push", models[0], f"m@{version}", "--repo", place).code == 0
+    note = "1.0.0-rc.2 is a pre-release: there is no other version"
+    for reference in ("m", "m@latest"):
+        assert note in run("show", reference, "--repo", place).out
+        assert note in run("pull", reference, tmp_path / "out", "--repo", place).out
+    assert "pre-release" not in run("show", "m@1.0.0-rc.2", "--repo", place).out
+    assert run("push", models[0], "m@1.0.0", "--repo", place).code == 0
+    assert "pre-release" not in run("show", "m", "--repo", place).out
+
+
+def test_pins_are_in_the_log(place: Path, run: Run) -> None:
+    assert "pinned" not in run("log", "m", "--repo", place).out
+    assert run("pin", "m@1.0.0", "--repo", place, "--reason", "cited").code == 0
+    lines = run("log", "m", "--repo", place).out.splitlines()
+    assert "pinned" in lines[0].split()
+    assert ["cited" in line for line in lines[1:]] == [False, True]
+    rows = run("log", "m", "--repo", place, "--json").document
+    assert [row["pinned"] for row in rows] == [None, "cited"]
+
+
 def test_pull_makes_the_directory(tmp_path: Path, models: tuple[Path, Path], place: Path, run: Run) -> None:
     done = run("pull", "m", tmp_path / "out", "--repo", place)
     assert done.code == 0

@@ -83,6 +83,17 @@ def test_takes_a_directory_with_all_in_it(model: Path) -> None:
     assert all((files.root / file.name).samefile(file.path) for file in [*files.safetensors, *files.others])
 
 
+def test_a_folder_of_git_below_the_model_is_no_part_of_one(model: Path) -> None:
+    """Beside the files it is passed over, as a file too; deeper it is refused: a pull would write hooks there."""
+    (model / ".git").write_text("gitdir: /elsewhere")
+    assert not any(".git" in other.name for other in ModelFiles.scan(model).others)
+    hooks = model / "text_encoder" / ".Git" / "hooks"
+    hooks.mkdir(parents=True)
+    (hooks / "post-checkout").write_text("#!/bin/sh\n")
+    with pytest.raises(UnsafeFileError, match="git runs what lies there"):
+        ModelFiles.scan(model)
+
+
 def test_says_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "weights.gguf").write_bytes(b"GGUF")
     (tmp_path / "empty").mkdir()
@@ -266,6 +277,13 @@ def test_refuses_names_that_no_manifest_can_hold(model: Path) -> None:
         "\ud800",
         "x" * 256,
         "a\u202e",
+        ".git",
+        ".git/hooks/post-checkout",
+        "a/.Git/config",
+        ".GIT./config",
+        ".git /config",
+        ".git::$INDEX_ALLOCATION/config",
+        "a/GIT~1/hooks/x",
     ],
 )
 def test_refuses_unsafe_relative_paths(name: str) -> None:
@@ -273,7 +291,9 @@ def test_refuses_unsafe_relative_paths(name: str) -> None:
         check_relative_path(name)
 
 
-@pytest.mark.parametrize("name", ["a", "a/b.json", "...", ".gitattributes", "имя/файл", "a b"])
+@pytest.mark.parametrize(
+    "name", ["a", "a/b.json", "...", ".gitattributes", "git/x", "x.git/y", ".github/z", "имя/файл", "a b"]
+)
 def test_takes_safe_relative_paths(name: str) -> None:
     assert check_relative_path(name) == name
 

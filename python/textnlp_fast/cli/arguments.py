@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PatchVerb",
     "StorageVerb",
+    "chosen_prerelease",
     "json_option",
     "named_version",
     "notes",
@@ -169,6 +170,13 @@ def version_reference(reference: str) -> tuple[str, str]:
             f"{reference!r} names no version", hint=f"Write {parsed.name}@1.0.0, or {parsed.name}@latest."
         )
     return parsed.name, parsed.version or "latest"
+
+
+def chosen_prerelease(asked: str | None, version: str) -> str:
+    """What to say where the latest was asked for and is a pre-release, for want of others; else nothing."""
+    if asked is not None or "-" not in version:
+        return ""
+    return f"{version} is a pre-release: there is no other version"
 
 
 def notes(texts: Iterable[str], what: str = "--meta") -> dict[str, str]:

@@ -41,7 +41,8 @@ Examples:
     help="Show every change of stages, aliases, tags and deployments.",
 )
 def command(name: str, repo: str | None, as_json: bool, all_changes: bool) -> int:
-    """Show the versions of NAME, the newest first: sizes, parents, dates, messages, stages, aliases, deployments.
+    """Show the versions of NAME, the newest first: sizes, parents, dates, messages, stages, aliases, deployments,
+    pins.
 
     Versions that cannot be read are named last; the exit code is then that of the first of them.
     """
@@ -67,11 +68,12 @@ def command(name: str, repo: str | None, as_json: bool, all_changes: bool) -> in
 
 def _document(version: str, said: References | None) -> dict[str, object]:
     if said is None:
-        return {"stage": None, "aliases": None, "targets": None}
+        return {"stage": None, "aliases": None, "targets": None, "pinned": None}
     return {
         "stage": said.stage_of(version),
         "aliases": said.aliases_of(version),
         "targets": said.targets_of(version),
+        "pinned": said.state_of(version).pinned,
     }
 
 
@@ -90,7 +92,10 @@ def _print(rows: list[LogRow], said: References | None) -> None:
         for row in rows
     ]
     columns, cells = without_empty(
-        ["version", "parent", "date", "message", "stage", "aliases", "serves", "raw", "stored", "ratio"],
+        [
+            *("version", "parent", "date", "message", "stage", "aliases", "serves", "pinned"),
+            *("raw", "stored", "ratio"),
+        ],
         cells,
         keep=4,
     )
@@ -98,7 +103,13 @@ def _print(rows: list[LogRow], said: References | None) -> None:
 
 
 def _said(version: str, said: References | None) -> list[str]:
-    """Stage, aliases and targets; nothing of a model of which nobody ever said anything."""
+    """Stage, aliases, targets, and why it is pinned; nothing of a model of which nobody ever said anything."""
     if said is None or not said.revision:
-        return ["", "", ""]
-    return [said.stage_of(version), " ".join(said.aliases_of(version)), " ".join(said.targets_of(version))]
+        return ["", "", "", ""]
+    pinned = said.state_of(version).pinned
+    return [
+        said.stage_of(version),
+        " ".join(said.aliases_of(version)),
+        " ".join(said.targets_of(version)),
+        "" if pinned is None else pinned or "yes",
+    ]

@@ -8,6 +8,7 @@ import click
 
 from textnlp_fast.cli.arguments import (
     StorageVerb,
+    chosen_prerelease,
     json_option,
     open_repository,
     repository_option,
@@ -79,3 +80,6 @@ def command(
         f"{report.files} files, {show_size(report.fetched_bytes)} fetched, every digest verified, "
         f"{report.seconds:.2f} s, {report.gigabytes_per_s:.2f} GB/s"
     )
+    note = chosen_prerelease(parsed.version, report.version)
+    if note:
+        print_line(note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,12 @@ from textnlp_fast.cli.arguments import (
 )
 from textnlp_fast.cli.configured import setting
 from textnlp_fast.cli.output import print_json, print_line, print_table, progress_bar, show_ratio, show_size
+from textnlp_fast.cli.program import printable
 from textnlp_fast.cli.signing import private_key
 
 if TYPE_CHECKING:
     from textnlp_fast.storage import FeatureUse, Forecast
+    from textnlp_fast.storage.manifest import Manifest
 
 EPILOG = """\b
 Examples:
@@ -123,6 +125,8 @@ def command(
             sign_key=key,
             progress=progress,
         )
+    if report.already_there:
+        warn_unrecorded(repository.manifest(name, version), message, said)
     if as_json:
         print_json({**asdict(report), "ratio": report.ratio if report.stored_bytes else None})
         return
@@ -142,6 +146,20 @@ def command(
     )
     if report.base != report.parent:
         print_line(report.reason)
+
+
+def warn_unrecorded(manifest: Manifest, message: str, said: Mapping[str, str]) -> None:
+    """Says what was given with a version that is there already, and is not what that version has."""
+    lost = ["message"] if message and message != manifest.message else []
+    lost += [
+        key.removeprefix("lineage.") for key, value in said.items() if manifest.metadata.get(key) != value
+    ]
+    if lost:
+        told = (
+            f"{manifest.model}@{manifest.version} is there already and versions do not change: "
+            f"not recorded: {', '.join(lost)} (tags can be: textnlp-fast tag)"
+        )
+        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {printable(told)}", err=True)
 
 
 def show_features(features: Sequence[FeatureUse]) -> None:
@@ -166,7 +184,7 @@ def show_forecast(forecast: Forecast, as_json: bool) -> None:
     show_features(forecast.features)
     if forecast.options:
         print_table(
-            ["option", "stored", "seconds", "USD", ""],
+            ["option", "stored", "seconds", "USD alone", ""],
             [
                 [
                     one.name,
@@ -178,3 +196,8 @@ def show_forecast(forecast: Forecast, as_json: bool) -> None:
                 for one in forecast.options
             ],
         )
+        print_line("USD alone: to keep and restore this version by itself.")
+        if "what follows" in forecast.reason:
+            print_line(
+                "The choice above counts the versions that may follow, too: its difference is another one."
+            )

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from textnlp_fast.cli.arguments import StorageVerb, json_option, open_repository, repository_option
+from textnlp_fast.cli.arguments import (
+    StorageVerb,
+    chosen_prerelease,
+    json_option,
+    open_repository,
+    repository_option,
+)
 from textnlp_fast.cli.output import complain_of, print_json, print_line, print_table, show_size
 from textnlp_fast.storage.manifest import Manifest, depth_of
 
@@ -42,6 +48,9 @@ def command(reference: str, repo: str | None, tensors: bool, as_json: bool) -> i
         print_json({**_document(manifest, dtypes), **_said(manifest.version, said)})
         return complain_of(problems)
     print_line(f"{manifest.model}@{manifest.version}, {manifest.created_at}")
+    note = chosen_prerelease(parsed.version, manifest.version)
+    if note:
+        print_line(f"note      {note}")
     if manifest.parent:
         print_line(f"parent    {'@'.join(manifest.parent)}")
     if manifest.anchor:

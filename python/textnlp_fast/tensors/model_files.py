@@ -17,6 +17,7 @@ from textnlp_fast.tensors.pickles import why_pickle
 
 __all__ = ["ModelFiles", "OtherFile", "check_relative_path"]
 
+_GIT = frozenset({".git", "git~1"})
 _NOT_THE_MODEL = frozenset({".git", ".cache"})  # folders that download tools keep beside the files
 _MAX_FILES = 100_000
 _MAX_INDEX_BYTES = 256 << 20
@@ -83,6 +84,12 @@ def check_relative_path(name: str) -> str:
     for segment in name.split("/"):
         if segment in {"", ".", ".."} or len(segment.encode()) > 255:
             raise InvalidInputError(f"the file name {name[:200]!a} is not a relative path below the model")
+        # As file systems that fold case, drop a dot or blank at the end, or have streams and short names see it.
+        if segment.partition(":")[0].rstrip(" .").lower() in _GIT:
+            raise UnsafeFileError(
+                f"the file name {name[:200]!a} leads into {segment!a}: git runs what lies there",
+                hint="Take that out of the model's directory.",
+            )
     return name
 
 
@@ -114,6 +121,7 @@ def _regular_files(root: Path) -> list[tuple[str, Path]]:
         here = Path(folder)
         if here == root:
             subfolders[:] = [name for name in subfolders if name not in _NOT_THE_MODEL]
+            files[:] = [name for name in files if name != ".git"]  # of a worktree or a submodule
         for subfolder in subfolders:
             if (here / subfolder).is_symlink():
                 raise InvalidInputError(

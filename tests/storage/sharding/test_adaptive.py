@@ -131,6 +131,20 @@ def test_stages_are_balanced_within_a_layer(stages: int) -> None:
     assert max(sizes) <= source.total_bytes / stages + layer + ends
 
 
+@pytest.mark.parametrize("layers", [1, 4, 32])
+@pytest.mark.parametrize("limit", [1 << 20, 1 << 27, 1 << 40])
+def test_stages_that_nobody_asked_for_are_no_more_than_layers(layers: int, limit: int) -> None:
+    """A stage that is larger than a file may be is several files, each of which says its stage."""
+    source = llama_of(layers)
+    plan = plan_shards(source, "pipeline", replace(OPTIONS, max_shard_bytes=limit))
+    assert plan.parts == max(1, min(layers, -(-source.total_bytes // limit)))
+    assert {file.stage for file in plan.files} == set(range(plan.parts))
+    placed = [each.tensor.name for file in plan.files for each in file.placements]
+    assert sorted(placed) == sorted(tensor.name for tensor in source.tensors)
+    for file in plan.files:
+        assert len(file.placements) == 1 or sum(each.size_bytes for each in file.placements) <= limit
+
+
 WRONG: list[tuple[ShardSource, str, ShardOptions, str]] = [
     (llama_of(), "no_such", OPTIONS, "no strategy"),
     (llama_of(), "size_based", replace(OPTIONS, ranks=2), "knows no ranks"),

@@ -17,6 +17,7 @@ from textnlp_fast.storage.sharding.strategies import (
     by_stacked_expert,
     by_stage,
     expert_tensors,
+    layers_of,
     stacked_experts,
 )
 from textnlp_fast.tensors import parse_header
@@ -34,8 +35,8 @@ class ShardOptions:
     """What a caller wants of shards.
 
     `ranks` are those of tensor_parallel, the groups of experts of expert_based and the stages of pipeline (None: as
-    many as files are needed, for experts and stages). `hosts` are machines that serve the model together, which
-    adaptive thinks of. `keep_whole` are patterns of tensors that every rank holds whole.
+    many as files are needed, and no more than there are experts or layers). `hosts` are machines that serve the model
+    together, which adaptive thinks of. `keep_whole` are patterns of tensors that every rank holds whole.
     """
 
     max_shard_bytes: int
@@ -66,7 +67,7 @@ def plan_shards(source: ShardSource, strategy: str, options: ShardOptions, *, re
     elif strategy == "layer_based":
         groups = by_layer(source.tensors)
     elif strategy == "pipeline":
-        parts = options.ranks or options.hosts or _files_needed(source.total_bytes, options)
+        parts = options.ranks or options.hosts or _stages_for(source, options)
         groups = by_stage(source.tensors, parts)
     elif not expert_tensors(source.tensors) and stacked_experts(source):
         parts = options.ranks or _expert_groups(source, options)
@@ -122,6 +123,12 @@ def _in_folders(
 
 def _files_needed(size_bytes: int, options: ShardOptions) -> int:
     return max(1, -(-size_bytes // options.max_shard_bytes))
+
+
+def _stages_for(source: ShardSource, options: ShardOptions) -> int:
+    """As many stages as it takes for each to be one file, or as there are layers: larger ones are several files."""
+    _, layers, _ = layers_of(source.tensors)
+    return max(1, min(_files_needed(source.total_bytes, options), len(layers)))
 
 
 def _expert_groups(source: ShardSource, options: ShardOptions) -> int:
