@@ -12,6 +12,7 @@ from textnlp_fast.cli.configured import current_settings, reach, repository_url,
 from textnlp_fast.cli.interrupts import ending_at_once
 from textnlp_fast.cli.listening import listening
 from textnlp_fast.cli.program import printable
+from textnlp_fast.cli.waiting import tell_if_waiting_for
 from textnlp_fast.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def open_repository(
             hint="Name a folder or s3://bucket/prefix; memory:// is for use from Python.",
         )
     options = transfer_options(threads, memory_mib, **chosen)
+    if "://" in url:
+        tell_if_waiting_for(url)
     return Repository.open(url, create=create, options=options, **reach())
 
 

@@ -12,6 +12,7 @@ from textnlp_fast.cli.arguments import json_option
 from textnlp_fast.cli.configured import reach
 from textnlp_fast.cli.output import print_json, print_line
 from textnlp_fast.cli.transfer_options import TransferVerb, shown_moves, transfer_options, transfer_settings
+from textnlp_fast.cli.waiting import tell_if_waiting_for
 
 EPILOG = """\b
 Examples:
@@ -37,6 +38,7 @@ def command(*, url: str, file: str, digest: str | None, as_json: bool, **how: An
     from textnlp_fast.telemetry import operation  # noqa: PLC0415
 
     store, key = open_object(url, **reach())
+    tell_if_waiting_for(store.url)
     place = Path(file) / Path(key).name if Path(file).is_dir() else Path(file)
     with transfer_settings("download", **how) as settings, operation("download", repository=store.url) as op:
         report = download(store, key, place, settings, digest=digest)

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from textnlp_fast.cli.program import printable
+from textnlp_fast.cli.waiting import something_is_shown
 
 if TYPE_CHECKING:
     from textnlp_fast.contents.windows import ProgressCallback
@@ -191,6 +192,7 @@ def progress_bar() -> Iterator[ProgressCallback | None]:
         if not tasks and time.monotonic() - started < _PATIENCE_S:
             return
         if progress.stage not in tasks:
+            something_is_shown()
             bars.start()
             tasks[progress.stage] = bars.add_task(_STAGES.get(progress.stage, progress.stage))
         bars.update(tasks[progress.stage], completed=progress.done_bytes, total=progress.total_bytes)
