@@ -23,9 +23,12 @@ Examples:
 @click.command("upload", cls=TransferVerb, epilog=EPILOG)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.argument("url", metavar="URL")
+@click.option(
+    "--digest", help="BLAKE3 digest that FILE must have: then sending begins without reading all of it first."
+)
 @transfer_options
 @json_option
-def command(*, file: str, url: str, as_json: bool, **how: Any) -> None:
+def command(*, file: str, url: str, digest: str | None, as_json: bool, **how: Any) -> None:
     """Make the object at URL out of FILE: s3://, gs://, az:// or a path; one that ends in / takes the file's name.
 
     Run again after an interrupt or a kill, it goes on where it stood. The object appears when all of it is
@@ -37,7 +40,7 @@ def command(*, file: str, url: str, as_json: bool, **how: Any) -> None:
 
     store, key = open_object(f"{url}{Path(file).name}" if url.endswith("/") else url, **reach())
     with transfer_settings("upload", **how) as settings, operation("upload", repository=store.url) as op:
-        report = upload(file, store, key, settings)
+        report = upload(file, store, key, settings, digest=digest)
         op.count(bytes_written=report.moved_bytes, retries=report.retries)
     if as_json:
         print_json(asdict(report))

@@ -53,8 +53,12 @@ class ChunkedTransferManager:
         remote_path: str,
         storage_backend: StorageBackend,
         progress_callback: ProgressCallback | None = None,
+        digest: str | None = None,
     ) -> UploadReport:
         """Makes the object `remote_path` of the backend out of a file.
+
+        `digest`: what the caller knows of the file (BLAKE3); then sending begins at once, and a file with another
+        makes no object.
 
         `progress_callback` gets a `TransferProgress` several times a second, on the loop that awaits this; it may be a
         coroutine function. Cancelling the task stops the transfer, and what was moved is kept, or not, as
@@ -66,7 +70,7 @@ class ChunkedTransferManager:
         def work(settings: TransferSettings) -> UploadReport:
             store = _store(storage_backend, remote_path)
             with operation("upload", repository=store.url) as op:
-                report = upload(local_path, store, remote_path, settings)
+                report = upload(local_path, store, remote_path, settings, digest=digest)
                 op.count(bytes_written=report.moved_bytes, retries=report.retries)
                 return report
 

@@ -18,6 +18,7 @@ from textnlp_fast.objectstore.open import local_folder, open_store
 from textnlp_fast.objectstore.store import ObjectStore
 from textnlp_fast.objectstore.transfers.downloading import DownloadReport, download_file, file_digest
 from textnlp_fast.objectstore.transfers.file_copy import FileSource
+from textnlp_fast.objectstore.transfers.first_look import check_digest, checked_digest
 from textnlp_fast.objectstore.transfers.http_stream import goes_through_proxy
 from textnlp_fast.objectstore.transfers.progress import Meter
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
@@ -81,21 +82,26 @@ def download(
 
 
 def upload(
-    path: str | os.PathLike[str], store: ObjectStore, key: str, settings: TransferSettings | None = None
+    path: str | os.PathLike[str],
+    store: ObjectStore,
+    key: str,
+    settings: TransferSettings | None = None,
+    *,
+    digest: str | None = None,
 ) -> UploadReport:
     """Makes the object ``key`` out of a file; run again after a kill, it goes on.
 
-    An object of that key is replaced, in one step. Errors as in ``upload_file``.
+    An object of that key is replaced, in one step. ``digest`` and errors as in ``upload_file``.
     """
     settings = settings or TransferSettings()
     store = _of_any_key(store, key)
     folder = local_folder(store.url)
     if folder is not None:
-        return _copy_into(folder, key, path, settings)
+        return _copy_into(folder, key, path, settings, checked_digest(digest))
     if urlsplit(store.url).scheme == "memory":
-        return _keep(store, key, path)
+        return _keep(store, key, path, checked_digest(digest))
     with upload_target(store, key, settings) as target:
-        return upload_file(path, target, settings)
+        return upload_file(path, target, settings, digest=digest)
 
 
 def source_of(store: ObjectStore, key: str, settings: TransferSettings) -> RangeSource:
@@ -191,7 +197,7 @@ def upload_target(
 
 
 def _copy_into(
-    folder: Path, key: str, path: str | os.PathLike[str], settings: TransferSettings
+    folder: Path, key: str, path: str | os.PathLike[str], settings: TransferSettings, digest: str | None
 ) -> UploadReport:
     """An upload into a folder: the file becomes the object by one rename, and lies in ``.tmp`` until then."""
     local = Path(path).expanduser().absolute()
@@ -201,14 +207,14 @@ def _copy_into(
     if (folder / key).is_symlink():
         raise InvalidInputError(f"{folder / key} is a link", hint="Name the file that it leads to.")
     part_path = folder / ".tmp" / f"upload-{blake3_hex(os.fsencode(key))[:32]}.part"
-    report = download_file(FileSource(local), folder / key, settings, part_path=part_path)
+    report = download_file(FileSource(local), folder / key, settings, digest=digest, part_path=part_path)
     return UploadReport(
         (folder / key).as_uri(),
         str(local),
         report.size,
         report.moved_bytes,
         report.resumed_bytes,
-        file_digest(folder / key),
+        report.digest or file_digest(folder / key),
         "",
         report.restarted,
         report.retries,
@@ -216,7 +222,7 @@ def _copy_into(
     )
 
 
-def _keep(store: ObjectStore, key: str, path: str | os.PathLike[str]) -> UploadReport:
+def _keep(store: ObjectStore, key: str, path: str | os.PathLike[str], digest: str | None) -> UploadReport:
     """An upload into this process's memory."""
     started = time.monotonic()
     local = Path(path).expanduser().absolute()
@@ -226,6 +232,8 @@ def _keep(store: ObjectStore, key: str, path: str | os.PathLike[str]) -> UploadR
         data = local.read_bytes()
     except OSError as error:
         raise InvalidInputError(f"cannot read {local}: {error.strerror}") from error
+    found = blake3_hex(data)
+    check_digest(local, found, digest)
     store.put_object(key, data)
     return UploadReport(
         f"{store.url}/{key}",
@@ -233,7 +241,7 @@ def _keep(store: ObjectStore, key: str, path: str | os.PathLike[str]) -> UploadR
         len(data),
         len(data),
         0,
-        blake3_hex(data),
+        found,
         store.head(key).etag,
         None,
         0,

@@ -1,39 +1,37 @@
 """One file into one object, in parts that the provider keeps until all are there.
 
-A first pass over the file makes its digest and a check of each part; the second sends, straight from the file. The
+A first pass over the file makes its digest and a check of each part; the second sends, straight from the file. Where
+the caller knows the digest, the first is only a few parts ahead of the second: `first_look.py`. The
 provider holds what arrives against the check: a part that was written to meanwhile is refused, and ends the upload. An
 object is never a mixture. After a kill the provider is asked which parts it has.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import stat
 import time
-import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from textnlp_fast.errors import (
     CorruptDataError,
+    DigestMismatchError,
     InvalidInputError,
     SourceChangedError,
     StorageUnavailableError,
     TextnlpFastError,
     TransferCancelledError,
 )
-from textnlp_fast.hashing import Blake3
 from textnlp_fast.objectstore.transfers.engine import retrying, run_parts
+from textnlp_fast.objectstore.transfers.first_look import LookAhead, check_digest, checked_digest, look_at
 from textnlp_fast.objectstore.transfers.part_body import PartBody
 from textnlp_fast.objectstore.transfers.progress import Meter
 from textnlp_fast.objectstore.transfers.protocol import (
     Part,
-    PartsDigest,
     SourceState,
     UploadPlan,
     UploadTarget,
@@ -51,8 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["UploadReport", "upload_file"]
 
 Outcome = TypeVar("Outcome")
-
-_PIECE_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +70,16 @@ class UploadReport:
 
 
 def upload_file(
-    path: str | os.PathLike[str], target: UploadTarget, settings: TransferSettings | None = None
+    path: str | os.PathLike[str],
+    target: UploadTarget,
+    settings: TransferSettings | None = None,
+    *,
+    digest: str | None = None,
 ) -> UploadReport:
     """Makes the object of ``target`` out of a file, going on where an earlier run stopped.
+
+    ``digest``: what the caller knows of the file (BLAKE3, hexadecimal digits). Sending begins at once then, and ends
+    with ``DigestMismatchError``, and without an object, if the file has another.
 
     Raises ``InvalidInputError`` for what is no readable file, ``SourceChangedError`` if it was written to meanwhile
     (the unfinished upload is removed then), ``TransferCancelledError``, ``TransferTimeoutError``,
@@ -93,20 +96,29 @@ def upload_file(
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise InvalidInputError(f"{local} is no file", hint="Give the name of one file.")
         with locked_journal(settings.uploads_folder, local, target.url) as journal:
-            return _Upload(local, fd, target, settings, journal).run()
+            return _Upload(local, fd, target, settings, journal, checked_digest(digest)).run()
     finally:
         os.close(fd)
 
 
 class _Upload:
     def __init__(
-        self, local: Path, fd: int, target: UploadTarget, settings: TransferSettings, journal: Path
+        self,
+        local: Path,
+        fd: int,
+        target: UploadTarget,
+        settings: TransferSettings,
+        journal: Path,
+        digest: str | None,
     ) -> None:
         self._local = local
         self._fd = fd
         self._target = target
         self._settings = settings
         self._journal = journal
+        self._digest = digest
+        self._ahead: LookAhead | None = None
+        self._begun: UploadJournal | None = None
         self._file = FileState.of(local, os.fstat(fd))
         self._started = time.monotonic()
         self.target = target
@@ -117,8 +129,13 @@ class _Upload:
         parts = plan_parts(size, part_bytes)
         meter = Meter(size, len(parts))
         watch = Watch(self._settings, meter)
-        known, restarted = self._known(part_bytes)
-        plan = known.plan if known is not None else self._plan(part_bytes, watch)
+        known, restarted = self._known(part_bytes, watch)
+        if known is not None:
+            plan = known.plan
+        elif self._digest is not None and len(parts) > 1 and not self._target.needs_crc32c():
+            plan = self._plan_ahead(self._digest, part_bytes, watch)
+        else:
+            plan = self._plan(part_bytes, watch)
         if len(parts) <= 1:
             return self._put_whole(plan, meter, watch)
         there: dict[int, int] = {}
@@ -132,20 +149,20 @@ class _Upload:
             else:
                 there = dict(found)
         if known is None or not known.upload_id:
-            known = UploadJournal(self._target.url, self._file, plan, "", time.time())
-            known = UploadJournal(
-                known.url,
-                known.file,
-                known.plan,
-                retrying(lambda: self._target.begin(plan), watch),
-                known.begun_at,
-            )
+            begun_at = time.time()
+            upload_id = retrying(lambda: self._target.begin(plan), watch)
+            # Of what is still to be looked at the journal knows no checks.
+            noted = plan if self._ahead is None else replace(plan, crc32=[])
+            known = UploadJournal(self._target.url, self._file, noted, upload_id, begun_at)
             known.write(self._journal)
+            self._begun = known
         resumed = sum(there.values())
         whole = {part.number for part in parts if there.get(part.number) == part.length}
         meter.resumed(len(whole), resumed)
         upload_id = known.upload_id
-        with self._ending(upload_id):
+        with self._ending(upload_id), ExitStack() as looking:
+            if self._ahead is not None:
+                looking.enter_context(self._ahead.running(watch))
             run_parts(
                 [part for part in parts if part.number not in whole],
                 lambda part: _PartUpload(self, upload_id, plan, part, watch),
@@ -190,12 +207,38 @@ class _Upload:
         )
         return self._report(plan, made[0], meter, 0, None)
 
-    def _known(self, part_bytes: int) -> tuple[UploadJournal | None, str | None]:
+    def _plan_ahead(self, digest: str, part_bytes: int, watch: Watch) -> UploadPlan:
+        """A plan with the digest that the caller named, whose checks come while parts are sent.
+
+        It has no digest of the parts: providers take what an object says of itself when its upload begins.
+        """
+
+        def noted(found: UploadPlan) -> None:
+            assert self._begun is not None  # parts are sent, and so looked at, once it has begun
+            replace(self._begun, plan=replace(self._begun.plan, crc32=found.crc32)).write(self._journal)
+
+        def look(seen: Callable[[int, int], None]) -> UploadPlan:
+            return self._look(part_bytes, watch, seen)
+
+        count = len(plan_parts(self._file.size, part_bytes))
+        self._ahead = LookAhead(look, self._local, digest, count, noted)
+        return UploadPlan(self._file.size, digest, part_bytes, self._ahead.crc32)
+
+    def wait(self, part: Part, watch: Watch) -> None:
+        """Waits until a part was looked at."""
+        if self._ahead is not None:
+            self._ahead.wait(part, watch)
+
+    def _known(self, part_bytes: int, watch: Watch) -> tuple[UploadJournal | None, str | None]:
         """The journal of an earlier run if it is of this very file; else why not, and its upload is forgotten."""
         known = UploadJournal.read(self._journal)
         if known is None:
             return None, None
         if known.url == self._target.url and known.file == self._file and known.plan.part_bytes == part_bytes:
+            if known.plan.parts and not known.plan.crc32:
+                # The run that began it ended before it had looked at all of the file.
+                known = self._looked_at(known, part_bytes, watch)
+            check_digest(self._local, known.plan.digest, self._digest)
             return known, None
         why = "the file changed since" if known.file != self._file else "its parts had another size"
         if known.upload_id:
@@ -203,50 +246,36 @@ class _Upload:
         self._journal.unlink(missing_ok=True)
         return None, why
 
+    def _looked_at(self, known: UploadJournal, part_bytes: int, watch: Watch) -> UploadJournal:
+        """The journal with all checks; without its upload, if that was begun under the digest of something else."""
+        found = self._look(part_bytes, watch)
+        if found.digest != known.plan.digest:
+            self._forget(known.upload_id)
+            return replace(known, plan=found, upload_id="")
+        known = replace(known, plan=found)
+        known.write(self._journal)
+        return known
+
     def _plan(self, part_bytes: int, watch: Watch) -> UploadPlan:
-        """The first pass: digest of the whole on all processors, checks of parts beside it, one piece read ahead."""
-        hasher = Blake3()
-        whole = PartBody(self._fd, self._local, Part(0, 0, self._file.size), 0)
-        parts = plan_parts(self._file.size, part_bytes)
-        pieces = [
-            (part.number, part.offset + begin, min(_PIECE_BYTES, part.length - begin))
-            for part in parts
-            for begin in range(0, part.length, _PIECE_BYTES)
-        ]
-        crc32, crc32c = [0] * len(parts), 0
-        hashers = [Blake3() for _ in parts]
-        wants_crc32c = self._target.needs_crc32c()
-        buffers = [memoryview(bytearray(_PIECE_BYTES)) for _ in range(2)]
+        """What the first look says, which is at the whole file. ``DigestMismatchError`` if it is not the one named."""
+        plan = self._look(part_bytes, watch)
+        check_digest(self._local, plan.digest, self._digest)
+        return plan
 
-        def fill(number: int) -> None:
-            _, offset, length = pieces[number]
-            whole.read_into(offset, buffers[number % 2][:length])
-
-        with ThreadPoolExecutor(4, thread_name_prefix="textnlp-fast-check") as pool:
-            following = pool.submit(fill, 0) if pieces else None
-            for number, (part_number, _, length) in enumerate(pieces):
-                watch.check()
-                assert following is not None
-                following.result()
-                if number + 1 < len(pieces):
-                    following = pool.submit(fill, number + 1)
-                view = buffers[number % 2][:length]
-                first = pool.submit(zlib.crc32, view, crc32[part_number])
-                second = pool.submit(_crc32c, crc32c, view) if wants_crc32c else None
-                third = pool.submit(hashers[part_number].update, view, threads=1)
-                hasher.update(view)
-                third.result()
-                crc32[part_number] = first.result()
-                crc32c = 0 if second is None else second.result()
-        self._check_unchanged()
-        return UploadPlan(
+    def _look(
+        self, part_bytes: int, watch: Watch, seen: Callable[[int, int], None] = lambda number, crc32: None
+    ) -> UploadPlan:
+        plan = look_at(
+            self._fd,
+            self._local,
             self._file.size,
-            hasher.hexdigest(),
             part_bytes,
-            crc32,
-            crc32c if wants_crc32c else None,
-            PartsDigest.of(part_bytes, (each.digest() for each in hashers)).digest,
+            wants_crc32c=self._target.needs_crc32c(),
+            watch=watch,
+            seen=seen,
         )
+        self._check_unchanged()
+        return plan
 
     def send(
         self, plan: UploadPlan, part: Part, watch: Watch, how: Callable[[PartBody, StreamWatch], Outcome]
@@ -274,7 +303,7 @@ class _Upload:
         """Forgets the upload where nobody can or wants to go on with it; keeps it otherwise."""
         try:
             yield
-        except SourceChangedError:
+        except (SourceChangedError, DigestMismatchError):
             self._forget(upload_id)
             raise
         except (TransferCancelledError, KeyboardInterrupt) as error:
@@ -306,6 +335,7 @@ class _PartUpload:
         self._watch = watch
 
     def run(self) -> None:
+        self._upload.wait(self._part, self._watch)
         self._upload.send(self._plan, self._part, self._watch, self._put)
 
     def _put(self, body: PartBody, stream: StreamWatch) -> None:
@@ -328,8 +358,3 @@ class _WholeUpload:
 
     def _put(self, body: PartBody, stream: StreamWatch) -> SourceState:
         return self._upload.target.put_whole(self._plan, body, stream)
-
-
-def _crc32c(before: int, data: memoryview) -> int:
-    google_crc32c = cast("Any", importlib.import_module("google_crc32c"))  # comes with Google's client
-    return int(google_crc32c.extend(before, bytes(data)))
