@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,3 +162,24 @@ def test_an_upload_into_a_folder_refuses_a_link(tmp_path: Path, source: Path) ->
     with pytest.raises(InvalidInputError, match="is a link"):
         upload(source, open_store(tmp_path / "store"), "x")
     assert (tmp_path / "real").read_bytes() == b"old"
+
+
+def test_a_file_that_others_keep_replacing_has_a_name(tmp_path: Path) -> None:
+    """Seen by another inode at each look, it is a file all the same."""
+    place, stop = tmp_path / "f", threading.Event()
+    place.write_bytes(b"")
+
+    def replace() -> None:
+        while not stop.is_set():
+            new = tmp_path / "new"
+            new.write_bytes(b"")
+            new.replace(place)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        for _ in range(2000):
+            assert file_destination(place) == place.resolve()
+    finally:
+        stop.set()
+        thread.join()

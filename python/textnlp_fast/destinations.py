@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from textnlp_fast.errors import InvalidInputError
 
 __all__ = ["file_destination", "kind_of"]
 
+_LOOKS = 100
 _KINDS = (
     (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a directory"),
@@ -36,18 +38,22 @@ def file_destination(path: str | os.PathLike[str]) -> Path:
     Raises InvalidInputError if what is there is no file. Opens nothing: a FIFO that nobody reads keeps nobody waiting.
     """
     place = Path(path).expanduser().absolute()
-    final = Path(os.path.realpath(place))
-    try:
-        # The name itself, not where it leads: the links of /proc lead to names that are no files.
-        status = os.stat(place)  # noqa: PTH116 - as os.path.samestat takes it
-    except FileNotFoundError:
-        return final
-    except OSError as error:
-        raise InvalidInputError(f"cannot write {place}: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise InvalidInputError(
-            f"{place} is {kind_of(status.st_mode)}; only a file is replaced", hint="Give the name of a file."
-        )
-    if not (final.exists() and os.path.samestat(status, final.stat())):
-        raise InvalidInputError(f"{place} is a file without a name", hint="Give the name of a file.")
-    return final
+    # Others may replace the file between one look and the next. What has no name has none at any look.
+    for _ in range(_LOOKS):
+        final = Path(os.path.realpath(place))
+        try:
+            # The name itself, not where it leads: the links of /proc lead to names that are no files.
+            status = os.stat(place)  # noqa: PTH116 - as os.path.samestat takes it
+        except FileNotFoundError:
+            return final
+        except OSError as error:
+            raise InvalidInputError(f"cannot write {place}: {error.strerror}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInputError(
+                f"{place} is {kind_of(status.st_mode)}; only a file is replaced",
+                hint="Give the name of a file.",
+            )
+        with suppress(FileNotFoundError):
+            if os.path.samestat(status, final.stat()):
+                return final
+    raise InvalidInputError(f"{place} is a file without a name", hint="Give the name of a file.")
