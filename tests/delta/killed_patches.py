@@ -12,10 +12,11 @@ import shutil
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
+
+from faults.children import in_child, say
 from textnlp_fast.delta import apply_patch, create_patch, read_patch
 
 WINDOW = 1 << 14
@@ -100,25 +101,6 @@ def check(folder: Path) -> None:
     assert tree(out) == wanted[1]
     shutil.rmtree(out)
     assert not [path for path in folder.iterdir() if path.name.startswith(".")], "the next run cleans up"
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-
-
-def in_child(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:  # noqa: BLE001  a child has nobody else to tell
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
 
 
 def main() -> int:

@@ -17,12 +17,13 @@ import shutil
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
+
+from faults.children import in_child, say
 from textnlp_fast.storage import CollectionOptions, Registry, Repository, TransferOptions
 
 OPTIONS = TransferOptions(shard_bytes=1 << 16, threads=2)
@@ -157,25 +158,6 @@ def look_at(repository: Repository, folder: Path, version: str, seed: int) -> No
     repository.pull("m", version, out)
     write_model(folder / "expected.safetensors", seed)
     assert (out / "m.safetensors").read_bytes() == (folder / "expected.safetensors").read_bytes(), version
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()  # the next child must not inherit it
-
-
-def in_child(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:  # noqa: BLE001  a child has nobody else to tell
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def main() -> int:

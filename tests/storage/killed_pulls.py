@@ -9,16 +9,12 @@ import os
 import random
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from faults.children import in_child, say
 from storage.killed_pushes import open_repository, write_model
 from textnlp_fast.storage import Progress
-
-
-def say(line: str) -> None:
-    os.write(1, f"{line}\n".encode())
 
 
 def push_all(folder: Path) -> None:
@@ -50,33 +46,23 @@ def pull(folder: Path, version: str, out: Path, die_at: int | None) -> None:
     say(f"fetched {report.fetched_bytes} of {whole.fetched_bytes}, {report.raw_bytes} raw")
 
 
-def in_child(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001  a child has nobody else to tell
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1]
+def _ended(work: Callable[[], None]) -> int:
+    return os.waitpid(in_child(work), 0)[1]
 
 
 def main() -> int:
     folder, kills, moments = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
-    if in_child(lambda: push_all(folder)):
+    if _ended(lambda: push_all(folder)):
         return 1
     for number in range(kills):
         version, out = f"1.{number % 3}.0", folder / f"out-{number}"
         points = sorted(moments.randrange(1, 1_000_000) for _ in range(1 + number % 2))
         for point in points:
-            status = in_child(lambda v=version, o=out, p=point: pull(folder, v, o, p))  # type: ignore[misc]
+            status = _ended(lambda v=version, o=out, p=point: pull(folder, v, o, p))  # type: ignore[misc]
             if not os.WIFSIGNALED(status):
                 return 1
         say(f"killed {version} at {points[-1]}")
-        if in_child(lambda v=version, o=out: pull(folder, v, o, None)):  # type: ignore[misc]
+        if _ended(lambda v=version, o=out: pull(folder, v, o, None)):  # type: ignore[misc]
             return 1
     return 0
 

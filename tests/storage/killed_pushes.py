@@ -11,13 +11,14 @@ import random
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
+
+from faults.children import in_child, say
 from textnlp_fast.storage import Repository, TransferOptions
 
 OPTIONS = TransferOptions(shard_bytes=1 << 16, threads=2)
@@ -85,30 +86,12 @@ def check(folder: Path, seed: int) -> None:
     assert repository.verify("m", newest).ok
 
 
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-
-
 def leftovers(folder: Path) -> int:
     """Objects and temporary files that no version names: the kill came in the middle."""
     if not (folder / "repository" / "repository.json").exists():
         return 0
     temporaries = len(list((folder / "repository" / ".tmp").glob("*")))
     return temporaries + len(open_repository(folder).verify(deep=False).unreferenced)
-
-
-def in_child(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:  # noqa: BLE001  a child has nobody else to tell
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def main() -> int:

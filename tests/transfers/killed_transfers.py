@@ -13,10 +13,11 @@ import random
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
+
+from faults.children import in_child
 from textnlp_fast.objectstore import open_store
 from textnlp_fast.objectstore.transfers import (
     DownloadReport,
@@ -57,20 +58,6 @@ def transfer(verb: str, url: str, endpoint: str, folder: Path, number: int) -> N
     os.write(1, f"resumed {report.resumed_bytes}\n".encode())
     if report.resumed_bytes:
         RESUMED[0] = 1
-
-
-def in_child(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:  # noqa: BLE001  a child has nobody else to tell
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def main() -> int:
