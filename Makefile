@@ -57,7 +57,7 @@ $(VENV)/.bench-tools: $(VENV)/.installed pyproject.toml
 
 # The version whose wheel without CUDA pip finds where one is offered; any other brings gigabytes of CUDA along.
 $(VENV)/.torch: $(VENV)/.installed
-	$(PIP) install 'torch==2.13.0'
+	$(PIP) install 'torch==2.13.0' 'transformers>=4.50'
 	@touch $@
 
 $(VENV)/.wheel-tools: $(BIN)/python pyproject.toml
@@ -66,7 +66,7 @@ $(VENV)/.wheel-tools: $(BIN)/python pyproject.toml
 
 install: $(VENV)/.installed  ## Build the package into .venv (editable)
 
-torch: $(VENV)/.torch  ## Install PyTorch into .venv: the tests that need it no longer skip
+torch: $(VENV)/.torch  ## Install PyTorch and transformers into .venv: the tests that need them no longer skip
 
 # --- the two commands of the README ------------------------------------------------------------------------------------
 
