@@ -139,7 +139,8 @@ sanitize: build/sanitize/.built  ## The C++ tests under ASan and UBSan, then a s
 
 # The module itself under ASan, driven by the Python tests: bindings and buffers too. (UBSan would take gcc minutes more,
 # and `sanitize` has it.) The editable finder is taken out, else it would answer the import with the ordinary module.
-# libstdc++ is loaded early, for ASan to see its throws.
+# libstdc++ is loaded early, for ASan to see its throws. A process a file, side by side: xdist's workers would import the
+# ordinary module.
 SITE := $(CURDIR)/build/sanitize-python/site
 SANITIZED_TESTS := tests/codec tests/hash tests/chunk tests/test_cpu.py
 sanitize-python: $(VENV)/.installed  ## The tests of the module's own functions on a sanitized module (gcc)
@@ -149,11 +150,11 @@ sanitize-python: $(VENV)/.installed  ## The tests of the module's own functions 
 	cmake --build build/sanitize-python
 	rm -rf $(SITE) && mkdir -p $(SITE) && cp -r python/textnlp_fast $(SITE)/
 	cmake --install build/sanitize-python --component python --prefix $(SITE) >/dev/null
-	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
-	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 PYTHONPATH=$(SITE) \
-	  $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
+	find $(SANITIZED_TESTS) -name 'test_*.py' | sort | ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 PYTHONPATH=$(SITE) xargs -n 1 -P $(WORKERS) \
+	  env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
 	  import textnlp_fast; assert textnlp_fast.__file__.startswith("$(SITE)"), textnlp_fast.__file__; \
-	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m 'not slow' $(SANITIZED_TESTS) $(PYTEST_ARGS)
+	  import pytest; code = pytest.main(sys.argv[1:]); sys.exit(0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else code)' \
+	  -q -p no:xdist -p no:cacheprovider -m 'not slow' $(PYTEST_ARGS)
 
 # Inputs that a run finds go to build/, so that fuzz/corpus stays small and chosen.
 fuzz: build/sanitize/.built  ## Each libFuzzer harness for FUZZ_SECONDS (20); needs clang
