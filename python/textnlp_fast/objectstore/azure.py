@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 from obstore.store import AzureStore
 
 from textnlp_fast.errors import AuthenticationError, InvalidInputError
-from textnlp_fast.objectstore.encryption import ServerSideEncryption
 from textnlp_fast.objectstore.endpoints import check_endpoint
 from textnlp_fast.objectstore.keys import check_prefix
 from textnlp_fast.objectstore.remote import RemoteBackend, client_options, retry_options
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureCredential
+
+    from textnlp_fast.objectstore.store import OpenArguments
 
 __all__ = ["AzureAccount", "azure_account", "open_azure"]
 
@@ -92,19 +93,11 @@ def azure_account(endpoint_url: str | None, *, allow_http: bool) -> AzureAccount
     )
 
 
-def open_azure(
-    container: str,
-    prefix: str,
-    *,
-    endpoint_url: str | None,
-    allow_http: bool,
-    encryption: ServerSideEncryption | None,
-    timeout_s: float,
-    retries: int,
-) -> RemoteBackend:
+def open_azure(container: str, prefix: str, opening: OpenArguments) -> RemoteBackend:
     """A container, or a folder of one. Nothing is sent yet."""
     if not _CONTAINER.fullmatch(container):
         raise InvalidInputError(f"{container!r} is no container name: 3 to 63 of a-z, 0-9 and single '-'")
+    encryption = opening.encryption
     if encryption is not None and (encryption.kms_key or encryption.bucket_key):
         raise InvalidInputError(
             "Azure takes the key to encrypt with from the container, not from a request of ours",
@@ -112,7 +105,7 @@ def open_azure(
             "`az storage container create --default-encryption-scope ... --prevent-encryption-scope-override true`.",
         )
     prefix = check_prefix(prefix)
-    account = azure_account(endpoint_url, allow_http=allow_http)
+    account = azure_account(opening.endpoint_url, allow_http=opening.allow_http)
     config: AzureConfig = {
         "account_name": account.name,
         "endpoint": account.endpoint,
@@ -133,13 +126,13 @@ def open_azure(
             container,
             prefix=prefix or None,
             config=config,
-            client_options=client_options(timeout_s, plain_http=account.plain_http),
-            retry_config=retry_options(timeout_s, tries),
+            client_options=client_options(opening.timeout_s, plain_http=account.plain_http),
+            retry_config=retry_options(opening.timeout_s, tries),
             credential_provider=provider,
         )
 
     url = f"az://{container}/{prefix}" if prefix else f"az://{container}"
-    return RemoteBackend(url, patient=connect(retries), once=connect(0))
+    return RemoteBackend(url, patient=connect(opening.retries), once=connect(0))
 
 
 def _check_key(key: str) -> None:

@@ -22,13 +22,14 @@ from textnlp_fast.errors import (
     TextnlpFastError,
 )
 from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
-from textnlp_fast.objectstore.encryption import ServerSideEncryption
 from textnlp_fast.objectstore.google_client import GoogleClient, first_line, google_client
 from textnlp_fast.objectstore.keys import check_prefix
 from textnlp_fast.objectstore.ranges import cut, merged
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from textnlp_fast.objectstore.store import OpenArguments
 
 __all__ = ["open_gcs"]
 
@@ -38,25 +39,15 @@ _CHUNK_BYTES = 16 << 20  # of a resumable upload; a multiple of 256 KiB
 _LISTING_RETRIES = 3
 
 
-def open_gcs(
-    bucket: str,
-    prefix: str,
-    *,
-    endpoint_url: str | None,
-    allow_http: bool,
-    encryption: ServerSideEncryption | None,
-    timeout_s: float,
-    retries: int,
-) -> GoogleBackend:
+def open_gcs(bucket: str, prefix: str, opening: OpenArguments) -> GoogleBackend:
     """A bucket, or a folder of one. Nothing is sent yet."""
     if not _BUCKET.fullmatch(bucket):
         raise InvalidInputError(f"{bucket!r} is no bucket name: 3 to 222 of a-z, 0-9, '.', '_' and '-'")
+    encryption = opening.encryption
     if encryption is not None and encryption.bucket_key:
         raise InvalidInputError("bucket_key is an option of S3; Google Cloud Storage has none")
     prefix = check_prefix(prefix)
-    google = google_client(
-        endpoint_url=endpoint_url, allow_http=allow_http, timeout_s=timeout_s, retries=retries
-    )
+    google = google_client(opening)
     return GoogleBackend(google, bucket, prefix, kms_key=encryption.kms_key if encryption else None)
 
 

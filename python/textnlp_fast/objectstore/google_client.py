@@ -6,10 +6,13 @@ import importlib
 import itertools
 import os
 import re
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from textnlp_fast.errors import AuthenticationError, MissingPackageError, StorageUnavailableError
 from textnlp_fast.objectstore.endpoints import check_endpoint
+
+if TYPE_CHECKING:
+    from textnlp_fast.objectstore.store import OpenArguments
 
 __all__ = ["GoogleClient", "GoogleModules", "first_line", "google_client"]
 
@@ -92,9 +95,7 @@ def _module(name: str) -> Any:
     return cast("Any", importlib.import_module(name))
 
 
-def google_client(
-    *, endpoint_url: str | None, allow_http: bool, timeout_s: float, retries: int
-) -> GoogleClient:
+def google_client(opening: OpenArguments) -> GoogleClient:
     """A client with the default credentials, for any bucket. Nothing is sent yet.
 
     ``STORAGE_EMULATOR_HOST`` names an endpoint that wants no credentials. Raises ``AuthenticationError`` where there
@@ -103,9 +104,9 @@ def google_client(
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator and "://" not in emulator:
         emulator = f"http://{emulator}"
-    endpoint = endpoint_url or emulator
+    endpoint = opening.endpoint_url or emulator
     if endpoint:
-        check_endpoint(endpoint, allow_http=allow_http)
+        check_endpoint(endpoint, allow_http=opening.allow_http)
     modules = GoogleModules()
     if emulator:
         credentials = modules.anonymous()
@@ -133,7 +134,7 @@ def google_client(
     )
     # Newer clients look the bucket up on a thread of their own, for traces: that needs a permission more than we do.
     vars(client).pop("_bucket_metadata_cache", None)
-    return GoogleClient(client, modules, timeout_s=timeout_s, retries=retries)
+    return GoogleClient(client, modules, timeout_s=opening.timeout_s, retries=opening.retries)
 
 
 def first_line(text: str) -> str:

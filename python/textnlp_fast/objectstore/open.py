@@ -55,17 +55,8 @@ def open_store(
         raise InvalidInputError(
             f"timeout_s={timeout_s} and retries={retries}: the first is positive, the second not negative"
         )
-    place = os.fspath(url)
-    backend = _backend(
-        place,
-        region=region,
-        endpoint_url=endpoint_url,
-        allow_http=allow_http,
-        encryption=encryption,
-        timeout_s=timeout_s,
-        retries=retries,
-    )
     opening = OpenArguments(region, endpoint_url, allow_http, encryption, timeout_s, retries)
+    backend = _backend(os.fspath(url), opening)
     return ObjectStore(backend, Backoff(retries), opening=opening)
 
 
@@ -105,56 +96,22 @@ def _refuse_extras(parts: SplitResult, place: str) -> None:
         raise InvalidInputError(f"{place!r}: a repository's URL has no '?' and no '#'")
 
 
-def _backend(
-    place: str,
-    *,
-    region: str | None,
-    endpoint_url: str | None,
-    allow_http: bool,
-    encryption: ServerSideEncryption | None,
-    timeout_s: float,
-    retries: int,
-) -> Backend:
+def _backend(place: str, opening: OpenArguments) -> Backend:
     folder = local_folder(place)
     if folder is not None:
-        _refuse_encryption(encryption)
-        return LocalBackend(folder, timeout_s=timeout_s)
+        _refuse_encryption(opening.encryption)
+        return LocalBackend(folder, timeout_s=opening.timeout_s)
     parts = urlsplit(place)
     _refuse_extras(parts, place)
     path = parts.path.strip("/")
     if parts.scheme == "s3":
-        return open_s3(
-            parts.netloc,
-            path,
-            region=region,
-            endpoint_url=endpoint_url,
-            allow_http=allow_http,
-            encryption=encryption,
-            timeout_s=timeout_s,
-            retries=retries,
-        )
+        return open_s3(parts.netloc, path, opening)
     if parts.scheme == "az":
-        return open_azure(
-            parts.netloc,
-            path,
-            endpoint_url=endpoint_url,
-            allow_http=allow_http,
-            encryption=encryption,
-            timeout_s=timeout_s,
-            retries=retries,
-        )
+        return open_azure(parts.netloc, path, opening)
     if parts.scheme == "gs":
-        return open_gcs(
-            parts.netloc,
-            path,
-            endpoint_url=endpoint_url,
-            allow_http=allow_http,
-            encryption=encryption,
-            timeout_s=timeout_s,
-            retries=retries,
-        )
+        return open_gcs(parts.netloc, path, opening)
     if parts.scheme == "memory":
-        _refuse_encryption(encryption)
+        _refuse_encryption(opening.encryption)
         return _memory(parts.netloc + parts.path)
     raise InvalidInputError(
         f"{parts.scheme}:// is no place this version can store to",

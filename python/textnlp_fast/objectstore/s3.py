@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from obstore.store import S3Store
 
 from textnlp_fast.errors import AuthenticationError, InvalidInputError
-from textnlp_fast.objectstore.encryption import ServerSideEncryption
 from textnlp_fast.objectstore.endpoints import check_endpoint
 from textnlp_fast.objectstore.keys import check_prefix
 from textnlp_fast.objectstore.remote import RemoteBackend, client_options, retry_options
 
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Credential
+
+    from textnlp_fast.objectstore.store import OpenArguments
 
 __all__ = ["ENDPOINT_VARIABLES", "open_s3"]
 
@@ -36,26 +37,16 @@ _PROVIDED_BY_ENVIRONMENT = (
 )
 
 
-def open_s3(
-    bucket: str,
-    prefix: str,
-    *,
-    region: str | None,
-    endpoint_url: str | None,
-    allow_http: bool,
-    encryption: ServerSideEncryption | None,
-    timeout_s: float,
-    retries: int,
-) -> RemoteBackend:
+def open_s3(bucket: str, prefix: str, opening: OpenArguments) -> RemoteBackend:
     """A bucket, or a folder of one. Nothing is sent yet."""
     if not _BUCKET.fullmatch(bucket):
         raise InvalidInputError(f"{bucket!r} is no bucket name: 3 to 63 of a-z, 0-9, '.' and '-'")
     prefix = check_prefix(prefix)
-    endpoint = endpoint_url or next(filter(None, map(os.environ.get, ENDPOINT_VARIABLES)), None)
-    plain_http = check_endpoint(endpoint, allow_http=allow_http) if endpoint else False
+    endpoint = opening.endpoint_url or next(filter(None, map(os.environ.get, ENDPOINT_VARIABLES)), None)
+    plain_http = check_endpoint(endpoint, allow_http=opening.allow_http) if endpoint else False
     provider = _credentials()
     config: S3Config = {
-        "region": _region(region, provider),
+        "region": _region(opening.region, provider),
         "conditional_put": "etag",  # an environment variable could turn it off, and all safety with it
         "skip_signature": False,
         # Objects go one by one here, and of a batch some servers ask for the permission to delete from all of a bucket.
@@ -63,6 +54,7 @@ def open_s3(
     }
     if endpoint:
         config["endpoint"] = endpoint.rstrip("/")
+    encryption = opening.encryption
     if encryption is not None:
         config["server_side_encryption"] = "aws:kms" if encryption.kms_key else "AES256"
         if encryption.kms_key:
@@ -74,13 +66,13 @@ def open_s3(
             bucket,
             prefix=prefix or None,
             config=config,
-            client_options=client_options(timeout_s, plain_http=plain_http),
-            retry_config=retry_options(timeout_s, tries),
+            client_options=client_options(opening.timeout_s, plain_http=plain_http),
+            retry_config=retry_options(opening.timeout_s, tries),
             credential_provider=provider,
         )
 
     url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
-    return RemoteBackend(url, patient=connect(retries), once=connect(0))
+    return RemoteBackend(url, patient=connect(opening.retries), once=connect(0))
 
 
 def _region(region: str | None, provider: _Boto3Credentials | None) -> str:

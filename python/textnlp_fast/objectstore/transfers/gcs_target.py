@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -53,12 +54,7 @@ class _GoogleObject:
         self, bucket: str, key: str, opening: OpenArguments, quiet: Callable[[], StreamWatch]
     ) -> None:
         self.url = f"gs://{bucket}/{key}"
-        self._google = google_client(
-            endpoint_url=opening.endpoint_url,
-            allow_http=opening.allow_http,
-            timeout_s=opening.timeout_s,
-            retries=0,
-        )
+        self._google = google_client(replace(opening, retries=0))
         self._bucket = bucket
         self._key = key
         self._quiet = quiet
