@@ -9,10 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import threading
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +29,7 @@ from textnlp_fast.errors import (
     TransferCancelledError,
 )
 from textnlp_fast.hashing import Blake3
+from textnlp_fast.objectstore.transfers.digests import PIECE_BYTES, WholeDigest, file_digest, right_parts
 from textnlp_fast.objectstore.transfers.engine import retrying, run_parts
 from textnlp_fast.objectstore.transfers.journal import DownloadHeader, Journal
 from textnlp_fast.objectstore.transfers.progress import Meter
@@ -44,17 +42,14 @@ from textnlp_fast.objectstore.transfers.protocol import (
 )
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
 from textnlp_fast.objectstore.transfers.watch import Watch
-from textnlp_fast.tensors import read_into
 
-__all__ = ["DownloadReport", "download_file", "file_digest"]
+__all__ = ["DownloadReport", "download_file"]
 
 _PART_BYTES: Final = 16 << 20
 _MOST_PARTS: Final = 20_000
 _LEAST_PART_BYTES: Final = 64 << 10
 _LARGEST_PART_BYTES: Final = 256 << 20
-_PIECE_BYTES: Final = 256 << 10  # in the second-level cache from the socket to the file, hashed on the way
 _SYNC_EVERY_BYTES: Final = 1 << 30
-_HASHERS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +122,6 @@ def download_file(
     )
 
 
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """BLAKE3 of a file, hexadecimal digits, read through one small buffer."""
-    hasher = Blake3()
-    buffer = memoryview(bytearray(_PIECE_BYTES))
-    with Path(path).open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            hasher.update(buffer[:count], threads=1)
-    return hasher.hexdigest()
-
-
 def _expected(state: SourceState, digest: str | None, url: str) -> str | None:
     if digest is not None and state.digest is not None and digest != state.digest:
         raise DigestMismatchError(
@@ -174,7 +159,7 @@ class _Download:
             part_bytes = self._by_parts.part_bytes
         self._header = DownloadHeader(source.url, state.identity, state.size, part_bytes)
         self._parts = plan_parts(state.size, part_bytes)
-        self._buffers = BufferPool(_PIECE_BYTES)
+        self._buffers = BufferPool(PIECE_BYTES)
         self.meter = Meter(state.size, len(self._parts))
         self.restarted: str | None = None
         self.resumed_bytes = 0
@@ -236,7 +221,7 @@ class _Download:
         self.meter.resumed(len(there), self.resumed_bytes)
         watch = Watch(self._settings, self.meter, started=self._started)
         checks_whole = self._expected is not None and self._by_parts is None
-        whole = _WholeDigest(fd, self._parts, there) if checks_whole else None
+        whole = WholeDigest(fd, self._parts, there) if checks_whole else None
         unsynced = 0
 
         def job(part: Part) -> _RangeJob:
@@ -282,7 +267,7 @@ class _Download:
         """Numbers of the parts that are claimed and whose bytes are what was claimed."""
         claims = self._journal.claims
         claimed = [part for part in self._parts if part.number in claims]
-        right = _right_parts(fd, claimed, claims)
+        right = right_parts(fd, claimed, claims)
         if len(right) < len(claims):
             self._journal.disown([number for number in claims if number not in right])
         return right
@@ -300,7 +285,7 @@ class _Download:
                 return file_digest(self._final) == self._expected
             if self._part_path.exists() or len(self._journal.claims) < len(self._parts) or not self._parts:
                 return False
-            return len(_right_parts(fd, self._parts, self._journal.claims)) == len(self._parts)
+            return len(right_parts(fd, self._parts, self._journal.claims)) == len(self._parts)
         finally:
             os.close(fd)
 
@@ -318,27 +303,6 @@ def _usable(parts: PartsDigest | None, settings: TransferSettings) -> PartsDiges
     if parts is None or not _LEAST_PART_BYTES <= parts.part_bytes <= _LARGEST_PART_BYTES:
         return None
     return parts if settings.part_bytes in (None, parts.part_bytes) else None
-
-
-def _right_parts(fd: int, parts: Iterable[Part], claims: dict[int, str]) -> set[int]:
-    """Numbers of those parts of a file that have the digests claimed."""
-    buffers = BufferPool(_PIECE_BYTES)
-    size = os.fstat(fd).st_size
-
-    def is_right(part: Part) -> bool:
-        if part.offset + part.length > size:
-            return False
-        hasher = Blake3()
-        with buffers.borrow() as buffer:
-            for begin in range(0, part.length, _PIECE_BYTES):
-                view = buffer[: min(_PIECE_BYTES, part.length - begin)]
-                read_into(fd, part.offset + begin, view)
-                hasher.update(view, threads=1)
-        return hasher.hexdigest() == claims[part.number]
-
-    wanted = list(parts)
-    with ThreadPoolExecutor(_HASHERS, thread_name_prefix="textnlp-fast-verify") as pool:
-        return {part.number for part, right in zip(wanted, pool.map(is_right, wanted), strict=True) if right}
 
 
 class _RangeJob:
@@ -384,54 +348,3 @@ class _RangeJob:
 
 def _is_zero(data: memoryview) -> bool:
     return not any(data[:64]) and not np.frombuffer(data, np.uint8).any()
-
-
-class _WholeDigest:
-    """Digest of the whole, made behind the parts as they close up: what was just written is still in the cache."""
-
-    def __init__(self, fd: int, parts: list[Part], there: set[int]) -> None:
-        self._fd = fd
-        self._parts = parts
-        self._there = set(there)
-        self._changed = threading.Condition()
-        self._stopped = False
-        self._hasher = Blake3()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._follow, name="textnlp-fast-digest", daemon=True)
-        self._thread.start()
-
-    def add(self, number: int) -> None:
-        """Part ``number`` is there."""
-        with self._changed:
-            self._there.add(number)
-            self._changed.notify()
-
-    def result(self) -> str:
-        """The digest, once all parts were added."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._hasher.hexdigest()
-
-    def stop(self) -> None:
-        """Ends the thread."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        buffer = memoryview(bytearray(_PIECE_BYTES))
-        try:
-            for part in self._parts:
-                with self._changed:
-                    while part.number not in self._there and not self._stopped:
-                        self._changed.wait()
-                    if self._stopped:
-                        return
-                for begin in range(0, part.length, _PIECE_BYTES):
-                    view = buffer[: min(_PIECE_BYTES, part.length - begin)]
-                    read_into(self._fd, part.offset + begin, view)
-                    self._hasher.update(view, threads=1)
-        except OSError as error:
-            self._error = error

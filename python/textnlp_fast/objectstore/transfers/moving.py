@@ -16,7 +16,8 @@ from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.objectstore.keys import check_file_key, check_foreign_key
 from textnlp_fast.objectstore.open import local_folder, open_store
 from textnlp_fast.objectstore.store import ObjectStore
-from textnlp_fast.objectstore.transfers.downloading import DownloadReport, download_file, file_digest
+from textnlp_fast.objectstore.transfers.digests import file_digest
+from textnlp_fast.objectstore.transfers.downloading import DownloadReport, download_file
 from textnlp_fast.objectstore.transfers.file_copy import FileSource
 from textnlp_fast.objectstore.transfers.first_look import check_digest, checked_digest
 from textnlp_fast.objectstore.transfers.http_stream import goes_through_proxy
