@@ -12,12 +12,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Literal
 from urllib.parse import urlsplit
+
+from faults.matching import RequestFault
 
 Kind = Literal[
     "lose_answer",  # upstream does it, the client's connection is cut
@@ -43,32 +44,11 @@ _HOP_BY_HOP = {
 
 
 @dataclass
-class Fault:
-    """What to do to which requests. ``hits`` counts how often it was done.
-
-    ``meanwhile`` runs when upstream has answered and the client has not heard of it yet.
-    """
+class Fault(RequestFault):
+    """A fault of the proxy."""
 
     kind: Kind
-    method: str = ".*"
-    path: str = ".*"
-    after: int = 0
-    times: int = 1
-    code: int = 503
     seconds: float = 0.0
-    meanwhile: Callable[[], None] | None = None
-    hits: int = 0
-    _seen: int = field(default=0, repr=False)
-
-    def applies(self, method: str, path: str) -> bool:
-        """Whether this request is one to harm; counts it."""
-        if not re.fullmatch(self.method, method) or not re.search(self.path, path):
-            return False
-        self._seen += 1
-        if not self.after < self._seen <= self.after + self.times:
-            return False
-        self.hits += 1
-        return True
 
 
 class FaultProxy:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import socket
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal
@@ -20,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fakes.gcs.api import Api
 from fakes.gcs.state import ApiError
 from fakes.gcs.wire import Answer, Request, json_answer
+from faults.matching import RequestFault
 
 __all__ = ["GcsFake", "GcsFault"]
 
@@ -35,29 +34,12 @@ _RECORDED_BYTES = 1 << 16
 
 
 @dataclass
-class GcsFault:
-    """What to do to which requests, as in :class:`faults.proxy.Fault`; ``path`` is searched in path and query."""
+class GcsFault(RequestFault):
+    """A fault of the fake."""
 
     kind: Kind
-    method: str = ".*"
-    path: str = ".*"
-    after: int = 0
-    times: int = 1
-    code: int = 503
     reason: str = "backendError"
     keep: int = 0
-    meanwhile: Callable[[], None] | None = None
-    hits: int = 0
-    _seen: int = field(default=0, repr=False)
-
-    def applies(self, method: str, path: str) -> bool:
-        if not re.fullmatch(self.method, method) or not re.search(self.path, path):
-            return False
-        self._seen += 1
-        if not self.after < self._seen <= self.after + self.times:
-            return False
-        self.hits += 1
-        return True
 
 
 class GcsFake:
