@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textnlp_fast.errors import ConflictError
-from textnlp_fast.objectstore import open_store
+from textnlp_fast.hashing import blake3_hex
+from textnlp_fast.objectstore import ObjectStore, open_store
 from textnlp_fast.objectstore.transfers import TransferSettings, download
 from textnlp_fast.objectstore.transfers import journal as journal_module
 from textnlp_fast.objectstore.transfers.journal import DownloadHeader, Journal
+from textnlp_fast.objectstore.transfers.moving import source_of
 from textnlp_fast.objectstore.transfers.protocol import PartsDigest, UploadPlan
 from textnlp_fast.objectstore.transfers.upload_journal import FileState, UploadJournal
 
@@ -112,48 +114,40 @@ def test_one_process_at_a_time_works_with_a_journal(tmp_path: Path) -> None:
     other.close()
 
 
-def test_claims_of_parts_that_are_not_there_are_found_out(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store")
-    content = random.Random(1).randbytes(1_000_000)
-    store.put_object("m", content)
-    settings = TransferSettings(part_bytes=100_000)
-    from textnlp_fast.objectstore.transfers.moving import source_of  # noqa: PLC0415
+CONTENT = random.Random(1).randbytes(1_000_000)
+SETTINGS = TransferSettings(part_bytes=100_000)
 
-    source = source_of(store, "m", settings)
+
+def _begun(folder: Path, claims: dict[int, str], part: bytes) -> ObjectStore:
+    """A store with an object, and what an unfinished download of it left: its journal and its file."""
+    store = open_store(folder / "store")
+    store.put_object("m", CONTENT)
+    source = source_of(store, "m", SETTINGS)
     state = source.look()
-    journal = Journal(tmp_path / "out.part.journal")
+    journal = Journal(folder / "out.part.journal")
     journal.begin(DownloadHeader(source.url, state.identity, state.size, 100_000))
-    for number in range(10):
-        journal.claim(number, "00" * 32)
-    journal.claim(99, "00" * 32)
+    for number, digest in claims.items():
+        journal.claim(number, digest)
     journal.close()
-    (tmp_path / "out.part").write_bytes(bytes(1_000_000))
-    report = download(store, "m", tmp_path / "out", settings)
+    (folder / "out.part").write_bytes(part)
+    return store
+
+
+def test_claims_of_parts_that_are_not_there_are_found_out(tmp_path: Path) -> None:
+    store = _begun(tmp_path, dict.fromkeys([*range(10), 99], "00" * 32), bytes(1_000_000))
+    report = download(store, "m", tmp_path / "out", SETTINGS)
     assert (report.moved_bytes, report.resumed_bytes) == (1_000_000, 0)
-    assert (tmp_path / "out").read_bytes() == content
+    assert (tmp_path / "out").read_bytes() == CONTENT
 
 
 def test_parts_that_were_harmed_on_the_disk_are_read_again(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store")
-    content = random.Random(1).randbytes(1_000_000)
-    store.put_object("m", content)
-    settings = TransferSettings(part_bytes=100_000)
-    from textnlp_fast.hashing import blake3_hex  # noqa: PLC0415
-    from textnlp_fast.objectstore.transfers.moving import source_of  # noqa: PLC0415
-
-    source = source_of(store, "m", settings)
-    state = source.look()
-    journal = Journal(tmp_path / "out.part.journal")
-    journal.begin(DownloadHeader(source.url, state.identity, state.size, 100_000))
-    for number in range(5):
-        journal.claim(number, blake3_hex(content[number * 100_000 : (number + 1) * 100_000]))
-    journal.close()
-    part = bytearray(content[:500_000] + bytes(500_000))
+    claims = {number: blake3_hex(CONTENT[number * 100_000 :][:100_000]) for number in range(5)}
+    part = bytearray(CONTENT[:500_000] + bytes(500_000))
     part[250_000] ^= 1
-    (tmp_path / "out.part").write_bytes(part)
-    report = download(store, "m", tmp_path / "out", settings)
+    store = _begun(tmp_path, claims, bytes(part))
+    report = download(store, "m", tmp_path / "out", SETTINGS)
     assert (report.moved_bytes, report.resumed_bytes) == (600_000, 400_000)
-    assert (tmp_path / "out").read_bytes() == content
+    assert (tmp_path / "out").read_bytes() == CONTENT
 
 
 def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(tmp_path: Path) -> None:

@@ -171,8 +171,6 @@ class Repository:
         holds other files, StorageUnavailableError and OutOfSpaceError; whatever it raises, nothing was
         published, unless the hint of a StorageUnavailableError says that the last answer was lost.
         """
-        if isinstance(parent, str) and parent != "auto":
-            parent = self._across(check_name(name), parent)
         version, build = split_build(version)
         if build:
             metadata = {**(metadata or {}), BUILD_KEY: build}
@@ -180,7 +178,7 @@ class Repository:
             path=model_path,
             name=name,
             version=version,
-            parent=parent,
+            parent=self._parent(name, parent),
             base_path=base_path,
             message=message,
             metadata=metadata or {},
@@ -215,9 +213,8 @@ class Repository:
         progress: ProgressCallback | None = None,
     ) -> Forecast:
         """What `push` would do with these files, at which cost and why. Nothing is written, not even a repository."""
-        if isinstance(parent, str) and parent != "auto":
-            parent = self._across(check_name(name), parent)
         version, _ = split_build(version)
+        parent = self._parent(name, parent)
         request = PushRequest(path=model_path, name=name, version=version, parent=parent, base_path=base_path)
         return forecast_push(self._store, self._versions, request, self._options, progress)
 
@@ -363,6 +360,12 @@ class Repository:
             )
             record_read(self._store, "verify", name, version, {"deep": deep, "ok": report.ok})
         return report
+
+    def _parent(self, name: str, parent: tuple[str, str] | str | None) -> tuple[str, str] | str | None:
+        """What a push's `parent` means, its aliases and stages resolved."""
+        return (
+            self._across(check_name(name), parent) if isinstance(parent, str) and parent != "auto" else parent
+        )
 
     def _across(self, name: str, version: str) -> tuple[str, str]:
         """The version of this model or, where it says so, of another one."""
