@@ -10,11 +10,14 @@ from contextlib import contextmanager
 
 __all__ = [
     "AuthenticationError",
+    "BudgetExceededError",
+    "CapacityError",
     "ConflictError",
     "CorruptDataError",
     "DeploymentNotFoundError",
     "DeviceError",
     "DigestMismatchError",
+    "InstanceNotFoundError",
     "InternalError",
     "InvalidInputError",
     "LoadCancelledError",
@@ -22,12 +25,16 @@ __all__ = [
     "MissingObjectError",
     "MissingPackageError",
     "ModelNotFoundError",
+    "NoPlanError",
     "NotAllowedError",
     "ObjectExistsError",
     "ObjectNotFoundError",
     "OutOfSpaceError",
+    "PriceTooHighError",
     "PromiseBrokenError",
+    "ProviderUnavailableError",
     "QueryError",
+    "QuotaError",
     "RepositoryNotFoundError",
     "SafetensorsError",
     "SignatureError",
@@ -37,6 +44,8 @@ __all__ = [
     "TextnlpFastError",
     "TransferCancelledError",
     "TransferTimeoutError",
+    "UnknownGPUTypeError",
+    "UnknownRegionError",
     "UnsafeFileError",
     "UnsupportedFormatError",
     "VersionExistsError",
@@ -129,6 +138,28 @@ class VersionExistsError(InvalidInputError):
 
     exit_code = 4
     default_hint = "Push under a new version number."
+
+
+class UnknownGPUTypeError(InvalidInputError):
+    """There is no GPU type of that name here."""
+
+
+class UnknownRegionError(InvalidInputError):
+    """The provider has no region or zone of that name, or this account may not use it."""
+
+
+class InstanceNotFoundError(InvalidInputError, LookupError):
+    """The provider knows no such instance."""
+
+    exit_code = 3
+
+
+class NoPlanError(InvalidInputError):
+    """No machine of the catalogue serves the workload; ``rejected`` says for each type why."""
+
+    exit_code = 13
+    default_hint = "Loosen the tightest of the limits: targets, budget, regions, GPU types, quantisation."
+    rejected: tuple[tuple[str, str], ...] = ()
 
 
 class WrongBaseError(InvalidInputError):
@@ -261,6 +292,45 @@ class TransferTimeoutError(TextnlpFastError, TimeoutError):
     default_hint = (
         "Run the transfer again: it goes on where it stood. Give it more time if the network is slow."
     )
+
+
+# --- rent elsewhere, or pay more ------------------------------------------------------------------------------
+
+
+class CapacityError(TextnlpFastError):
+    """The cloud has no such instance to give there now."""
+
+    exit_code = 14
+    default_hint = "Try another zone, region, market or GPU type, or the same again later."
+
+
+class QuotaError(TextnlpFastError):
+    """The account may not have more of these there; ``quota`` is the limit's name, where the cloud says it."""
+
+    exit_code = 14
+    default_hint = "Ask the cloud for a higher quota, or launch in another region."
+    quota: str | None = None
+
+
+class PriceTooHighError(TextnlpFastError):
+    """All that is offered costs more than the cap; nothing was launched."""
+
+    exit_code = 15
+    default_hint = "Raise the cap, or allow spot, other regions or other GPU types."
+
+
+class BudgetExceededError(TextnlpFastError):
+    """Launching this would spend more than the budget; nothing was launched."""
+
+    exit_code = 15
+    default_hint = "Raise the budget, or terminate what is not needed."
+
+
+class ProviderUnavailableError(TextnlpFastError):
+    """The cloud's control plane did not answer in time, or throttled every try."""
+
+    exit_code = 8
+    default_hint = "Run the command again: what was ordered already is found, not ordered twice."
 
 
 # --- log in, free space, fall back, report ------------------------------------------------------------------

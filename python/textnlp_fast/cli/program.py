@@ -45,6 +45,7 @@ VERBS = {
     "export-hub": "Write a version into the local cache of Hugging Face.",
     "export-oci": "Write a version as an OCI image layout.",
     "delta": "Make, apply, inspect and squash patches: no repository needed.",
+    "gpu": "Choose, rent and watch the machines that serve.",
     "audit": "Show who changed what, and check that the log of it is whole.",
     "config": "Show settings and where each comes from.",
     "info": "Show what this machine and this build offer.",
@@ -59,7 +60,8 @@ Examples:
 \b
 Exit codes: 2 wrong call or input, 3 not found, 4 version exists or wrong base of a patch, 5 corrupt or missing
 data, 6 newer format, 7 conflict, 8 store unavailable, 9 not authorised or not allowed, 10 disk full, 11 device,
-12 signature missing or wrong, 70 bug, 130 interrupted.
+12 signature missing or wrong, 13 nothing serves the workload, 14 no capacity or quota, 15 over a price cap or budget,
+70 bug, 130 interrupted.
 """
 
 
@@ -82,8 +84,9 @@ class Verbs(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(self._verbs.items()))
+        if self._verbs:
+            with formatter.section("Commands"):
+                formatter.write_dl(list(self._verbs.items()))
 
 
 def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -1,0 +1,17 @@
+"""`textnlp-fast gpu`: the fleet, one file a verb."""
+
+from __future__ import annotations
+
+import click
+
+from textnlp_fast.cli.program import Verbs
+
+# One line each; the file of a verb is loaded when it is called.
+VERBS: dict[str, str] = {}
+
+EPILOG = ""
+
+
+@click.command("gpu", cls=Verbs, verbs=VERBS, package=__name__, epilog=EPILOG)
+def command() -> None:
+    """The GPU fleet: what it costs, what to rent, renting it, and whether it is well."""

@@ -1,0 +1,36 @@
+"""The GPU fleet: what it costs, what to rent, renting it, and whether it is well.
+
+Nothing here imports a cloud's SDK, and names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Market, Offer
+
+# Where each public name lives.
+_HOMES = {
+    "GPUSpec": "textnlp_fast.gpu.types",
+    "GPUType": "textnlp_fast.gpu.types",
+    "InstanceType": "textnlp_fast.gpu.types",
+    "Market": "textnlp_fast.gpu.types",
+    "Offer": "textnlp_fast.gpu.types",
+}
+
+__all__ = [
+    "GPUSpec",
+    "GPUType",
+    "InstanceType",
+    "Market",
+    "Offer",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
