@@ -45,6 +45,7 @@ __all__ = [
     "TransferCancelledError",
     "TransferTimeoutError",
     "UnknownGPUTypeError",
+    "UnknownInstanceTypeError",
     "UnknownRegionError",
     "UnsafeFileError",
     "UnsupportedFormatError",
@@ -142,6 +143,10 @@ class VersionExistsError(InvalidInputError):
 
 class UnknownGPUTypeError(InvalidInputError):
     """There is no GPU type of that name here."""
+
+
+class UnknownInstanceTypeError(InvalidInputError):
+    """The catalogue has no instance type of that name."""
 
 
 class UnknownRegionError(InvalidInputError):

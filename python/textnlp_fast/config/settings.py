@@ -101,6 +101,9 @@ class Settings(BaseSettings):
         False,
         "Serve on machines that may be taken away; nothing reads it yet",
     )
+    gpu_catalog: Path | None = Field(
+        None, description="Refreshed prices of machines with GPUs; else a file in the user's cache"
+    )
     gpu_autoscaling: bool = _shared(
         "gpu_autoscaling",
         False,

@@ -10,10 +10,12 @@ from importlib import import_module
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from textnlp_fast.gpu.catalog import Catalog
     from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Market, Offer
 
 # Where each public name lives.
 _HOMES = {
+    "Catalog": "textnlp_fast.gpu.catalog",
     "GPUSpec": "textnlp_fast.gpu.types",
     "GPUType": "textnlp_fast.gpu.types",
     "InstanceType": "textnlp_fast.gpu.types",
@@ -22,6 +24,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Catalog",
     "GPUSpec",
     "GPUType",
     "InstanceType",

@@ -7,9 +7,14 @@ import click
 from textnlp_fast.cli.program import Verbs
 
 # One line each; the file of a verb is loaded when it is called.
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {
+    "catalog": "Show and refresh what machines with GPUs cost.",
+}
 
-EPILOG = ""
+EPILOG = """\b
+Examples:
+  textnlp-fast gpu catalog show --gpu nvidia-l4 --market spot
+"""
 
 
 @click.command("gpu", cls=Verbs, verbs=VERBS, package=__name__, epilog=EPILOG)
