@@ -24,6 +24,7 @@ from textnlp_fast.config import Settings, load_settings
 from textnlp_fast.config.settings import PREFIX, names_of
 from textnlp_fast.delta import create_patch
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.gpu.catalog import refreshed_path
 from textnlp_fast.storage import Repository, StorageConfig, TransferOptions
 
 LATER = "nothing reads it yet"
@@ -46,6 +47,7 @@ ACTS = {
     "default_gpu_type": LATER,
     "enable_spot_instances": LATER,
     "gpu_autoscaling": LATER,
+    "gpu_catalog": "test_the_refreshed_catalogue_is_where_set",
     "audit": "test_the_audit_log_is_as_set",
     "audit_reads": "test_the_audit_log_is_as_set",
     "actor": "test_the_audit_log_is_as_set",
@@ -379,3 +381,11 @@ def test_traces_are_on_while_a_command_runs(run: Any, place: Path, monkeypatch: 
     monkeypatch.setenv("TEXTNLP_FAST_TRACES", "true")
     assert run("verify", "--repo", place).code == 0
     assert happened == ["on", "off"]
+
+
+def test_the_refreshed_catalogue_is_where_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "settings.yaml").write_text("gpu_catalog: of-a-file.json\n", encoding="utf-8")
+    monkeypatch.setenv("TEXTNLP_FAST_CONFIG", str(tmp_path / "settings.yaml"))
+    assert refreshed_path() == Path("of-a-file.json")
+    monkeypatch.setenv("TEXTNLP_FAST_GPU_CATALOG", "of-the-environment.json")
+    assert refreshed_path() == Path("of-the-environment.json")

@@ -101,13 +101,13 @@ class Settings(BaseSettings):
         False,
         "Serve on machines that may be taken away; nothing reads it yet",
     )
-    gpu_catalog: Path | None = Field(
-        None, description="Refreshed prices of machines with GPUs; else a file in the user's cache"
-    )
     gpu_autoscaling: bool = _shared(
         "gpu_autoscaling",
         False,
         "Let the number of machines follow the load; nothing reads it yet",
+    )
+    gpu_catalog: Path | None = Field(
+        None, description="Refreshed prices of machines with GPUs; else a file in the user's cache"
     )
 
     # --- audit and signatures
