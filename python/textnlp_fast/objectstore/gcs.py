@@ -160,15 +160,15 @@ class GoogleBackend:
 
     def _upload(self, key: str, data: Buffer, retry: Any, **condition: int) -> Version:
         blob = self._blob(key, chunk_bytes=_CHUNK_BYTES)
-        view = memoryview(data)
-        blob.upload_from_file(
-            _Reader(view),
-            size=len(view),
-            content_type="application/octet-stream",
-            retry=retry,
-            timeout=self._google.timeout_s,
-            **condition,
-        )
+        with memoryview(data) as view:  # errors that Google's client has caught keep it alive
+            blob.upload_from_file(
+                _Reader(view),
+                size=len(view),
+                content_type="application/octet-stream",
+                retry=retry,
+                timeout=self._google.timeout_s,
+                **condition,
+            )
         return Version(str(blob.generation))
 
     def delete(self, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -144,15 +145,17 @@ class ObjectStore:
     def put_object(self, key: str, data: Buffer) -> None:
         """Store an immutable object whose key names its content: writing it twice is the same as once.
 
-        ``data`` is any C-contiguous buffer. It may change when the call is over.
+        ``data`` is any C-contiguous buffer. It may change when the call is over; where a server answered before it had
+        heard all, its connection may hold a view of it until it is closed.
         """
         self._check_key(key)
-        view = memoryview(data)
-        if not view.c_contiguous:
-            raise InvalidInputError(f"the data of {key!r} is not contiguous")
-        # A view without elements cannot be cast.
-        self._backend.put(key, view.cast("B") if view.nbytes else memoryview(b""))
-        count(bytes_written=view.nbytes)
+        with _lent(memoryview(data)) as view:
+            if not view.c_contiguous:
+                raise InvalidInputError(f"the data of {key!r} is not contiguous")
+            # A view without elements cannot be cast.
+            with _lent(view.cast("B") if view.nbytes else memoryview(b"")) as content:
+                self._backend.put(key, content)
+            count(bytes_written=view.nbytes)
 
     def create(self, key: str, data: bytes) -> None:
         """Store ``data`` if the key is free; of several writers exactly one succeeds.
@@ -187,3 +190,13 @@ class ObjectStore:
     def delete(self, key: str) -> None:
         """Remove the object; no error if it is not there."""
         self._backend.delete(self._check_key(key))
+
+
+@contextmanager
+def _lent(view: memoryview) -> Iterator[memoryview]:
+    """Takes a view back at the end of the block: an error that was caught on the way keeps it alive with its frames."""
+    try:
+        yield view
+    finally:
+        with suppress(BufferError):  # a connection that is being closed still sends from it
+            view.release()

@@ -148,7 +148,7 @@ class ShardWriter:
             self._failed.set()
             raise
         finally:
-            self._free.put(buffer)
+            self._free.put(None if _is_held(buffer) else buffer)
 
     def _name(self, buffer: bytearray, size: int) -> tuple[str, bytes]:
         """The name of a shard of `size` bytes, and the suffix that gives it, which is appended."""
@@ -169,3 +169,14 @@ class ShardWriter:
             for upload in self._uploads:
                 if upload.done():
                     upload.result()
+
+
+def _is_held(buffer: bytearray) -> bool:
+    """Whether somebody has a view of it: a connection, say, that was answered early and still sends what it can."""
+    if not buffer:
+        return False
+    try:
+        buffer.append(buffer.pop())  # neither moves the buffer
+    except BufferError:
+        return True
+    return False
