@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from faults.children import heed_interrupts
+
 # Stands in for a module that is loaded just when the interrupt comes; the loader would swallow some errors.
 INTERRUPTED = """
 import os, signal
@@ -32,8 +34,7 @@ def run(stubs: Path, *words: str, program: tuple[str, ...] = ("-c", ENTRY)) -> t
         check=False,
         env={**os.environ, "PYTHONPATH": path},
         timeout=60,
-        # A suite that was started in the background ignores interrupts, and its children would as well.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_interrupts,
     )
     return done.returncode, done.stdout, done.stderr
 

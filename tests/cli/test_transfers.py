@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from faults.children import heed_interrupts
 from servers import S3Server
 from textnlp_fast.cli.program import group
 
@@ -53,13 +54,18 @@ def test_a_file_goes_to_a_bucket_and_back(
 
 
 def test_an_interrupt_keeps_what_came_and_the_next_run_goes_on(model: Path, tmp_path: Path) -> None:
+    model.write_bytes(os.urandom(30_000_000))  # half a minute's work, of which a second is waited for
     (tmp_path / "store").mkdir()
     run("upload", str(model), f"{tmp_path}/store/")
     command = [
         *(sys.executable, "-m", "textnlp_fast.cli", "download"),
         *(f"{tmp_path}/store/model.bin", str(tmp_path / "out"), "--part-mib", "1", "--streams", "1"),
     ]
-    slow = subprocess.Popen([*command, "--limit-mb", "0.6"], stderr=subprocess.PIPE)
+    slow = subprocess.Popen(
+        [*command, "--limit-mb", "1"],
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509  it takes no lock that another thread may hold
+    )
     journal = tmp_path / "out.part.journal"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (

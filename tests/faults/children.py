@@ -1,16 +1,24 @@
-"""Children to be killed: forked, for a program that has its imports behind it starts another one in a millisecond.
+"""Children to be killed or interrupted.
 
-Used by scripts, not inside a test runner, whose threads a fork would lose.
+Those to be killed are forked, for a program that has its imports behind it starts another one in a millisecond: by
+scripts, not inside a test runner, whose threads a fork would lose.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 
-__all__ = ["in_child", "say"]
+__all__ = ["heed_interrupts", "in_child", "say"]
+
+
+def heed_interrupts() -> None:
+    """Between fork and exec (`preexec_fn`): a suite that a script started in the background ignores interrupts, and its
+    children would as well."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def say(line: str) -> None:
