@@ -1,4 +1,4 @@
-"""What every provider does, and the words for it. `tests/providers/` holds the contract's cases.
+"""What every provider does, and the words for it. `tests/gpu/providers/contract_cases.py` holds the contract's cases.
 
 Errors are the same everywhere: CapacityError (none to be had here now: try elsewhere), QuotaError (this account may not
 have more), PriceTooHighError (over the request's cap), AuthenticationError, UnknownRegionError, InvalidInputError
@@ -8,11 +8,13 @@ have more), PriceTooHighError (over the request's cap), AuthenticationError, Unk
 from __future__ import annotations
 
 import datetime
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from textnlp_fast.errors import InvalidInputError, PriceTooHighError
 from textnlp_fast.gpu.types import Market
 
 __all__ = [
@@ -22,8 +24,17 @@ __all__ = [
     "InstanceState",
     "LaunchOutcome",
     "LaunchRequest",
+    "PriceOf",
     "Provider",
+    "check_request",
+    "refuse_over_cap",
 ]
+
+PriceOf = Callable[[str, Market], "float | None"]
+"""What an hour of an instance type costs in a market of the provider's region, in USD; None: not known.
+
+Providers take one as the option `price_of`, for caps that their cloud does not take.
+"""
 
 #: Every instance carries these tags (on GCP: labels): which launch it came of, and which fleet it is of.
 LAUNCH_TAG = "textnlp-fast-launch"
@@ -98,6 +109,42 @@ class LaunchOutcome:
     instances: tuple[Instance, ...]
     missing: int = 0
     why: str | None = None
+
+
+_LAUNCH_ID = re.compile(r"[a-z][a-z0-9-]{0,35}", re.ASCII)
+_MOST_INSTANCES = 1000
+
+
+def check_request(request: LaunchRequest) -> None:
+    """Raises InvalidInputError for a request that no provider can carry out; providers call it first."""
+    if not _LAUNCH_ID.fullmatch(request.launch_id):
+        raise InvalidInputError(
+            f"{request.launch_id!r} is no launch id: at most 36 of a-z, 0-9 and '-', a letter first"
+        )
+    if not 1 <= request.min_count <= request.count <= _MOST_INSTANCES:
+        raise InvalidInputError(
+            f"count={request.count} and min_count={request.min_count}: "
+            f"at least 1, at most {_MOST_INSTANCES}, and the second not above the first"
+        )
+    if not 1 <= request.disk_gib <= 65536:
+        raise InvalidInputError(f"disk_gib={request.disk_gib}: a disk has 1 to 65536 GiB")
+    cap = request.max_usd_per_hour
+    if cap is not None and not 0 < cap < float("inf"):
+        raise InvalidInputError(f"max_usd_per_hour={cap}: a cap is a positive number of dollars")
+
+
+def refuse_over_cap(request: LaunchRequest, usd_per_hour: float | None) -> None:
+    """Raises PriceTooHighError where the request has a cap and the price is above it, or is not known."""
+    cap = request.max_usd_per_hour
+    if cap is None or (usd_per_hour is not None and usd_per_hour <= cap):
+        return
+    what = f"{request.market} {request.instance_type}"
+    if usd_per_hour is None:
+        raise PriceTooHighError(
+            f"the price of {what} is not known, so no cap can be kept",
+            hint="Launch it without a cap, or make the provider with price_of.",
+        )
+    raise PriceTooHighError(f"{what} costs {usd_per_hour:.4f} USD an hour, over the cap of {cap:.4f}")
 
 
 class Provider(ABC):
