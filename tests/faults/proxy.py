@@ -1,7 +1,8 @@
 """An HTTP proxy on loopback that does to chosen requests what networks do.
 
 Requests go to one upstream server, answers come back. A fault applies to requests that match its method and
-path, one after another, skips the first ``after`` of them and hits the next ``times``.
+path, one after another, skips the first ``after`` of them and hits the next ``times``. A form in a request's body is
+searched like its query: some protocols say there what they want.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -32,6 +34,9 @@ Kind = Literal[
     "corrupt_answer",  # one bit of the answer's body is flipped
     "corrupt_request",  # one bit of the request's body is flipped
 ]
+Answer = tuple[int, list[tuple[str, str]], bytes]
+
+_FORM = "application/x-www-form-urlencoded"
 _HOP_BY_HOP = {
     "connection",
     "keep-alive",
@@ -49,6 +54,8 @@ class Fault(RequestFault):
 
     kind: Kind
     seconds: float = 0.0
+    body: bytes = b""
+    """What `status` and `status_after` answer with."""
 
 
 class FaultProxy:
@@ -93,6 +100,17 @@ class FaultProxy:
             self.requests.append((method, path))
             return next((fault for fault in self._faults if fault.applies(method, path)), None)
 
+    def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """What upstream answers: status, headers, body. A proxy for one protocol may know better."""
+        connection = http.client.HTTPConnection(*self.upstream, timeout=60)
+        try:
+            sent = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
+            connection.request(method, path, body=body, headers=sent)
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            connection.close()
+
     def __enter__(self) -> FaultProxy:
         self._thread.start()
         return self
@@ -127,21 +145,22 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
 
         def _forward(self) -> None:
             proxy.seen.append((self.command, self.path, dict(self.headers.items())))
-            fault = proxy.fault_for(self.command, self.path)
-            kind = fault.kind if fault else None
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            form = (self.headers.get("Content-Type") or "").startswith(_FORM)
+            fault = proxy.fault_for(self.command, f"{self.path}?{body.decode()}" if form else self.path)
+            kind = fault.kind if fault else None
             if kind == "lose_request":
                 self._cut()
                 return
             if fault and kind == "status":
-                self._answer(fault.code, [], b"")
+                self._answer(fault.code, [], fault.body)
                 return
             if kind == "corrupt_request":
                 body = _flipped(body)
             if kind == "ignore_conditions":
                 del self.headers["If-Match"], self.headers["If-None-Match"]
                 self.path = re.sub(r"&ifGenerationMatch=\d+", "", self.path)
-            status, headers, answer = self._ask_upstream(body)
+            status, headers, answer = proxy.ask(self.command, self.path, self.headers, body)
             if fault and fault.meanwhile:
                 fault.meanwhile()
             if fault and kind == "delay":
@@ -149,7 +168,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             if kind == "lose_answer":
                 self._cut()
             elif fault and kind == "status_after":
-                self._answer(fault.code, [], b"")
+                self._answer(fault.code, [], fault.body)
             elif fault and kind == "drip":
                 self._answer(status, headers, answer, send=0)
                 for place in range(len(answer)):
@@ -160,18 +179,6 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
                 self._cut()
             else:
                 self._answer(status, headers, _flipped(answer) if kind == "corrupt_answer" else answer)
-
-        def _ask_upstream(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-            connection = http.client.HTTPConnection(*proxy.upstream, timeout=60)
-            try:
-                headers = {
-                    name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP
-                }
-                connection.request(self.command, self.path, body=body, headers=headers)
-                answer = connection.getresponse()
-                return answer.status, answer.getheaders(), answer.read()
-            finally:
-                connection.close()
 
         def _answer(
             self, status: int, headers: list[tuple[str, str]], body: bytes, *, send: int | None = None

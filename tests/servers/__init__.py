@@ -1,9 +1,10 @@
-"""Servers for tests, all on loopback: S3 (moto, ministack, radosgw), Azure Blob (azurite), and the fake of Google's.
+"""Servers for tests, all on loopback: S3 (moto, ministack, radosgw), EC2 (moto), Azure Blob (azurite), Google's fake.
 
 A server that is not installed skips the tests that need it. Workers of one run share the processes.
 """
 
 from servers.azure import AzureServer, azure_container, azure_environment, azure_server
+from servers.ec2 import ec2_server, moto_ec2_url
 from servers.gcs import _gcs_session, gcs_bucket, gcs_environment, gcs_fake
 from servers.places import SERVERS, Place, place
 from servers.process import free_port
@@ -19,6 +20,7 @@ __all__ = [
     "azure_container",
     "azure_environment",
     "azure_server",
+    "ec2_server",
     "fault_proxy",
     "free_port",
     "gcs_bucket",
@@ -26,6 +28,7 @@ __all__ = [
     "gcs_fake",
     "ministack",
     "moto",
+    "moto_ec2_url",
     "place",
     "radosgw",
     "s3_bucket",

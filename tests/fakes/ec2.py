@@ -1,0 +1,148 @@
+"""EC2 as moto serves it, and before it a proxy that adds what moto leaves out and what EC2 does on bad days.
+
+moto launches anew for a client token that it has seen, knows no capacity, no prices of spot, and shows everything at
+once. The proxy keeps EC2's word on tokens (developer guide, "Ensuring idempotency in Amazon EC2 API requests": the same
+parameters get the first answer again, others are refused, and a zone that was named has tokens of its own), gives out
+`capacity` at most, and hides what is new for as many looks as it is told to.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlencode
+
+from faults.proxy import Answer, Fault, FaultProxy
+
+__all__ = ["Ec2Proxy", "error_document"]
+
+_XML = [("Content-Type", "text/xml")]
+
+
+def error_document(code: str, message: str) -> bytes:
+    """An error in the words of EC2's query protocol."""
+    return (
+        f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
+        "<RequestID>0</RequestID></Response>"
+    ).encode()
+
+
+class Ec2Proxy(FaultProxy):
+    """In front of moto."""
+
+    def __init__(self, upstream_url: str) -> None:
+        super().__init__(upstream_url)
+        self.capacity: int | None = None
+        """Instances that a launch gets at most; None: as many as it asks for."""
+        self.spot_price_usd = 0.2
+        self.hide_for = 0
+        """Looks (describe, terminate, tag, stop, start) that new instances stay hidden from."""
+        self.calls: list[str] = []
+        self._tokens: dict[tuple[str, str], tuple[dict[str, str], Answer]] = {}
+        self._hidden: dict[str, int] = {}
+        self._launching = threading.Lock()
+
+    def refuse(
+        self, action: str, code: str, status: int = 400, *, times: int = 1, message: str = "no"
+    ) -> Fault:
+        """EC2 answers the next calls of `action` with an error, and does nothing."""
+        body = error_document(code, message)
+        return self.inject(Fault("status", path=rf"\bAction={action}\b", times=times, code=status, body=body))
+
+    def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        form = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        action = form.get("Action", "")
+        self.calls.append(action)
+        if action == "RunInstances":
+            with self._launching:
+                return self._launch(method, path, headers, form)
+        hidden = self._hidden_now(action)
+        asked = {value for name, value in form.items() if re.match(r"(InstanceId|ResourceId)\.\d+$", name)}
+        if asked & hidden:
+            one = min(asked & hidden)
+            message = f"The instance ID '{one}' does not exist"
+            return 400, _XML, error_document("InvalidInstanceID.NotFound", message)
+        if action in (
+            "CreateTags",
+            "StartInstances",
+            "StopInstances",
+        ):  # moto tags anything, and starts the dead
+            states = self._states(headers, asked)
+            if asked - set(states):
+                message = f"The instance ID '{min(asked - set(states))}' does not exist"
+                return 400, _XML, error_document("InvalidInstanceID.NotFound", message)
+            ended = sorted(one for one, state in states.items() if state in ("shutting-down", "terminated"))
+            if ended and action != "CreateTags":
+                message = f"The instance '{ended[0]}' is not in a state from which it can be started."
+                return 400, _XML, error_document("IncorrectInstanceState", message)
+        status, answered, document = super().ask(method, path, headers, body)
+        if hidden and action == "DescribeInstances":
+            document = _without(document, hidden)
+            answered = [one for one in answered if one[0].lower() != "content-length"]
+        return status, answered, document
+
+    def _launch(self, method: str, path: str, headers: Mapping[str, str], form: dict[str, str]) -> Answer:
+        zone = form.get("Placement.AvailabilityZone") or form.get("SubnetId") or ""
+        key = (form.get("ClientToken", ""), zone)
+        if key[0] and key in self._tokens:
+            before, answer = self._tokens[key]
+            if before != form:
+                message = (
+                    "Arguments on this idempotent request are inconsistent with those of a previous one."
+                )
+                return 400, _XML, error_document("IdempotentParameterMismatch", message)
+            return answer
+        most, least = int(form["MaxCount"]), int(form["MinCount"])
+        granted = most if self.capacity is None else min(most, self.capacity)
+        if granted < least:
+            message = f"We currently do not have sufficient {form['InstanceType']} capacity."
+            return 500, _XML, error_document("InsufficientInstanceCapacity", message)
+        cap = form.get("InstanceMarketOptions.SpotOptions.MaxPrice")
+        if cap is not None and float(cap) < self.spot_price_usd:
+            message = f"Your Spot request price of {cap} is lower than the minimum of {self.spot_price_usd}."
+            return 400, _XML, error_document("SpotMaxPriceTooLow", message)
+        # moto launches MinCount.
+        sent = urlencode({**form, "MinCount": str(granted), "MaxCount": str(granted)}).encode()
+        changed = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+        answer = super().ask(method, path, changed, sent)
+        if answer[0] == 200:
+            if key[0]:
+                self._tokens[key] = (form, answer)
+            if self.hide_for:
+                new = re.findall(rb"<instanceId>(i-[0-9a-f]+)</instanceId>", answer[2])
+                self._hidden.update((one.decode(), self.hide_for) for one in new)
+        return answer
+
+    def _states(self, headers: Mapping[str, str], instances: set[str]) -> dict[str, str]:
+        """Those of the instances that moto knows, and their states."""
+        form = {"Action": "DescribeInstances", "Version": "2016-11-15", "Filter.1.Name": "instance-id"}
+        form |= {f"Filter.1.Value.{place}": one for place, one in enumerate(sorted(instances), 1)}
+        changed = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+        document = super().ask("POST", "/", changed, urlencode(form).encode())[2].decode()
+        found = {}
+        for one in instances:
+            _, _, after = document.partition(f"<instanceId>{one}</instanceId>")
+            state = re.search(r"<instanceState>.*?<name>(.*?)</name>", after, re.DOTALL)
+            if state is not None:
+                found[one] = state.group(1)
+        return found
+
+    def _hidden_now(self, action: str) -> set[str]:
+        if not self._hidden or not action:
+            return set()
+        now = set(self._hidden)
+        self._hidden = {one: left - 1 for one, left in self._hidden.items() if left > 1}
+        return now
+
+
+def _without(document: bytes, hidden: set[str]) -> bytes:
+    """The answer of DescribeInstances without reservations that hold a hidden instance."""
+    start, end = document.find(b"<reservationSet>"), document.rfind(b"</reservationSet>")
+    if start < 0 or end < 0:
+        return document
+    start += len(b"<reservationSet>")
+    # Items nest; a reservation begins with its id.
+    parts = re.split(rb"(?=<item>\s*<reservationId>)", document[start:end])
+    kept = [part for part in parts if not any(one.encode() in part for one in hidden)]
+    return document[:start] + b"".join(kept) + document[end:]
