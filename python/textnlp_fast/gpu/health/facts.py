@@ -92,8 +92,9 @@ class Event:
 
     machine: str
     kind: str
-    """`xid`, `sxid`, `gpu-count`, `driver-hung`, `driver-answers`, `spot-interruption`, `rebalance`, `maintenance`,
-    `preempted`, `status-check`, `agent-unreachable`, `agent-reachable`."""
+    """`xid`, `sxid`, `gpu-count`, `driver-hung`, `driver-answers`, `driver-loaded` (all that is volatile began anew),
+    `spot-interruption`, `rebalance`, `maintenance`, `preempted`, `status-check`, `agent-unreachable`,
+    `agent-reachable`."""
     at_s: float
     gpu: str | None = None
     code: int | None = None
@@ -102,6 +103,8 @@ class Event:
     source: str = ""
     """`nvml`, `kmsg`, `dcgm`, `agent`, `aws`, `gcp`, `azure`."""
     details: Mapping[str, str] = field(default_factory=dict)
+    """`over` is `true`: what the kind tells of has ended. `id`: which of several planned things it is. `check` of a
+    `status-check`: `system`, `instance`, `ebs`, `state`, `missing`. `before` of a `gpu-count`: how many there were."""
 
 
 @dataclass(frozen=True, kw_only=True)
