@@ -9,11 +9,13 @@ from textnlp_fast.cli.program import Verbs
 # One line each; the file of a verb is loaded when it is called.
 VERBS: dict[str, str] = {
     "catalog": "Show and refresh what machines with GPUs cost.",
+    "doctor": "Say what of driver, CUDA and packages fits together here, and how to mend the rest.",
 }
 
 EPILOG = """\b
 Examples:
   textnlp-fast gpu catalog show --gpu nvidia-l4 --market spot
+  textnlp-fast gpu doctor
 """
 
 
