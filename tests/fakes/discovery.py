@@ -41,6 +41,8 @@ def matches(value: Any, schema: dict[str, Any], where: str, schemas: dict[str, A
         _matches_string(value, schema, form, where)
     elif kind == "integer":
         _expect(isinstance(value, int) and not isinstance(value, bool), f"{where} is no integer")
+    elif kind == "number":
+        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), f"{where} is no number")
     elif kind == "boolean":
         _expect(isinstance(value, bool), f"{where} is no boolean")
     else:

@@ -8,11 +8,13 @@ from textnlp_fast.cli.program import Verbs
 
 VERBS = {
     "show": "Show offers, the cheapest first.",
+    "refresh": "Ask the clouds for new prices.",
 }
 
 EPILOG = """\b
-Example:
+Examples:
   textnlp-fast gpu catalog show --gpu nvidia-l4 --provider aws --market spot
+  textnlp-fast gpu catalog refresh --provider aws --region us-east-1
 """
 
 
