@@ -44,8 +44,8 @@ ACTS = {
     "enable_sharding": "test_without_sharding_every_tensor_is_an_object",
     "threads": "test_every_command_with_threads_or_memory_takes_them_from_settings",
     "memory_mib": "test_every_command_with_threads_or_memory_takes_them_from_settings",
-    "default_gpu_type": LATER,
-    "enable_spot_instances": LATER,
+    "default_gpu_type": "test_recommendations_ask_for_the_gpu_and_market_that_are_set",
+    "enable_spot_instances": "test_recommendations_ask_for_the_gpu_and_market_that_are_set",
     "gpu_autoscaling": LATER,
     "gpu_catalog": "test_the_refreshed_catalogue_is_where_set",
     "audit": "test_the_audit_log_is_as_set",
@@ -389,3 +389,23 @@ def test_the_refreshed_catalogue_is_where_set(tmp_path: Path, monkeypatch: pytes
     assert refreshed_path() == Path("of-a-file.json")
     monkeypatch.setenv("TEXTNLP_FAST_GPU_CATALOG", "of-the-environment.json")
     assert refreshed_path() == Path("of-the-environment.json")
+
+
+# --- where models are served -------------------------------------------------------------------------------
+
+
+def test_recommendations_ask_for_the_gpu_and_market_that_are_set(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offered(*more: str) -> set[tuple[str, str]]:
+        document = run("gpu", "recommend", "--params", "8e9", "--rps", "5", "--json", "--limit", "99", *more)
+        bought = [one for plan in document.document["plans"] for one in plan["machines_of"]]
+        return {(one["gpu_type"], one["market"]) for one in bought}
+
+    assert len({gpu for gpu, _ in offered()}) > 3
+    assert {market for _, market in offered()} == {"on-demand"}
+    monkeypatch.setenv("DEFAULT_GPU_TYPE", "nvidia-l40s")
+    assert offered() == {("nvidia-l40s", "on-demand")}
+    monkeypatch.setenv("ENABLE_SPOT_INSTANCES", "true")
+    assert offered() == {("nvidia-l40s", "spot")}
+    assert offered("--gpu", "h100", "--no-spot") == {("nvidia-h100", "on-demand")}

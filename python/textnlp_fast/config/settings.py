@@ -94,12 +94,12 @@ class Settings(BaseSettings):
     default_gpu_type: str | None = _shared(
         "default_gpu_type",
         None,
-        "Accelerator to ask for where none is named; nothing reads it yet",
+        "GPU type to ask for where none is named",
     )
     enable_spot_instances: bool = _shared(
         "enable_spot_instances",
         False,
-        "Serve on machines that may be taken away; nothing reads it yet",
+        "Allow machines that may be taken away",
     )
     gpu_autoscaling: bool = _shared(
         "gpu_autoscaling",

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from textnlp_fast.gpu.catalog import Catalog
+    from textnlp_fast.gpu.recommender import ModelShape, Workload, recommend
     from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Market, Offer
 
 # Where each public name lives.
@@ -20,7 +21,10 @@ _HOMES = {
     "GPUType": "textnlp_fast.gpu.types",
     "InstanceType": "textnlp_fast.gpu.types",
     "Market": "textnlp_fast.gpu.types",
+    "ModelShape": "textnlp_fast.gpu.recommender",
     "Offer": "textnlp_fast.gpu.types",
+    "Workload": "textnlp_fast.gpu.recommender",
+    "recommend": "textnlp_fast.gpu.recommender",
 }
 
 __all__ = [
@@ -29,7 +33,10 @@ __all__ = [
     "GPUType",
     "InstanceType",
     "Market",
+    "ModelShape",
     "Offer",
+    "Workload",
+    "recommend",
 ]
 
 

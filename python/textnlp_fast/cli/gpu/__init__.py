@@ -10,12 +10,14 @@ from textnlp_fast.cli.program import Verbs
 VERBS: dict[str, str] = {
     "catalog": "Show and refresh what machines with GPUs cost.",
     "doctor": "Say what of driver, CUDA and packages fits together here, and how to mend the rest.",
+    "recommend": "Choose machines for a model: to serve it, for a batch, to fine-tune.",
 }
 
 EPILOG = """\b
 Examples:
   textnlp-fast gpu catalog show --gpu nvidia-l4 --market spot
   textnlp-fast gpu doctor
+  textnlp-fast gpu recommend --model llama-70b/ --rps 50 --ttft 1 --tpot 0.05
 """
 
 
