@@ -35,8 +35,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from textnlp_fast.hashing import Blake3, blake3
-from textnlp_fast.objectstore.transfers.protocol import PartsDigest
+from textnlp_fast.hashing import Blake3
 
 HERE = Path(__file__).resolve()
 PART_SERVER = HERE.parents[1] / "tests" / "fakes" / "part_server.py"
@@ -45,7 +44,7 @@ STREAMS = 8
 # What checks the bytes that it moved: end to end, or on the way.
 CHECKS = {
     "textnlp-fast": "BLAKE3 / CRC-32",
-    "textnlp-fast, whole": "BLAKE3 of the whole / -",
+    "textnlp-fast, digest named": "- / BLAKE3, CRC-32",
     "textnlp-fast, on disk": "BLAKE3 / -",
     "boto3": "- / CRC-32",
     "aws s3 cp": "- / CRC-32",
@@ -61,7 +60,7 @@ http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000;
 client_body_temp_path {folder}/t; proxy_temp_path {folder}/t; fastcgi_temp_path {folder}/t;
 uwsgi_temp_path {folder}/t; scgi_temp_path {folder}/t;
 server {{ listen 127.0.0.1:{port}; root {folder};
-add_header x-amz-meta-textnlp-fast-blake3 {digest}; add_header x-amz-meta-textnlp-fast-blake3-parts {parts}; }} }}
+add_header x-amz-meta-textnlp-fast-blake3 {digest}; }} }}
 """
 
 
@@ -79,8 +78,8 @@ def _ours(
     settings = TransferSettings(state_folder=state, **{"sync": False, **how})
     if verb == "upload":
         target = upload_target(store, "sent", settings).__enter__()  # the client, as the others have theirs
-        return lambda: upload_file(place, target, settings)
-    return lambda: download(store, "model.bin", place, settings, digest=digest)
+        return lambda: upload_file(place, target, settings, digest=digest)
+    return lambda: download(store, "model.bin", place, settings)
 
 
 def _boto3(verb: str, endpoint: str, place: Path) -> Callable[[], object]:
@@ -197,7 +196,7 @@ def contender(
     """The transfer, set up and not begun."""
     if name.startswith("textnlp-fast"):
         how = {"sync": True} if name.endswith("on disk") else {}
-        return _ours(verb, endpoint, place, state, digest if name.endswith("whole") else None, **how)
+        return _ours(verb, endpoint, place, state, digest if name.endswith("named") else None, **how)
     makers: dict[str, Callable[[str, str, Path], Callable[[], object]]] = {
         "boto3": _boto3,
         "awscrt": _awscrt,
@@ -213,7 +212,9 @@ def contenders(verb: str) -> list[str]:
     """Those that are installed and have such a transfer."""
     names = ["textnlp-fast"]
     if verb == "download":
-        names += ["textnlp-fast, whole", "textnlp-fast, on disk", "obstore ranges"]
+        names += ["textnlp-fast, on disk", "obstore ranges"]
+    else:
+        names.append("textnlp-fast, digest named")
     for name, package in (("boto3", "boto3"), ("awscrt", "awscrt"), ("obstore", "obstore"), ("s3fs", "s3fs")):
         if importlib.util.find_spec(package) is not None:
             names.append(name)
@@ -254,12 +255,6 @@ def digest_of(paths: list[Path]) -> str:
     return hasher.hexdigest()
 
 
-def digest_of_parts(path: Path) -> PartsDigest:
-    """What the parts of a file make."""
-    with path.open("rb", buffering=0) as file:
-        return PartsDigest.of(PART_BYTES, (blake3(part) for part in iter(lambda: file.read(PART_BYTES), b"")))
-
-
 @contextmanager
 def servers(folder: Path, digest: str) -> Iterator[dict[str, str]]:
     """nginx for downloads, which says what an upload of ours would have left as metadata, or the part server where
@@ -273,11 +268,10 @@ def servers(folder: Path, digest: str) -> Iterator[dict[str, str]]:
     assert parts.stdout is not None
     upload = f"http://127.0.0.1:{int(parts.stdout.readline())}"
     nginx, download = None, upload
-    parts_digest = digest_of_parts(folder / "bucket" / "model.bin")
     found = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if found:
         port = random.randrange(20_000, 30_000)
-        settings = NGINX.format(folder=folder, port=port, digest=digest, parts=parts_digest)
+        settings = NGINX.format(folder=folder, port=port, digest=digest)
         (folder / "nginx.conf").write_text(settings, encoding="utf-8")
         nginx = subprocess.Popen([found, "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
         download = f"http://127.0.0.1:{port}"

@@ -82,6 +82,7 @@ struct Guarded {
 };
 
 using GuardedBlake3 = Guarded<Blake3>;
+using GuardedPiece = Guarded<Blake3Piece>;
 using GuardedXet = Guarded<XetHasher>;
 
 using Digests = py::array_t<std::uint8_t>;
@@ -112,6 +113,34 @@ py::bytes chunk_values(const py::handle& data, std::uint64_t first) {
   std::string values(buffer.size() / 1024 * kDigestBytes, '\0');
   blake3_chunk_values(buffer.data(), buffer.size() / 1024, first, reinterpret_cast<std::uint8_t*>(values.data()));
   return py::bytes(values);
+}
+
+py::bytes join(const py::handle& values, std::uint64_t size_bytes, std::uint64_t piece_bytes) {
+  const Buffer buffer(values, Buffer::Access::read, "values");
+  if (buffer.size() % kDigestBytes != 0) refuse("values", "needs 32 bytes for each value");
+  Digest digest{};
+  raise_if_failed(blake3_join(reinterpret_cast<const Digest*>(buffer.data()), buffer.size() / kDigestBytes, size_bytes,
+                              piece_bytes, &digest));
+  return to_bytes(digest);
+}
+
+void bind_pieces(py::module_& module) {
+  module.def("blake3_join", &join, py::arg("values"), py::arg("size_bytes"), py::arg("piece_bytes"));
+  py::class_<GuardedPiece>(module, "Blake3Piece")
+      .def(py::init([](std::uint64_t first_chunk) { return std::make_unique<GuardedPiece>(Blake3Piece(first_chunk)); }),
+           py::arg("first_chunk"))
+      .def(
+          "update",
+          [](GuardedPiece& self, const py::handle& data, unsigned threads) {
+            const Buffer buffer(data, Buffer::Access::read, "data");
+            self.locked(buffer.size(),
+                        [&](Blake3Piece& state) { state.update(buffer.data(), buffer.size(), threads); });
+          },
+          py::arg("data"), py::arg("threads"))
+      .def("values", [](GuardedPiece& self) {
+        const std::vector<Digest> values = self.locked(0, [](const Blake3Piece& state) { return state.values(); });
+        return py::bytes(reinterpret_cast<const char*>(values.data()), values.size() * kDigestBytes);
+      });
 }
 
 void bind_blake3(py::module_& module) {
@@ -188,6 +217,7 @@ void bind_xet(py::module_& module) {
 
 void bind_hash(py::module_& module) {
   bind_blake3(module);
+  bind_pieces(module);
   bind_xet(module);
 }
 

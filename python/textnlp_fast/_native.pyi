@@ -41,6 +41,16 @@ class Blake3Hasher:
     def digest(self) -> bytes: ...
     def copy(self) -> Blake3Hasher: ...
 
+def blake3_join(values: bytes, size_bytes: int, piece_bytes: int) -> bytes:
+    """BLAKE3 of an input whose pieces left these values."""
+
+class Blake3Piece:
+    """A piece of an input, which starts at chunk ``first_chunk``; calls from several threads take turns."""
+
+    def __init__(self, first_chunk: int) -> None: ...
+    def update(self, data: object, threads: int) -> None: ...
+    def values(self) -> bytes: ...
+
 xet_chunk_key: bytes
 
 class XetHasher:

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Blake3",
+    "Blake3Piece",
     "blake3",
     "blake3_hex",
+    "blake3_join",
     "blake3_many",
     "blake3_spans",
     "derive_key",
@@ -37,6 +39,7 @@ __all__ = [
 
 # Read at a time by xet_hash for each thread, which is the memory it takes: some sixty chunks, and still in the
 # cache when they are hashed.
+_CHUNK_BYTES = 1024
 _WINDOW_BYTES = 4 << 20
 _MOST_WINDOWS = 16
 
@@ -45,6 +48,11 @@ class _Hasher(Protocol):
     def update(self, data: object, threads: int) -> None: ...
     def digest(self) -> bytes: ...
     def copy(self) -> _Hasher: ...
+
+
+class _Piece(Protocol):
+    def update(self, data: object, threads: int) -> None: ...
+    def values(self) -> bytes: ...
 
 
 class _XetHasher(Protocol):
@@ -68,6 +76,8 @@ class _Native(Protocol):
     xet_chunk_key: bytes
 
     def Blake3Hasher(self, key: object, context: str | None) -> _Hasher: ...
+    def Blake3Piece(self, first_chunk: int) -> _Piece: ...
+    def blake3_join(self, values: bytes, size_bytes: int, piece_bytes: int) -> bytes: ...
     def XetHasher(self) -> _XetHasher: ...
     def default_threads(self) -> int: ...
 
@@ -165,6 +175,43 @@ class Blake3:
         clone = Blake3.__new__(Blake3)
         clone._hasher = self._hasher.copy()
         return clone
+
+
+class Blake3Piece:
+    """A piece of an input, hashed by itself: out of order, on another thread, in another process.
+
+    It starts at byte ``offset`` of the input, a multiple of 1024. What it leaves, :func:`blake3_join` makes the digest
+    of. Safe to share between threads: calls take their turn.
+    """
+
+    __slots__ = ("_piece",)
+
+    def __init__(self, offset: int) -> None:
+        if offset < 0 or offset % _CHUNK_BYTES:
+            raise InvalidInputError(
+                f"offset: a piece starts at a multiple of {_CHUNK_BYTES}, not at {offset}"
+            )
+        self._piece = _native.Blake3Piece(offset // _CHUNK_BYTES)
+
+    def update(self, data: object, *, threads: int = 1) -> None:
+        """Feed the bytes of ``data``."""
+        self._piece.update(data, _checked(threads))
+
+    def values(self) -> bytes:
+        """The roots of the subtrees that all that was fed so far consists of, 32 bytes each, in order.
+
+        One where a piece has 1024 times a power of two bytes and starts at a multiple of its size, a few else.
+        """
+        return self._piece.values()
+
+
+def blake3_join(values: bytes, *, size_bytes: int, piece_bytes: int) -> bytes:
+    """The digest of an input of ``size_bytes`` that was hashed in pieces of ``piece_bytes``, the last one shorter.
+
+    ``values``: what all pieces left, in order. ``piece_bytes`` is a multiple of 1024, and there are two pieces at
+    least. Raises ``InvalidInputError`` where these are not as many values as such pieces leave.
+    """
+    return _native.blake3_join(values, size_bytes, piece_bytes)
 
 
 def xet_file_hash(data: object, ends: object, *, threads: int = 0, stream: int | None = None) -> str:

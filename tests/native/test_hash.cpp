@@ -74,6 +74,54 @@ void keyed_agrees_with_the_reference() {
 
 // Spans as long as the vectors, one behind the other: their bytes are not the pattern from its start, so each is judged
 // by the one-shot call, which the vectors judge.
+void pieces_make_the_digest_of_the_whole() {
+  const auto input = pattern(100 * 1024 + 17);
+  for (const std::size_t size_bytes : {std::size_t{1025}, std::size_t{8192}, std::size_t{70'001}, input.size()}) {
+    for (const std::size_t piece_bytes :
+         {std::size_t{1024}, std::size_t{3072}, std::size_t{4096}, std::size_t{52'224}}) {
+      std::vector<Digest> values;
+      for (std::size_t begin = 0; begin < size_bytes; begin += piece_bytes) {
+        Blake3Piece piece(begin / 1024);
+        const std::size_t end = std::min(size_bytes, begin + piece_bytes);
+        for (std::size_t at = begin; at < end; at += 700)
+          piece.update(input.data() + at, std::min<std::size_t>(700, end - at));
+        for (const Digest& value : piece.values()) values.push_back(value);
+      }
+      Digest digest{};
+      const Status status = blake3_join(values.data(), values.size(), size_bytes, piece_bytes, &digest);
+      if (size_bytes <= piece_bytes) {
+        CHECK(status.code == Code::invalid_argument);
+        continue;
+      }
+      CHECK(status.ok());
+      CHECK(digest == blake3(input.data(), size_bytes, 1));
+      CHECK(blake3_join(values.data(), values.size() - 1, size_bytes, piece_bytes, &digest).code ==
+            Code::invalid_argument);
+      values.emplace_back();
+      CHECK(blake3_join(values.data(), values.size(), size_bytes, piece_bytes, &digest).code == Code::invalid_argument);
+    }
+  }
+  Digest digest{};
+  CHECK(blake3_join(nullptr, 0, 1U << 20, 0, &digest).code == Code::invalid_argument);
+  CHECK(blake3_join(nullptr, 0, 1U << 20, 1000, &digest).code == Code::invalid_argument);
+  CHECK(blake3_join(nullptr, 0, ~std::uint64_t{0}, 1024, &digest).code == Code::invalid_argument);
+}
+
+// The longest stacks: far from the start, with sizes that rise and fall.
+void a_piece_may_start_anywhere() {
+  const auto input = pattern(3 * 1024 * 1024);
+  for (const std::uint64_t first : {std::uint64_t{1}, (std::uint64_t{1} << 54) - 1025, (std::uint64_t{1} << 40) + 1}) {
+    Blake3Piece piece(first);
+    piece.update(input.data(), input.size());
+    Blake3Piece other(first);
+    for (std::size_t at = 0; at < input.size(); at += 4096 * 3) {
+      other.update(input.data() + at, std::min<std::size_t>(4096 * 3, input.size() - at));
+    }
+    CHECK(piece.values() == other.values());
+    CHECK(piece.values().size() > 2);
+  }
+}
+
 void spans_agree_with_one_hash_at_a_time() {
   std::vector<std::uint64_t> ends;
   for (const Vector& vector : kVectors) ends.push_back((ends.empty() ? 0 : ends.back()) + vector.size_bytes);
@@ -139,6 +187,8 @@ int main() {
   on_every_isa([] {
     one_shot_and_streaming_agree_with_the_reference();
     keyed_agrees_with_the_reference();
+    pieces_make_the_digest_of_the_whole();
+    a_piece_may_start_anywhere();
     spans_agree_with_one_hash_at_a_time();
     xet_takes_what_it_would_be_given();
     xet_refuses_ends_that_do_not_rise();

@@ -16,6 +16,7 @@ from textnlp_fast.objectstore.transfers import (
     TransferSettings,
     download,
     find_uploads,
+    first_look,
     upload,
     uploading,
 )
@@ -190,3 +191,31 @@ async def test_the_manager_takes_a_digest_too(tmp_path: Path, settings: Settings
                 await task
         else:
             assert (await task).digest == digest
+
+
+def test_no_more_is_looked_at_than_is_soon_to_be_sent(
+    bucket: Place, settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bucket.kind == "gcs":
+        pytest.skip("Google wants a checksum of the whole before the first byte")
+    monkeypatch.setattr(first_look, "_AHEAD", 1)
+    local = model(5 * bucket.part_bytes)
+    looked, ahead = [-1], list[int]()
+    real = uploading.look_at
+
+    def counting(*arguments: object, seen: Callable[[int, int], None], **options: object) -> UploadPlan:
+        def noted(number: int, crc32: int) -> None:
+            looked.append(number)
+            seen(number, crc32)
+
+        return real(*arguments, seen=noted, **options)  # type: ignore[arg-type]
+
+    def progress(now: TransferProgress) -> None:
+        ahead.append(looked[-1] - now.done_bytes // bucket.part_bytes)
+
+    monkeypatch.setattr(uploading, "look_at", counting)
+    how = settings(part_bytes=bucket.part_bytes, streams=1, progress=progress)
+    upload(local, bucket.store, "m", how, digest=digest_of(local))
+    assert looked == [-1, 0, 1, 2, 3, 4]
+    assert max(ahead) <= 2
+    assert bucket.store.get("m") == local.read_bytes()

@@ -31,9 +31,12 @@ class Blake3 {
   [[nodiscard]] Digest digest() const noexcept;
 
  private:
+  friend class Blake3Piece;
+  friend Status blake3_join(const Digest* values, std::size_t count, std::uint64_t size_bytes,
+                            std::uint64_t piece_bytes, Digest* digest);
   friend Digest hash_whole(Blake3& fresh, const void* data, std::size_t size_bytes, unsigned threads);
   struct Nodes;
-  static constexpr std::size_t kStackDepth = 64;
+  static constexpr std::size_t kStackDepth = 112;  // sizes of a piece's subtrees may rise and fall again
 
   Blake3(const std::uint32_t (&key)[8], std::uint32_t flags) noexcept;
   void hash_piece(const std::uint8_t* data, std::uint64_t first, std::size_t count, Nodes& out) const noexcept;
@@ -46,7 +49,8 @@ class Blake3 {
   std::uint32_t key_[8];
   std::uint32_t flags_;
   std::uint32_t depth_ = 0;
-  std::uint64_t chunks_ = 0;  // chunks below the nodes on the stack
+  std::uint64_t base_ = 0;    // number of the first chunk: not 0 in a piece of an input only
+  std::uint64_t chunks_ = 0;  // number of the first chunk behind the nodes on the stack
   std::size_t pending_bytes_ = 0;
   std::uint8_t pending_[1024];           // the chunk that may be the last
   std::uint8_t stack_[kStackDepth][32];  // roots of finished subtrees, largest first
@@ -64,6 +68,29 @@ Status blake3_spans(const void* data, std::size_t size_bytes, const std::uint64_
                     Digest* digests, unsigned threads = 0);
 Status blake3_keyed_spans(const Digest& key, const void* data, std::size_t size_bytes, const std::uint64_t* ends,
                           std::size_t count, Digest* digests, unsigned threads = 0);
+
+// A piece of an input that is hashed by itself: out of order, on another thread, in another process. Pieces start at
+// multiples of 1024 bytes; blake3_join() makes the digest of the whole of what they leave.
+class Blake3Piece {
+ public:
+  explicit Blake3Piece(std::uint64_t first_chunk) noexcept;  // the piece starts at byte 1024 * first_chunk
+
+  // As Blake3::update.
+  void update(const void* data, std::size_t size_bytes, unsigned threads = 1);
+
+  // The roots of the subtrees that the piece consists of, in order: one where a piece is 2^n chunks and starts at a
+  // multiple of its size, a few else. Not of an input that is one chunk, which has no subtree.
+  [[nodiscard]] std::vector<Digest> values() const;
+
+ private:
+  Blake3 hasher_;
+};
+
+// The digest of an input of `size_bytes` bytes that was hashed in pieces of `piece_bytes` bytes (a multiple of 1024),
+// the last one shorter; `values` are those of all pieces in order, 32 bytes each. Fails with invalid_argument where
+// there are fewer or more of them than such pieces have, or fewer than two pieces.
+Status blake3_join(const Digest* values, std::size_t count, std::uint64_t size_bytes, std::uint64_t piece_bytes,
+                   Digest* digest);
 
 // Chaining values of `count` whole chunks of 1024 bytes, the first of which is number `first` of its input: 32 bytes
 // each at `out`. What a hash of the parts of one input is built from.

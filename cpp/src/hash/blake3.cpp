@@ -45,6 +45,19 @@ std::size_t piece_chunks(std::size_t count, std::size_t workers) noexcept {
   return piece;
 }
 
+// Chunks of the largest subtree that starts at chunk `begin` and ends at `end` or before.
+std::uint64_t subtree_chunks(std::uint64_t begin, std::uint64_t end) noexcept {
+  const std::uint64_t fitting = std::bit_floor(end - begin);
+  return begin == 0 ? fitting : std::min(fitting, begin & (~begin + 1));
+}
+
+// How many subtrees the chunks from `begin` to `end` consist of.
+std::uint32_t subtree_count(std::uint64_t begin, std::uint64_t end) noexcept {
+  std::uint32_t count = 0;
+  for (; begin < end; begin += subtree_chunks(begin, end)) ++count;
+  return count;
+}
+
 }  // namespace
 
 // The roots of the subtrees that a range of chunks consists of, in order. Sizes rise, then fall, by powers of two.
@@ -87,7 +100,8 @@ void Blake3::join(const std::uint8_t* left, const std::uint8_t* right, std::uint
 // A finished tree of n chunks has one node on the stack for each one bit of n. The newest nodes are left unmerged until
 // something follows them, for the last merge of all is the root's and differs.
 void Blake3::merge() noexcept {
-  while (depth_ > static_cast<std::uint32_t>(std::popcount(chunks_))) {
+  const std::uint32_t finished = subtree_count(base_, chunks_);
+  while (depth_ > finished) {
     join(stack_[depth_ - 2], stack_[depth_ - 1], 0, stack_[depth_ - 2]);
     --depth_;
   }
@@ -232,6 +246,52 @@ Digest blake3(const void* data, std::size_t size_bytes, unsigned threads) {
 Digest blake3_keyed(const Digest& key, const void* data, std::size_t size_bytes, unsigned threads) {
   Blake3 hasher(key);
   return hash_whole(hasher, data, size_bytes, threads);
+}
+
+Blake3Piece::Blake3Piece(std::uint64_t first_chunk) noexcept { hasher_.base_ = hasher_.chunks_ = first_chunk; }
+
+void Blake3Piece::update(const void* data, std::size_t size_bytes, unsigned threads) {
+  hasher_.update(data, size_bytes, threads);
+}
+
+std::vector<Digest> Blake3Piece::values() const {
+  Blake3 rest = hasher_;
+  if (rest.pending_bytes_ > 0) {
+    std::uint8_t value[kValueBytes];
+    kernels().hash->hash_one(chunk_node(rest.key_, rest.flags_), rest.pending_, rest.pending_bytes_, rest.chunks_,
+                             value);
+    rest.push(value, 1);
+  }
+  rest.merge();
+  std::vector<Digest> result(rest.depth_);
+  if (!result.empty()) std::memcpy(result.data(), rest.stack_, result.size() * kValueBytes);
+  return result;
+}
+
+Status blake3_join(const Digest* values, std::size_t count, std::uint64_t size_bytes, std::uint64_t piece_bytes,
+                   Digest* digest) {
+  if (piece_bytes == 0 || piece_bytes % kChunkBytes != 0) {
+    return Status::failure(Code::invalid_argument, "pieces of an input must be whole chunks of 1024 bytes");
+  }
+  if (size_bytes <= piece_bytes) {
+    return Status::failure(Code::invalid_argument, "an input of one piece has a digest of its own");
+  }
+  const std::uint64_t chunks = (size_bytes - 1) / kChunkBytes + 1;
+  const std::uint64_t piece = piece_bytes / kChunkBytes;
+  Blake3 whole;
+  std::size_t used = 0;
+  for (std::uint64_t begin = 0; begin < chunks;) {
+    const std::uint64_t end = chunks - begin < piece ? chunks : begin + piece;
+    while (begin < end) {
+      if (used == count) return Status::failure(Code::invalid_argument, "pieces of an input lack values");
+      const std::uint64_t some = subtree_chunks(begin, end);
+      whole.push(values[used++].data(), some);
+      begin += some;
+    }
+  }
+  if (used != count) return Status::failure(Code::invalid_argument, "pieces of an input have too many values");
+  *digest = whole.digest();
+  return Status();
 }
 
 void blake3_chunk_values(const void* chunks, std::size_t count, std::uint64_t first, std::uint8_t* out) noexcept {

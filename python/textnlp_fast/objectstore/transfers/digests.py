@@ -1,20 +1,23 @@
-"""Digests of what lies in files, whole or part by part, read through small buffers."""
+"""Digests of what lies in files, read through small buffers, whole or part by part.
+
+Parts are hashed out of order, by any thread and any run, and what is left of them makes BLAKE3's digest of the whole:
+its tree is cut between them. So what vouches for a part while it is moved vouches for all of it in the end.
+"""
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from textnlp_fast.contents.windows import BufferPool
-from textnlp_fast.hashing import Blake3
+from textnlp_fast.hashing import Blake3, Blake3Piece, blake3_hex, blake3_join
 from textnlp_fast.objectstore.transfers.protocol import Part
 from textnlp_fast.tensors import read_into
 
-__all__ = ["PIECE_BYTES", "WholeDigest", "file_digest", "right_parts"]
+__all__ = ["PIECE_BYTES", "PartHasher", "file_digest", "right_parts", "whole_digest"]
 
 PIECE_BYTES: Final = 256 << 10  # in the second-level cache from the socket to the file, hashed on the way
 _HASHERS: Final = 4
@@ -30,74 +33,51 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     return hasher.hexdigest()
 
 
-def right_parts(fd: int, parts: Iterable[Part], claims: dict[int, str]) -> set[int]:
-    """Numbers of those parts of a file that have the digests claimed."""
+class PartHasher:
+    """BLAKE3 of one part of an object of ``size`` bytes."""
+
+    def __init__(self, part: Part, size: int) -> None:
+        self._whole = Blake3() if part.length == size else None
+        self._piece = Blake3Piece(part.offset) if self._whole is None else None
+
+    def update(self, data: memoryview) -> None:
+        """The part's next bytes."""
+        if self._whole is not None:
+            self._whole.update(data, threads=1)
+        elif self._piece is not None:
+            self._piece.update(data, threads=1)
+
+    def claim(self) -> str:
+        """What is left of the part, hexadecimal digits: its digest where it is the whole, else roots of subtrees."""
+        if self._whole is not None:
+            return self._whole.hexdigest()
+        assert self._piece is not None  # one of the two is there
+        return self._piece.values().hex()
+
+
+def whole_digest(claims: Sequence[str], size: int, part_bytes: int) -> str:
+    """BLAKE3 of an object, hexadecimal digits, by what is left of all its parts, in order."""
+    if len(claims) > 1:
+        return blake3_join(bytes.fromhex("".join(claims)), size_bytes=size, piece_bytes=part_bytes).hex()
+    return claims[0] if claims else blake3_hex(b"")
+
+
+def right_parts(fd: int, parts: Iterable[Part], claims: dict[int, str], size: int) -> set[int]:
+    """Numbers of those parts of a file that are what is claimed; ``size`` is the whole object's."""
     buffers = BufferPool(PIECE_BYTES)
-    size = os.fstat(fd).st_size
+    there = os.fstat(fd).st_size
 
     def is_right(part: Part) -> bool:
-        if part.offset + part.length > size:
+        if part.offset + part.length > there:
             return False
-        hasher = Blake3()
+        hasher = PartHasher(part, size)
         with buffers.borrow() as buffer:
-            _hash_part(fd, part, buffer, hasher)
-        return hasher.hexdigest() == claims[part.number]
+            for begin in range(0, part.length, PIECE_BYTES):
+                view = buffer[: min(PIECE_BYTES, part.length - begin)]
+                read_into(fd, part.offset + begin, view)
+                hasher.update(view)
+        return hasher.claim() == claims[part.number]
 
     wanted = list(parts)
     with ThreadPoolExecutor(_HASHERS, thread_name_prefix="textnlp-fast-verify") as pool:
         return {part.number for part, right in zip(wanted, pool.map(is_right, wanted), strict=True) if right}
-
-
-def _hash_part(fd: int, part: Part, buffer: memoryview, hasher: Blake3) -> None:
-    for begin in range(0, part.length, PIECE_BYTES):
-        view = buffer[: min(PIECE_BYTES, part.length - begin)]
-        read_into(fd, part.offset + begin, view)
-        hasher.update(view, threads=1)
-
-
-class WholeDigest:
-    """Digest of the whole, made behind the parts as they close up: what was just written is still in the cache."""
-
-    def __init__(self, fd: int, parts: list[Part], there: set[int]) -> None:
-        self._fd = fd
-        self._parts = parts
-        self._there = set(there)
-        self._changed = threading.Condition()
-        self._stopped = False
-        self._hasher = Blake3()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._follow, name="textnlp-fast-digest", daemon=True)
-        self._thread.start()
-
-    def add(self, number: int) -> None:
-        """Part ``number`` is there."""
-        with self._changed:
-            self._there.add(number)
-            self._changed.notify()
-
-    def result(self) -> str:
-        """The digest, once all parts were added."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._hasher.hexdigest()
-
-    def stop(self) -> None:
-        """Ends the thread."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        buffer = memoryview(bytearray(PIECE_BYTES))
-        try:
-            for part in self._parts:
-                with self._changed:
-                    while part.number not in self._there and not self._stopped:
-                        self._changed.wait()
-                    if self._stopped:
-                        return
-                _hash_part(self._fd, part, buffer, self._hasher)
-        except OSError as error:
-            self._error = error

@@ -28,17 +28,22 @@ from textnlp_fast.errors import (
     SourceChangedError,
     TransferCancelledError,
 )
-from textnlp_fast.hashing import Blake3
-from textnlp_fast.objectstore.transfers.digests import PIECE_BYTES, WholeDigest, file_digest, right_parts
+from textnlp_fast.objectstore.transfers.digests import (
+    PIECE_BYTES,
+    PartHasher,
+    file_digest,
+    right_parts,
+    whole_digest,
+)
 from textnlp_fast.objectstore.transfers.engine import retrying, run_parts
 from textnlp_fast.objectstore.transfers.journal import DownloadHeader, Journal
 from textnlp_fast.objectstore.transfers.progress import Meter
 from textnlp_fast.objectstore.transfers.protocol import (
     Part,
-    PartsDigest,
     RangeSource,
     SourceState,
     plan_parts,
+    whole_chunks,
 )
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
 from textnlp_fast.objectstore.transfers.watch import Watch
@@ -47,8 +52,6 @@ __all__ = ["DownloadReport", "download_file"]
 
 _PART_BYTES: Final = 16 << 20
 _MOST_PARTS: Final = 20_000
-_LEAST_PART_BYTES: Final = 64 << 10
-_LARGEST_PART_BYTES: Final = 256 << 20
 _SYNC_EVERY_BYTES: Final = 1 << 30
 
 
@@ -101,11 +104,7 @@ def download_file(
         final.parent.mkdir(parents=True, exist_ok=True)
         journal = Journal(part_path.with_name(f"{part_path.name}.journal"))
         try:
-            # A digest that the caller knows is worth a look at the whole; else the parts' vouch for it.
-            by_parts = digest is None
-            run = _Download(
-                source, state, final, part_path, journal, settings, expected, started, by_parts=by_parts
-            )
+            run = _Download(source, state, final, part_path, journal, settings, expected, started)
             run.run()
         finally:
             journal.close()
@@ -142,8 +141,6 @@ class _Download:
         settings: TransferSettings,
         expected: str | None,
         started: float,
-        *,
-        by_parts: bool,
     ) -> None:
         self._started = started
         self._source = source
@@ -153,10 +150,7 @@ class _Download:
         self._journal = journal
         self._settings = settings
         self._expected = expected
-        part_bytes = max(settings.part_bytes or _PART_BYTES, -(-state.size // _MOST_PARTS))
-        self._by_parts = _usable(state.parts, settings) if by_parts else None
-        if self._by_parts is not None:
-            part_bytes = self._by_parts.part_bytes
+        part_bytes = whole_chunks(max(settings.part_bytes or _PART_BYTES, -(-state.size // _MOST_PARTS)))
         self._header = DownloadHeader(source.url, state.identity, state.size, part_bytes)
         self._parts = plan_parts(state.size, part_bytes)
         self._buffers = BufferPool(PIECE_BYTES)
@@ -220,8 +214,6 @@ class _Download:
         self.resumed_bytes = sum(part.length for part in self._parts if part.number in there)
         self.meter.resumed(len(there), self.resumed_bytes)
         watch = Watch(self._settings, self.meter, started=self._started)
-        checks_whole = self._expected is not None and self._by_parts is None
-        whole = WholeDigest(fd, self._parts, there) if checks_whole else None
         unsynced = 0
 
         def job(part: Part) -> _RangeJob:
@@ -229,8 +221,6 @@ class _Download:
 
         def claim(part: Part, digest: str) -> None:
             self._journal.claim(part.number, digest)
-            if whole is not None:
-                whole.add(part.number)
 
         def done(part: Part) -> None:
             nonlocal unsynced
@@ -241,13 +231,8 @@ class _Download:
                 self._journal.synced(mark)
                 unsynced = 0
 
-        try:
-            run_parts(missing, job, claim, done=done, watch=watch, settings=self._settings)
-            actual = None if whole is None else whole.result()
-        finally:
-            if whole is not None:
-                whole.stop()
-        if (whole is not None and actual != self._expected) or not self._parts_are_right():
+        run_parts(missing, job, claim, done=done, watch=watch, settings=self._settings)
+        if self._expected is not None and self._digest() != self._expected:
             self._discard()
             raise DigestMismatchError(
                 f"what came from {self._source.url} does not make the digest {self._expected}",
@@ -256,18 +241,16 @@ class _Download:
         if self._settings.sync:
             os.fsync(fd)
 
-    def _parts_are_right(self) -> bool:
-        """Whether the digests of the parts make what the object says of them, where that is what is checked."""
-        if self._by_parts is None:
-            return True
-        digests = (bytes.fromhex(self._journal.claims[part.number]) for part in self._parts)
-        return PartsDigest.of(self._by_parts.part_bytes, digests) == self._by_parts
+    def _digest(self) -> str:
+        """What the parts make, all of which were claimed."""
+        claims = [self._journal.claims[part.number] for part in self._parts]
+        return whole_digest(claims, self._state.size, self._header.part_bytes)
 
     def _believed(self, fd: int) -> set[int]:
         """Numbers of the parts that are claimed and whose bytes are what was claimed."""
         claims = self._journal.claims
         claimed = [part for part in self._parts if part.number in claims]
-        right = right_parts(fd, claimed, claims)
+        right = right_parts(fd, claimed, claims, self._state.size)
         if len(right) < len(claims):
             self._journal.disown([number for number in claims if number not in right])
         return right
@@ -285,7 +268,8 @@ class _Download:
                 return file_digest(self._final) == self._expected
             if self._part_path.exists() or len(self._journal.claims) < len(self._parts) or not self._parts:
                 return False
-            return len(right_parts(fd, self._parts, self._journal.claims)) == len(self._parts)
+            right = right_parts(fd, self._parts, self._journal.claims, self._state.size)
+            return len(right) == len(self._parts)
         finally:
             os.close(fd)
 
@@ -296,13 +280,6 @@ class _Download:
     def _tell(self) -> None:
         if self._settings.progress is not None:
             self._settings.progress(self.meter.now())
-
-
-def _usable(parts: PartsDigest | None, settings: TransferSettings) -> PartsDigest | None:
-    """The digest of parts, if parts of that size are what one wants to move."""
-    if parts is None or not _LEAST_PART_BYTES <= parts.part_bytes <= _LARGEST_PART_BYTES:
-        return None
-    return parts if settings.part_bytes in (None, parts.part_bytes) else None
 
 
 class _RangeJob:
@@ -326,14 +303,14 @@ class _RangeJob:
         self._buffers = buffers
         self._watch = watch
         self._fresh = fresh
-        self._hasher = Blake3()
+        self._hasher = PartHasher(part, state.size)
         self.moved_bytes = 0
 
     def run(self) -> str:
         part, base = self._part, self.moved_bytes
 
         def take(offset: int, data: memoryview) -> None:
-            self._hasher.update(data, threads=1)
+            self._hasher.update(data)
             # A hole reads as zeros: a sparse file stays one.
             if not self._fresh or not _is_zero(data):
                 write_exactly(self._fd, data, part.offset + base + offset)
@@ -343,7 +320,7 @@ class _RangeJob:
             self._source.read(
                 self._state, part.offset + base, part.length - base, buffer, take, self._watch.stream()
             )
-        return self._hasher.hexdigest()
+        return self._hasher.claim()
 
 
 def _is_zero(data: memoryview) -> bool:

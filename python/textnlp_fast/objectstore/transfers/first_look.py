@@ -6,25 +6,29 @@ The last part is held back until the digest of all is known to be the one that w
 
 from __future__ import annotations
 
-import importlib
+import os
 import re
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
+from textnlp_fast.contents.windows import BufferPool
 from textnlp_fast.errors import DigestMismatchError, InvalidInputError
-from textnlp_fast.hashing import Blake3
+from textnlp_fast.objectstore.transfers.crc32c import crc32c, joined_crc32c
+from textnlp_fast.objectstore.transfers.digests import PIECE_BYTES, PartHasher, whole_digest
 from textnlp_fast.objectstore.transfers.part_body import PartBody
-from textnlp_fast.objectstore.transfers.protocol import Part, PartsDigest, UploadPlan, plan_parts
+from textnlp_fast.objectstore.transfers.protocol import Part, UploadPlan, plan_parts
 from textnlp_fast.objectstore.transfers.watch import StoppedError, Watch
 
 __all__ = ["LookAhead", "check_digest", "checked_digest", "look_at"]
 
-_PIECE_BYTES: Final = 4 << 20
+_LOOKERS: Final = min(4, os.cpu_count() or 1)
+_AHEAD: Final = 32
 _NAP_S: Final = 0.1
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -59,58 +63,53 @@ def look_at(
     watch: Watch,
     seen: Callable[[int, int], None] = lambda number, crc32: None,
 ) -> UploadPlan:
-    """Reads a file: digest of the whole on all processors, checks of parts beside it, one piece read ahead.
+    """Reads a file in parts side by side: their checks, and the digest of the whole.
 
-    ``seen`` is told the number and the CRC-32 of each part once it was read.
+    ``seen`` is told the number and the CRC-32 of each part once it was read, in order.
     """
-    hasher = Blake3()
-    whole = PartBody(fd, local, Part(0, 0, size), 0)
     parts = plan_parts(size, part_bytes)
-    pieces = [
-        (part.number, part.offset + begin, min(_PIECE_BYTES, part.length - begin))
-        for part in parts
-        for begin in range(0, part.length, _PIECE_BYTES)
-    ]
-    crc32, crc32c = [0] * len(parts), 0
-    hashers = [Blake3() for _ in parts]
-    buffers = [memoryview(bytearray(_PIECE_BYTES)) for _ in range(2)]
+    whole = PartBody(fd, local, Part(0, 0, size), 0)
+    buffers = BufferPool(PIECE_BYTES)
+    crc32, crc32c_, claims = list[int](), list[tuple[int, int]](), list[str]()
 
-    def fill(number: int) -> None:
-        _, offset, length = pieces[number]
-        whole.read_into(offset, buffers[number % 2][:length])
+    def look(part: Part) -> tuple[str, int, int]:
+        hasher, checked, also = PartHasher(part, size), 0, 0
+        with buffers.borrow() as buffer:
+            for begin in range(0, part.length, PIECE_BYTES):
+                watch.check()
+                view = buffer[: min(PIECE_BYTES, part.length - begin)]
+                whole.read_into(part.offset + begin, view)
+                hasher.update(view)
+                checked = zlib.crc32(view, checked)
+                if wants_crc32c:
+                    also = crc32c(also, view)
+        return hasher.claim(), checked, also
 
-    with ThreadPoolExecutor(4, thread_name_prefix="textnlp-fast-check") as pool:
-        following = pool.submit(fill, 0) if pieces else None
-        for number, (part_number, offset, length) in enumerate(pieces):
+    with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="textnlp-fast-check") as pool:
+        # No further ahead of `seen`, which may take its time, than keeps them busy.
+        running = deque(pool.submit(look, part) for part in parts[: 2 * _LOOKERS])
+        for part in parts:
             watch.check()
-            assert following is not None
-            following.result()
-            if number + 1 < len(pieces):
-                following = pool.submit(fill, number + 1)
-            view = buffers[number % 2][:length]
-            first = pool.submit(zlib.crc32, view, crc32[part_number])
-            second = pool.submit(_crc32c, crc32c, view) if wants_crc32c else None
-            third = pool.submit(hashers[part_number].update, view, threads=1)
-            hasher.update(view)
-            third.result()
-            crc32[part_number] = first.result()
-            crc32c = 0 if second is None else second.result()
-            if offset + length == parts[part_number].offset + parts[part_number].length:
-                seen(part_number, crc32[part_number])
+            claim, checked, also = running.popleft().result()
+            running.extend(pool.submit(look, next_) for next_ in parts[part.number + 2 * _LOOKERS :][:1])
+            claims.append(claim)
+            crc32.append(checked)
+            crc32c_.append((also, part.length))
+            seen(part.number, checked)
     return UploadPlan(
         size,
-        hasher.hexdigest(),
+        whole_digest(claims, size, part_bytes),
         part_bytes,
         crc32,
-        crc32c if wants_crc32c else None,
-        PartsDigest.of(part_bytes, (each.digest() for each in hashers)).digest,
+        joined_crc32c(crc32c_) if wants_crc32c else None,
     )
 
 
 class LookAhead:
     """Looks at a file whose ``digest`` the caller named, on a thread, while its parts are sent.
 
-    ``crc32`` grows as parts are looked at. ``done`` is called with all that was found, before the last part may go.
+    ``crc32`` grows as parts are looked at, no more than a few ahead of those that are to be sent: they shall still be
+    in the kernel's cache then. ``done`` is called with all that was found, before the last part may go.
     """
 
     def __init__(
@@ -128,12 +127,15 @@ class LookAhead:
         self._done = done
         self._changed = threading.Condition()
         self._seen = 0
+        self._wanted = 0
+        self._watch: Watch | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="textnlp-fast-look", daemon=True)
 
     @contextmanager
     def running(self, watch: Watch) -> Iterator[None]:
         """Looks while the block runs. The block's error is the look's, if that failed first."""
+        self._watch = watch
         self._thread.start()
         try:
             yield
@@ -148,6 +150,8 @@ class LookAhead:
     def wait(self, part: Part, watch: Watch) -> None:
         """Waits until a part may be sent."""
         with self._changed:
+            self._wanted = max(self._wanted, part.number)
+            self._changed.notify_all()
             while self._seen <= part.number:
                 if self._error is not None:
                     raise StoppedError  # the look's own error is the one to report
@@ -170,13 +174,13 @@ class LookAhead:
         self.crc32[number] = crc32
         if number + 1 < len(self.crc32):
             self._let(number + 1)
+        with self._changed:
+            while number >= self._wanted + _AHEAD:
+                self._changed.wait(_NAP_S)
+                assert self._watch is not None  # it was there before the thread was
+                self._watch.check()
 
     def _let(self, seen: int) -> None:
         with self._changed:
             self._seen = seen
             self._changed.notify_all()
-
-
-def _crc32c(before: int, data: memoryview) -> int:
-    google_crc32c = cast("Any", importlib.import_module("google_crc32c"))  # comes with Google's client
-    return int(google_crc32c.extend(before, bytes(data)))

@@ -26,7 +26,7 @@ from textnlp_fast.errors import ConflictError, InvalidInputError
 
 __all__ = ["DownloadHeader", "Journal"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Journal:
         self._descriptor = _open_locked(path)
         self.header: DownloadHeader | None = None
         self.claims: dict[int, str] = {}
-        """Part numbers and the digests (BLAKE3, hexadecimal) that the parts were written with."""
+        """Part numbers and what BLAKE3 left of the parts when they were written, as :mod:`.digests` says it."""
         self._boot = boot_id()
         self._marks = 0
         self._lock = threading.Lock()

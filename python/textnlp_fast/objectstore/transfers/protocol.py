@@ -6,13 +6,11 @@ what this machine remembers, is the truth about an upload.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from textnlp_fast.errors import StorageUnavailableError
-from textnlp_fast.hashing import blake3_hex
 
 if TYPE_CHECKING:
     from textnlp_fast.objectstore.transfers.part_body import PartBody
@@ -20,25 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIGEST_KEY",
-    "PARTS_KEY",
     "BackOffError",
     "Part",
-    "PartsDigest",
     "RangeSource",
     "SourceState",
     "UploadPlan",
     "UploadTarget",
     "plan_parts",
     "state_of",
+    "whole_chunks",
 ]
 
 DIGEST_KEY: Final = "textnlp-fast-blake3"
 """The object's metadata field that holds the BLAKE3 digest of its content; Azure spells ``-`` as ``_``."""
 
-PARTS_KEY: Final = "textnlp-fast-blake3-parts"
-"""The field for the digest of its parts' digests, and their size: who reads it part by part need not read it twice."""
-
-_PARTS: Final = re.compile(r"(\d{5,12})-([0-9a-f]{64})", re.ASCII)
+_CHUNK_BYTES: Final = 1024  # BLAKE3's: its tree can be cut between two of them
 
 Take = Callable[[int, memoryview], None]
 """Takes bytes that arrived and their offset in the file; the memory is the reader's own again afterwards."""
@@ -60,35 +54,12 @@ class SourceState:
     size: int
     identity: str
     digest: str | None = None
-    parts: PartsDigest | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PartsDigest:
-    """What parts of ``part_bytes``, the last one shorter, make: the BLAKE3 digest, in hexadecimal digits, of their
-    BLAKE3 digests one after the other."""
-
-    part_bytes: int
-    digest: str
-
-    @classmethod
-    def parse(cls, text: str | None) -> PartsDigest | None:
-        """What a metadata field says; ``None`` if that is nothing that can be used."""
-        found = _PARTS.fullmatch(text or "")
-        return None if found is None else cls(int(found[1]), found[2])
-
-    @classmethod
-    def of(cls, part_bytes: int, digests: Iterable[bytes]) -> PartsDigest:
-        return cls(part_bytes, blake3_hex(b"".join(digests)))
-
-    def __str__(self) -> str:
-        return f"{self.part_bytes}-{self.digest}"
 
 
 def state_of(size: int, identity: str, metadata: Mapping[str, str]) -> SourceState:
     """An object's state, with what its metadata say; their names may be written with ``_`` or ``-``."""
     fields = {name.lower().replace("_", "-"): value for name, value in metadata.items()}
-    return SourceState(size, identity, fields.get(DIGEST_KEY), PartsDigest.parse(fields.get(PARTS_KEY)))
+    return SourceState(size, identity, fields.get(DIGEST_KEY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +69,11 @@ class Part:
     number: int
     offset: int
     length: int
+
+
+def whole_chunks(part_bytes: int) -> int:
+    """The next size of parts whose digests make that of the whole."""
+    return -(-part_bytes // _CHUNK_BYTES) * _CHUNK_BYTES
 
 
 def plan_parts(size: int, part_bytes: int) -> list[Part]:
@@ -136,7 +112,7 @@ class UploadPlan:
     """A file that is to become an object, and how it is cut.
 
     ``digest``: BLAKE3 of the whole, hexadecimal digits. ``crc32``: zlib's CRC-32 of each part. ``crc32c``: CRC-32C of
-    the whole, for providers that check that. ``parts_digest``: as in :class:`PartsDigest`.
+    the whole, for providers that check that.
     """
 
     size: int
@@ -144,15 +120,12 @@ class UploadPlan:
     part_bytes: int
     crc32: Sequence[int]
     crc32c: int | None = None
-    parts_digest: str | None = None
     content_type: str = "application/octet-stream"
 
     @property
     def metadata(self) -> dict[str, str]:
         """What the object says of its content."""
-        if self.parts_digest is None:
-            return {DIGEST_KEY: self.digest}
-        return {DIGEST_KEY: self.digest, PARTS_KEY: str(PartsDigest(self.part_bytes, self.parts_digest))}
+        return {DIGEST_KEY: self.digest}
 
     @property
     def parts(self) -> list[Part]:

@@ -72,7 +72,6 @@ class UploadJournal:
             },
             "format": _FORMAT,
             "part_bytes": self.plan.part_bytes,
-            "parts": self.plan.parts_digest,
             "upload_id": self.upload_id,
             "url": self.url,
         }
@@ -109,8 +108,7 @@ def _parsed(document: Any) -> UploadJournal | None:
     )
     sums = [int(crc) for crc in document["crc32"]]
     whole = None if document["crc32c"] is None else int(document["crc32c"])
-    parts = None if document["parts"] is None else str(document["parts"])
-    plan = UploadPlan(state.size, str(document["content"]), int(document["part_bytes"]), sums, whole, parts)
+    plan = UploadPlan(state.size, str(document["content"]), int(document["part_bytes"]), sums, whole)
     # None at all: whoever began it knew the digest, and had not looked at all of the file yet.
     if sums and len(plan.parts) != len(sums):
         return None

@@ -36,6 +36,7 @@ from textnlp_fast.objectstore.transfers.protocol import (
     UploadPlan,
     UploadTarget,
     plan_parts,
+    whole_chunks,
 )
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
 from textnlp_fast.objectstore.transfers.upload_journal import FileState, UploadJournal, locked_journal
@@ -125,7 +126,7 @@ class _Upload:
 
     def run(self) -> UploadReport:
         size = self._file.size
-        part_bytes = self._target.part_bytes(size, self._settings.part_bytes)
+        part_bytes = whole_chunks(self._target.part_bytes(size, self._settings.part_bytes))
         parts = plan_parts(size, part_bytes)
         meter = Meter(size, len(parts))
         watch = Watch(self._settings, meter)
@@ -208,10 +209,7 @@ class _Upload:
         return self._report(plan, made[0], meter, 0, None)
 
     def _plan_ahead(self, digest: str, part_bytes: int, watch: Watch) -> UploadPlan:
-        """A plan with the digest that the caller named, whose checks come while parts are sent.
-
-        It has no digest of the parts: providers take what an object says of itself when its upload begins.
-        """
+        """A plan with the digest that the caller named, whose checks come while parts are sent."""
 
         def noted(found: UploadPlan) -> None:
             assert self._begun is not None  # parts are sent, and so looked at, once it has begun
