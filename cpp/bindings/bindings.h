@@ -27,6 +27,7 @@ void bind_cuda_work(py::module_& module);
 void bind_cuda_chunk(py::module_& module);
 void bind_cuda_low_rank(py::module_& module);
 void bind_cuda_encode(py::module_& module);
+void bind_nvml(py::module_& module);
 
 // Raises the Python exception of a failed status; returns if it is ok. Needs the GIL.
 void raise_if_failed(const Status& status);

@@ -15,4 +15,5 @@ PYBIND11_MODULE(_native, module) {
   textnlp_fast::bindings::bind_cuda_chunk(module);
   textnlp_fast::bindings::bind_cuda_low_rank(module);
   textnlp_fast::bindings::bind_cuda_encode(module);
+  textnlp_fast::bindings::bind_nvml(module);
 }

@@ -1,6 +1,7 @@
 """Types of the C++ core. Private: use textnlp_fast.hashing, .chunking, .delta and .storage."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -270,3 +271,33 @@ def cuda_ulp_difference(target: int, base: int, out: int, count: int, dtype: int
 def cuda_ulp_apply(base: int, difference: int, out: int, count: int, dtype: int, stream: int, /) -> None: ...
 def twin_lanes(operation: str, left: object, right: object, out: object, width: int) -> None:
     """Runs the kernels' own arithmetic on the CPU, lane by lane, for tests."""
+
+# --- the NVIDIA driver: readings and events are dicts of the fields of gpu.health.facts ---
+
+class NvmlCollector:
+    """Threads that read this machine's GPUs. Raises DeviceError where there is no library of the driver's."""
+
+    def __init__(
+        self,
+        library: str | None,
+        period_s: float,
+        slow_period_s: float,
+        deadline_s: float,
+        reinit_s: float,
+        kernel_log: str | None,
+        kernel_log_from_start: bool,
+        same_event_s: float,
+    ) -> None: ...
+    def sample(self, timeout_s: float) -> list[dict[str, Any]]: ...
+    def readings(self) -> list[dict[str, Any]]: ...
+    def events(self, timeout_s: float) -> list[dict[str, Any]]: ...
+    def state(self) -> dict[str, Any]: ...
+    def pause(self, timeout_s: float) -> bool: ...
+    def resume(self) -> None: ...
+    def stop(self, grace_s: float) -> None: ...
+
+def nvml_threads_left_behind() -> int:
+    """Threads of stopped collectors that a hung driver still holds."""
+
+def nvml_parse_line(line: object) -> dict[str, Any] | None:
+    """The XID or SXID that a line of /dev/kmsg reports."""

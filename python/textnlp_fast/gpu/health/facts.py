@@ -80,6 +80,7 @@ class Reading:
     recovery_action: int | None = None
     """NVML's nvmlDeviceGpuRecoveryAction: 0 none, 1 reset, 2 reboot, 3 drain peer to peer, 4 drain and reset."""
     fabric_state: str | None = None
+    """Of NVSwitch machines: `not-started`, `in-progress`, `completed`, `failed`, `unhealthy`, `limited-capacity`."""
     lost: bool = False
     """NVML says that the GPU is lost, or it is gone from the bus."""
     error: str | None = None
@@ -92,13 +93,14 @@ class Event:
 
     machine: str
     kind: str
-    """`xid`, `sxid`, `gpu-count`, `driver-hung`, `driver-answers`, `driver-loaded` (all that is volatile began anew),
+    """`xid`, `sxid`, `gpu-count`, `driver-hung`, `driver-answers`, `driver-error`,
+    `driver-loaded` (all that is volatile began anew),
     `spot-interruption`, `rebalance`, `maintenance`, `preempted`, `status-check`, `agent-unreachable`,
     `agent-reachable`."""
     at_s: float
     gpu: str | None = None
     code: int | None = None
-    """The XID's or SXID's number; for `gpu-count` how many are there."""
+    """The XID's or SXID's number; for `gpu-count` how many are there, for `driver-error` NVML's code."""
     text: str = ""
     source: str = ""
     """`nvml`, `kmsg`, `dcgm`, `agent`, `aws`, `gcp`, `azure`."""

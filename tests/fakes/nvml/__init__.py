@@ -1,0 +1,1 @@
+"""A driver's library without a GPU: `mock.py` builds, loads and steers it."""
