@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     endpoint_url: str | None = Field(
         None, description="Where the bucket's service is, if not at its provider's"
     )
-    aws_region: str | None = _shared("aws_region", None, "Region of an S3 bucket")
+    aws_region: str | None = _shared("aws_region", None, "Region of an S3 bucket, and of EC2 where none is named")
     gcp_project_id: str | None = _shared(
         "gcp_project_id", None, "Project of a Google Cloud bucket; says whose it is"
     )
@@ -108,6 +108,22 @@ class Settings(BaseSettings):
     )
     gpu_catalog: Path | None = Field(
         None, description="Refreshed prices of machines with GPUs; else a file in the user's cache"
+    )
+
+    fleet_state: str | None = Field(
+        None, description="Folder or bucket URL of the fleet's journal; else a folder of the user's"
+    )
+    fleet_owner: str | None = Field(
+        None, description="Name of the fleet on its machines' tags; else user and host"
+    )
+    gpu_max_usd_per_hour: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Cap on the price of one machine, in USD an hour"
+    )
+    gpu_budget_usd_per_hour: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Budget of all machines together, in USD an hour"
+    )
+    gpu_budget_usd: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Budget of all that was ever spent on machines, in USD"
     )
 
     # --- audit and signatures

@@ -12,11 +12,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from textnlp_fast.gpu.catalog import Catalog
     from textnlp_fast.gpu.recommender import ModelShape, Workload, recommend
+    from textnlp_fast.gpu.resources import AcquireRequest, Budget, GPUResourceManager
     from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Market, Offer
 
 # Where each public name lives.
 _HOMES = {
+    "AcquireRequest": "textnlp_fast.gpu.resources",
+    "Budget": "textnlp_fast.gpu.resources",
     "Catalog": "textnlp_fast.gpu.catalog",
+    "GPUResourceManager": "textnlp_fast.gpu.resources",
     "GPUSpec": "textnlp_fast.gpu.types",
     "GPUType": "textnlp_fast.gpu.types",
     "InstanceType": "textnlp_fast.gpu.types",
@@ -28,7 +32,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "AcquireRequest",
+    "Budget",
     "Catalog",
+    "GPUResourceManager",
     "GPUSpec",
     "GPUType",
     "InstanceType",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from textnlp_fast.errors import InvalidInputError, PriceTooHighError
-from textnlp_fast.gpu.types import Market
+from textnlp_fast.gpu.types import Market, Offer
 
 __all__ = [
     "LAUNCH_TAG",
@@ -180,6 +180,10 @@ class Provider(ABC):
     @abstractmethod
     def tag(self, instance_ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Adds tags to instances, replacing values of the same keys."""
+
+    def offers(self) -> Sequence[Offer]:
+        """What it offers and no catalogue knows; most have nothing of the kind."""
+        return ()
 
     @abstractmethod
     def zones(self, instance_type: str) -> list[str]:

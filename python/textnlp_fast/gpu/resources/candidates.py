@@ -1,0 +1,150 @@
+"""Which places are tried for a request, in which order, and which are not and why. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from textnlp_fast.errors import NoPlanError, PriceTooHighError
+from textnlp_fast.gpu.resources.failures import Failure, Place
+from textnlp_fast.gpu.resources.requests import MARKETS, AcquireRequest
+from textnlp_fast.gpu.types import InstanceType, Market, Offer
+
+__all__ = ["Candidate", "Plan", "fitting", "on_demand_prices", "planned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An instance type in a place, at a price."""
+
+    place: Place
+    instance_type: InstanceType
+    usd_per_hour: Decimal
+    on_demand_usd_per_hour: Decimal | None
+    stale: bool
+    failure: Failure | None = None
+    """What failed there lately: such places are tried last."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        where = self.place.zone or self.place.region
+        return f"{self.place.market} {self.place.instance_type} in {self.place.provider} {where}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """`candidates` in the order in which they are tried; `rejected` what fits and is not, and why."""
+
+    candidates: tuple[Candidate, ...]
+    rejected: tuple[tuple[str, str], ...] = ()
+
+
+def fitting(request: AcquireRequest, offers: Iterable[Offer]) -> list[Offer]:
+    """The offers with GPUs of a type that will do, and enough of them, in markets that are asked for."""
+    return [
+        offer
+        for offer in offers
+        if offer.instance_type.gpu_type in request.gpu_types
+        and offer.instance_type.gpu_count >= request.gpu_count
+        and offer.market in MARKETS[request.market]
+        and (request.providers is None or offer.instance_type.provider in request.providers)
+        and (request.regions is None or offer.region in request.regions)
+        and (request.instance_types is None or offer.instance_type.name in request.instance_types)
+    ]
+
+
+def planned(
+    request: AcquireRequest,
+    offers: Iterable[Offer],
+    *,
+    zones: Mapping[tuple[str, str, str], Iterable[str]],
+    list_prices: Mapping[tuple[str, str, str], float],
+    failures: Mapping[Place, Failure],
+) -> Plan:
+    """Every zone of every offer: those that did not fail lately first, then by market as asked for, then by price.
+
+    `zones` says for (provider, region, instance type) where it is offered; without an entry, or with an empty one, the
+    cloud chooses. `list_prices` are on-demand's, by the same. Raises NoPlanError where nothing fits, PriceTooHighError
+    where all that does is over the cap.
+    """
+    markets = MARKETS[request.market]
+    found: dict[Place, Candidate] = {}
+    rejected: list[tuple[str, str]] = []
+    over_cap = 0
+    for offer in fitting(request, offers):
+        kind = offer.instance_type
+        group = (kind.provider, offer.region, kind.name)
+        listed = list_prices.get(group)
+        known = list(zones.get(group, ()))
+        if offer.zone is not None and known and offer.zone not in known:
+            continue  # a price of a zone that does not offer it (any more)
+        anywhere: list[str | None] = [*known] or [None]
+        for zone in anywhere if offer.zone is None else [offer.zone]:
+            if request.zones is not None and zone not in request.zones:
+                continue
+            place = Place(kind.provider, offer.region, zone, kind.name, offer.market)
+            candidate = Candidate(
+                place=place,
+                instance_type=kind,
+                usd_per_hour=_exact(offer.usd_per_hour),
+                on_demand_usd_per_hour=None if listed is None else _exact(listed),
+                stale=offer.stale,
+                failure=failures.get(place),
+            )
+            cap = request.max_usd_per_hour
+            if cap is not None and offer.usd_per_hour > cap:
+                over_cap += 1
+                rejected.append(
+                    (candidate.name, f"{offer.usd_per_hour:.4f} USD an hour is over the cap of {cap:.4f}")
+                )
+            elif place not in found or candidate.usd_per_hour < found[place].usd_per_hour:
+                found[place] = candidate
+    candidates = tuple(
+        sorted(
+            found.values(),
+            key=lambda one: (
+                one.failure is not None,
+                markets.index(one.place.market),
+                one.usd_per_hour,
+                one.place.provider,
+                one.place.region,
+                one.place.instance_type,
+                one.place.zone or "",
+            ),
+        )
+    )
+    if not candidates:
+        raise _nothing(request, rejected, over_cap)
+    return Plan(candidates=candidates, rejected=tuple(sorted(rejected)))
+
+
+def _nothing(
+    request: AcquireRequest, rejected: list[tuple[str, str]], over_cap: int
+) -> NoPlanError | PriceTooHighError:
+    names = " or ".join(map(str, request.gpu_types))
+    if over_cap:
+        cheapest = min(rejected, key=lambda one: float(one[1].split()[0]))
+        said = f"{cheapest[0]}: {cheapest[1]}"
+        return PriceTooHighError(f"of {over_cap} places with {names} none is under the cap; {said}")
+    error = NoPlanError(
+        f"no offer has {request.gpu_count:g} of {names} in the regions that are registered",
+        hint="Register another region, name other GPU types, or refresh the catalogue.",
+    )
+    error.rejected = tuple(sorted(rejected))
+    return error
+
+
+def _exact(usd: float) -> Decimal:
+    return Decimal(str(usd))
+
+
+def on_demand_prices(offers: Iterable[Offer]) -> dict[tuple[str, str, str], float]:
+    """The list price of each (provider, region, instance type)."""
+    prices: dict[tuple[str, str, str], float] = {}
+    for offer in offers:
+        if offer.market is Market.ON_DEMAND:
+            group = (offer.instance_type.provider, offer.region, offer.instance_type.name)
+            prices[group] = min(offer.usd_per_hour, prices.get(group, offer.usd_per_hour))
+    return prices

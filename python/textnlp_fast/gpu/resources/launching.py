@@ -1,0 +1,235 @@
+"""One attempt to launch: written down, asked for, written down again. A crash between any two steps is mended later.
+
+1. The record is created, as intended. Before this nothing can have been launched.
+2. The provider is asked, with a client token that follows from the record: asked again, it launches nothing more.
+3. The record says what came of it. Until then whoever finds it, by the same key or at a start, looks by the token.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Callable
+
+from textnlp_fast.errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    CapacityError,
+    ConflictError,
+    InvalidInputError,
+    PriceTooHighError,
+    ProviderUnavailableError,
+    QuotaError,
+    TextnlpFastError,
+    UnknownRegionError,
+)
+from textnlp_fast.gpu.providers.contract import OWNER_TAG, LaunchOutcome, LaunchRequest, Provider
+from textnlp_fast.gpu.resources.candidates import Candidate
+from textnlp_fast.gpu.resources.failures import Failures, Place
+from textnlp_fast.gpu.resources.journal import Journal
+from textnlp_fast.gpu.resources.ledger import check_budget
+from textnlp_fast.gpu.resources.processes import at_work_on, this_process
+from textnlp_fast.gpu.resources.records import LaunchRecord, Phase, abandoned, failed, launched
+from textnlp_fast.gpu.resources.requests import AcquireRequest, Budget
+from textnlp_fast.telemetry import operation
+
+__all__ = ["Launcher", "TakenError", "belongs", "digest_of", "summed"]
+
+
+class TakenError(Exception):
+    """Another process has made an attempt of this number under the same key."""
+
+
+def digest_of(user_data: str | None) -> str | None:
+    """What the journal keeps of user data, which may hold secrets."""
+    return None if user_data is None else hashlib.sha256(user_data.encode()).hexdigest()
+
+
+class Launcher:
+    """Makes attempts, with the journal and the memory of failures."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        failures: Failures,
+        *,
+        owner: str,
+        budget: Budget,
+        provider_at: Callable[[str, str], Provider],
+        now: Callable[[], datetime.datetime],
+    ) -> None:
+        self._journal = journal
+        self._failures = failures
+        self._owner = owner
+        self._budget = budget
+        self._provider_at = provider_at
+        self._now = now
+
+    def attempt(
+        self,
+        candidate: Candidate,
+        request: AcquireRequest,
+        *,
+        acquisition: str,
+        number: int,
+        count: int,
+        least: int,
+        last: bool,
+    ) -> LaunchRecord:
+        """A new launch; otherwise as :meth:`carry_out`. Raises BudgetExceededError, and TakenError, too."""
+        record = self._record(candidate, request, acquisition, number, count, least)
+        self._check_budget(record, request)
+        with at_work_on(record):
+            if not self._journal.create(record):
+                raise TakenError(record.launch_id)
+            try:
+                # Again, with the record there: of two that fit by themselves only, at most one passes.
+                self._check_budget(record, request)
+            except BudgetExceededError as error:
+                self._journal.update(record.key, _if_intended(failed, error))
+                raise
+            return self._carry_out(record, request, last)
+
+    def carry_out(self, record: LaunchRecord, request: AcquireRequest, *, last: bool) -> LaunchRecord:
+        """Asks for what the record intends, for the first time or again; returns what was written down of it.
+
+        Raises what the provider raises. Where it did not answer, the launch is abandoned; unless it is the last that
+        can be tried and has a key, under which it can be asked for again.
+        """
+        with at_work_on(record):
+            return self._carry_out(record, request, last)
+
+    def _carry_out(self, record: LaunchRecord, request: AcquireRequest, last: bool) -> LaunchRecord:
+        provider = self._provider_at(record.provider, record.region)
+        place = Place(record.provider, record.region, record.zone, record.instance_type, record.market)
+        try:
+            with operation("gpu.launch"):
+                outcome = provider.launch(_launch_request(record, request))
+        except (ProviderUnavailableError, ConflictError) as error:
+            # Nobody knows what came of it.
+            if not (last and request.key is not None):
+                self._journal.update(record.key, _if_intended(abandoned, error))
+            self._failures.remember(place, error, self._now())
+            raise
+        except (
+            AuthenticationError,
+            CapacityError,
+            InvalidInputError,
+            PriceTooHighError,
+            QuotaError,
+        ) as error:
+            stored = self._journal.update(record.key, _if_intended(failed, error))
+            if stored.phase is Phase.LAUNCHED:
+                return stored  # another process asked at the same time, and got it
+            if not isinstance(error, InvalidInputError) or isinstance(error, UnknownRegionError):
+                self._failures.remember(place, error, self._now())
+            raise
+        return self._written(record, outcome, provider, place)
+
+    def _written(
+        self, record: LaunchRecord, outcome: LaunchOutcome, provider: Provider, place: Place
+    ) -> LaunchRecord:
+        def change(current: LaunchRecord) -> LaunchRecord:
+            if current.phase in (Phase.INTENDED, Phase.LAUNCHED):
+                return launched(current, outcome.instances)
+            return current
+
+        stored = self._journal.update(record.key, change)
+        if stored.phase is not Phase.LAUNCHED:
+            # Another process took it for failed, and has gone on elsewhere.
+            provider.terminate([one.instance_id for one in outcome.instances])
+            raise CapacityError(f"launch {record.launch_id} was settled as {stored.phase} meanwhile")
+        if self._failures.of(place, self._now()) is not None:
+            self._failures.forget(place)
+        return stored
+
+    def _check_budget(self, record: LaunchRecord, request: AcquireRequest) -> None:
+        if self._budget == Budget():
+            return
+        check_budget(
+            self._budget,
+            [one for one in self._journal.records() if one.launch_id != record.launch_id],
+            more_usd_per_hour=record.usd_per_hour * record.count,
+            expected_hours=request.expected_hours,
+            now=self._now(),
+        )
+
+    def _record(
+        self,
+        candidate: Candidate,
+        request: AcquireRequest,
+        acquisition: str,
+        number: int,
+        count: int,
+        least: int,
+    ) -> LaunchRecord:
+        place = candidate.place
+        return LaunchRecord(
+            acquisition=acquisition,
+            number=number,
+            owner=self._owner,
+            phase=Phase.INTENDED,
+            provider=place.provider,
+            region=place.region,
+            zone=place.zone,
+            market=place.market,
+            instance_type=place.instance_type,
+            gpu_type=str(candidate.instance_type.gpu_type),
+            gpu_count=candidate.instance_type.gpu_count,
+            count=count,
+            min_count=least,
+            usd_per_hour=candidate.usd_per_hour,
+            on_demand_usd_per_hour=candidate.on_demand_usd_per_hour,
+            max_usd_per_hour=request.max_usd_per_hour,
+            image=request.image_for(place.provider),
+            disk_gib=request.disk_gib,
+            user_data_digest=digest_of(request.user_data),
+            tags=dict(request.tags),
+            created_at=self._now(),
+            process=this_process(),
+        )
+
+
+def _if_intended(
+    change: Callable[[LaunchRecord, BaseException], LaunchRecord], error: BaseException
+) -> Callable[[LaunchRecord], LaunchRecord]:
+    """The change, for records that nobody has settled yet."""
+    return lambda record: change(record, error) if record.phase is Phase.INTENDED else record
+
+
+def _launch_request(record: LaunchRecord, request: AcquireRequest) -> LaunchRequest:
+    """What the provider is asked: of the record, so that it is the same whenever it is asked."""
+    return LaunchRequest(
+        launch_id=record.launch_id,
+        instance_type=record.instance_type,
+        count=record.count,
+        min_count=record.min_count,
+        market=record.market,
+        zone=record.zone,
+        image=record.image,
+        disk_gib=record.disk_gib,
+        user_data=request.user_data,
+        max_usd_per_hour=record.max_usd_per_hour,
+        tags={**record.tags, OWNER_TAG: record.owner},
+    )
+
+
+def belongs(record: LaunchRecord, request: AcquireRequest) -> bool:
+    """Whether a record under the request's key can be of this very request."""
+    return (
+        any(str(one) == record.gpu_type for one in request.gpu_types)
+        and record.gpu_count >= request.gpu_count
+        and record.user_data_digest == digest_of(request.user_data)
+        and dict(record.tags) == dict(request.tags)
+    )
+
+
+def summed(errors: list[tuple[str, TextnlpFastError]]) -> TextnlpFastError:
+    """One error for all places that were tried: of their class, if they agree, else CapacityError."""
+    kinds = {type(error) for _, error in errors}
+    if len(errors) == 1:
+        return errors[0][1]
+    said = "; ".join(f"{name}: {error.args[0]}" for name, error in errors[:5])
+    more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
+    kind = next(iter(kinds)) if len(kinds) == 1 else CapacityError
+    return kind(f"none of {len(errors)} places had it: {said}{more}")

@@ -1,0 +1,481 @@
+"""What the manager promises, on a cloud in memory; on moto in `test_on_moto.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from gpu.providers.memory import MemoryProvider
+from gpu.resources.fleets import Fleet
+from textnlp_fast import errors
+from textnlp_fast.config import load_settings
+from textnlp_fast.gpu import GPUType, Market
+from textnlp_fast.gpu.resources import AcquireRequest, Budget, GPUResourceManager
+from textnlp_fast.telemetry import Operation, listen
+
+
+def _request(**changes: Any) -> AcquireRequest:
+    return AcquireRequest(**{"gpu_types": [GPUType.NVIDIA_T4], **changes})
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    return Fleet()
+
+
+# --- which machine ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "kind"), [(1, "t4.1"), (2, "t4.4"), (4, "t4.4"), (0.5, "t4.1")])
+def test_the_cheapest_with_enough_gpus(fleet: Fleet, count: float, kind: str) -> None:
+    found = fleet.manager().get_gpu_instance("memory", GPUType.NVIDIA_T4, count)
+    assert found.instance.instance_type == kind
+    assert found.gpu_count >= count
+    assert found.instance.market is Market.ON_DEMAND
+    assert set(fleet.cloud.alive()) == {found.instance_id}
+
+
+def test_no_machine_has_so_many(fleet: Fleet) -> None:
+    with pytest.raises(errors.NoPlanError):
+        fleet.manager().get_gpu_instance("memory", GPUType.NVIDIA_T4, 5)
+    with pytest.raises(errors.NoPlanError):
+        fleet.manager().get_gpu_instance("memory", GPUType.NVIDIA_H100)
+    assert fleet.cloud.alive() == {}
+
+
+def test_an_unknown_provider_and_an_unknown_type(fleet: Fleet) -> None:
+    with pytest.raises(errors.InvalidInputError, match="not registered"):
+        fleet.manager().get_gpu_instance("aws", GPUType.NVIDIA_T4)
+    with pytest.raises(errors.UnknownGPUTypeError):
+        fleet.manager().get_gpu_instance("memory", "nvidia-t5")
+    with pytest.raises(errors.InvalidInputError, match="no such field"):
+        fleet.manager().get_gpu_instance("memory", GPUType.NVIDIA_T4, colour="red")
+
+
+def test_without_a_type_the_setting_says(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(errors.InvalidInputError, match="no GPU type"):
+        fleet.manager().get_gpu_instance("memory")
+    monkeypatch.setenv("DEFAULT_GPU_TYPE", "nvidia-t4")
+    monkeypatch.setenv("ENABLE_SPOT_INSTANCES", "true")
+    found = fleet.manager(settings=load_settings()).get_gpu_instance("memory")
+    assert found.gpu_type == "nvidia-t4"
+    assert found.instance.market is Market.SPOT
+
+
+# --- where --------------------------------------------------------------------------------------------------------
+
+
+def test_goes_on_to_the_next_zone(fleet: Fleet) -> None:
+    fleet.cloud.capacity["za", Market.ON_DEMAND] = 0
+    (found,) = fleet.manager().acquire(_request())
+    assert found.instance.zone == "zb"
+
+
+def test_remembers_what_failed_across_processes(fleet: Fleet) -> None:
+    fleet.cloud.capacity["za", Market.ON_DEMAND] = 0
+    fleet.manager().acquire(_request(instance_types=["t4.1"]))
+    asked = fleet.cloud.asked
+    (found,) = fleet.manager().acquire(_request(instance_types=["t4.1"]))
+    assert (found.instance.zone, fleet.cloud.asked) == ("zb", asked + 1)
+    plan = fleet.manager().plan(_request(instance_types=["t4.1"]))
+    assert [one.place.zone for one in plan.candidates] == ["zb", "za"]
+    assert plan.candidates[1].failure is not None
+    assert plan.candidates[1].failure.kind == "CapacityError"
+    fleet.clock.forward(minutes=11)
+    assert [one.place.zone for one in fleet.manager().plan(_request(instance_types=["t4.1"])).candidates] == [
+        "za",
+        "zb",
+    ]
+
+
+def test_what_fails_again_and_again_is_remembered_longer(fleet: Fleet) -> None:
+    fleet.cloud.zones = ("za",)
+    fleet.cloud.capacity["za", Market.ON_DEMAND] = 0
+    lasted = []
+    for _ in range(4):
+        with pytest.raises(errors.CapacityError):
+            fleet.manager().acquire(_request(instance_types=["t4.1"]))
+        (candidate,) = fleet.manager().plan(_request(instance_types=["t4.1"])).candidates
+        assert candidate.failure is not None
+        lasted.append((candidate.failure.until - fleet.clock()).total_seconds())
+        fleet.clock.time = candidate.failure.until
+    assert lasted == [600, 1200, 2400, 4800]
+    fleet.cloud.capacity.clear()
+    fleet.manager().acquire(_request(instance_types=["t4.1"]))
+    assert fleet.manager().plan(_request(instance_types=["t4.1"])).candidates[0].failure is None
+
+
+def test_what_failed_everywhere_is_tried_all_the_same(fleet: Fleet) -> None:
+    fleet.cloud.most = 0
+    with pytest.raises(errors.CapacityError):
+        fleet.manager().acquire(_request())
+    fleet.cloud.most = None
+    assert len(fleet.manager().acquire(_request())) == 1
+
+
+def test_goes_on_to_another_region(fleet: Fleet) -> None:
+    fleet.regions = ()
+    manager = fleet.manager()
+    for region in ("east", "west"):
+        manager.add_provider(MemoryProvider(region, cloud=fleet.cloud))
+    fleet.cloud.capacity["za", Market.ON_DEMAND] = 2
+    fleet.cloud.zones = ("za",)
+    requested = [manager.acquire(_request(instance_types=["t4.1"]))[0].region for _ in range(2)]
+    assert requested == ["east", "east"]
+    with pytest.raises(errors.CapacityError, match="none of 2 places"):
+        manager.acquire(_request(instance_types=["t4.1"]))
+
+
+def test_spot_first_and_then_on_demand(fleet: Fleet) -> None:
+    request = _request(market="spot-first", instance_types=["t4.1"])
+    assert fleet.manager().acquire(request)[0].instance.market is Market.SPOT
+    for zone in fleet.cloud.zones:
+        fleet.cloud.capacity[zone, Market.SPOT] = 0
+    assert fleet.manager().acquire(request)[0].instance.market is Market.ON_DEMAND
+    with pytest.raises(errors.CapacityError):
+        fleet.manager().acquire(_request(market="spot"))
+
+
+def test_no_quota_rules_out_the_regions_other_zones(fleet: Fleet) -> None:
+    fleet.cloud.error = errors.QuotaError("no more of these")
+    with pytest.raises(errors.QuotaError):
+        fleet.manager().acquire(_request(instance_types=["t4.1"]))
+    assert fleet.cloud.asked == 1
+
+
+def test_bad_credentials_rule_out_the_provider(fleet: Fleet) -> None:
+    fleet.cloud.error = errors.AuthenticationError("expired")
+    with pytest.raises(errors.AuthenticationError):
+        fleet.manager().acquire(_request())
+    assert fleet.cloud.asked == 1
+
+
+def test_a_wrong_request_is_tried_once(fleet: Fleet) -> None:
+    with pytest.raises(errors.InvalidInputError, match="no-such-image"):
+        fleet.manager().acquire(_request(image="no-such-image"))
+    (record,) = fleet.journal().records()
+    assert (record.phase, record.error) == ("failed", "InvalidInputError")
+
+
+def test_an_image_for_each_provider(fleet: Fleet) -> None:
+    with pytest.raises(errors.InvalidInputError, match="no-such-image"):
+        fleet.manager().acquire(_request(image={"memory": "no-such-image"}))
+    fleet.manager().acquire(_request(image={"aws": "no-such-image"}))
+
+
+# --- how many -----------------------------------------------------------------------------------------------------
+
+
+def test_several_from_one_place(fleet: Fleet) -> None:
+    fleet.cloud.capacity["za", Market.ON_DEMAND] = 2
+    found = fleet.manager().acquire(_request(instances=3, instance_types=["t4.1"]))
+    assert {one.instance.zone for one in found} == {"zb"}
+    assert len(fleet.cloud.alive()) == 3
+
+
+def test_several_from_where_they_are(fleet: Fleet) -> None:
+    fleet.cloud.capacity.update({("za", Market.ON_DEMAND): 2, ("zb", Market.ON_DEMAND): 1})
+    found = fleet.manager().acquire(_request(instances=3, spread=True, instance_types=["t4.1"]))
+    assert sorted(str(one.instance.zone) for one in found) == ["za", "za", "zb"]
+
+
+def test_too_few_are_given_back(fleet: Fleet) -> None:
+    fleet.cloud.capacity.update({("za", Market.ON_DEMAND): 2, ("zb", Market.ON_DEMAND): 1})
+    with pytest.raises(errors.CapacityError):
+        fleet.manager().acquire(_request(instances=4, spread=True, instance_types=["t4.1"]))
+    assert fleet.cloud.alive() == {}
+    assert fleet.recorded() == set()
+
+
+def test_fewer_will_do(fleet: Fleet) -> None:
+    fleet.cloud.capacity.update({("za", Market.ON_DEMAND): 2, ("zb", Market.ON_DEMAND): 0})
+    request = _request(instances=4, min_instances=2, instance_types=["t4.1"])
+    assert len(fleet.manager().acquire(request)) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"instances": 0},
+        {"instances": 2, "min_instances": 3},
+        {"min_instances": 0},
+        {"gpu_count": 0},
+        {"gpu_count": float("nan")},
+        {"max_usd_per_hour": -1.0},
+        {"expected_hours": 0.0},
+        {"disk_gib": 0},
+        {"market": "free"},
+        {"gpu_types": []},
+        {"key": ""},
+        {"tags": {"textnlp-fast-owner": "me"}},
+    ],
+)
+def test_requests_that_cannot_be(changes: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidInputError):
+        _request(**changes)
+
+
+# --- once ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_key_is_the_same_machine(fleet: Fleet) -> None:
+    (first,) = fleet.manager().acquire(_request(key="train"))
+    (second,) = fleet.manager().acquire(_request(key="train"))
+    (other,) = fleet.manager().acquire(_request(key="serve"))
+    assert first.instance_id == second.instance_id != other.instance_id
+    assert len(fleet.cloud.alive()) == 2
+
+
+def test_a_key_whose_machine_has_ended_gets_another(fleet: Fleet) -> None:
+    (first,) = fleet.manager().acquire(_request(key="train"))
+    fleet.manager().release([first])
+    (second,) = fleet.manager().acquire(_request(key="train"))
+    assert first.instance_id != second.instance_id
+    assert set(fleet.cloud.alive()) == {second.instance_id}
+
+
+def test_a_key_whose_machine_was_taken_away_gets_another(fleet: Fleet) -> None:
+    (first,) = fleet.manager().acquire(_request(key="train"))
+    fleet.manager()._provider_at("memory", "here").terminate([first.instance_id])
+    (second,) = fleet.manager().acquire(_request(key="train"))
+    assert set(fleet.cloud.alive()) == {second.instance_id} == fleet.recorded()
+
+
+def test_a_key_is_not_taken_for_another_request(fleet: Fleet) -> None:
+    fleet.manager().acquire(_request(key="train", user_data="a secret"))
+    for changes in ({"user_data": "another"}, {"user_data": "a secret", "gpu_count": 4}):
+        with pytest.raises(errors.ConflictError, match="train"):
+            fleet.manager().acquire(_request(key="train", **changes))
+    assert len(fleet.cloud.alive()) == 1
+
+
+def test_the_same_key_at_once_is_one_machine(fleet: Fleet) -> None:
+    managers = [fleet.manager() for _ in range(6)]
+    barrier = threading.Barrier(6)
+
+    def ask(manager: GPUResourceManager) -> str:
+        barrier.wait()
+        return manager.acquire(_request(key="train"))[0].instance_id
+
+    with ThreadPoolExecutor(6) as pool:
+        ids = set(pool.map(ask, managers))
+    assert len(ids) == 1
+    assert set(fleet.cloud.alive()) == ids == fleet.recorded()
+
+
+def test_secrets_stay_out_of_the_journal(fleet: Fleet) -> None:
+    fleet.manager().acquire(_request(user_data="export TOKEN=hunter2"))
+    for meta in fleet.store.list():
+        assert b"hunter2" not in fleet.store.get(meta.key)
+
+
+# --- money --------------------------------------------------------------------------------------------------------
+
+
+def test_a_cap_keeps_dearer_ones_out(fleet: Fleet) -> None:
+    with pytest.raises(errors.PriceTooHighError, match="over the cap"):
+        fleet.manager().acquire(_request(max_usd_per_hour=0.5))
+    with pytest.raises(errors.PriceTooHighError):
+        fleet.manager(max_usd_per_hour=0.5).acquire(_request())
+    assert fleet.cloud.asked == 0
+    plan = fleet.manager().plan(_request(max_usd_per_hour=1.0))
+    assert {one.place.instance_type for one in plan.candidates} == {"t4.1"}
+    assert len(plan.rejected) == 2  # the larger one, in either zone
+
+
+def test_a_budget_by_the_hour(fleet: Fleet) -> None:
+    manager = fleet.manager(budget=Budget(usd_per_hour=2.5))
+    manager.acquire(_request())
+    (second,) = manager.acquire(_request())
+    asked = fleet.cloud.asked
+    with pytest.raises(errors.BudgetExceededError):
+        manager.acquire(_request())
+    assert fleet.cloud.asked == asked
+    manager.release([second])
+    manager.acquire(_request())
+
+
+def test_a_budget_in_all(fleet: Fleet) -> None:
+    manager = fleet.manager(budget=Budget(total_usd=10.0))
+    (found,) = manager.acquire(_request())
+    fleet.clock.forward(hours=8)
+    with pytest.raises(errors.BudgetExceededError, match=r"8\.00 spent"):
+        manager.acquire(_request(expected_hours=2.5))
+    manager.acquire(_request(expected_hours=2.0))
+    manager.release([found])
+
+
+def test_a_budget_of_nothing_launches_nothing(fleet: Fleet) -> None:
+    with pytest.raises(errors.BudgetExceededError):
+        fleet.manager(budget=Budget(usd_per_hour=0.0)).acquire(_request())
+    assert fleet.cloud.asked == 0
+
+
+def test_launches_at_once_do_not_pass_a_budget_together(fleet: Fleet) -> None:
+    managers = [fleet.manager(budget=Budget(usd_per_hour=2.0)) for _ in range(6)]
+    barrier = threading.Barrier(6)
+
+    def ask(manager: GPUResourceManager) -> int:
+        barrier.wait()
+        try:
+            return len(manager.acquire(_request(instance_types=["t4.1"])))
+        except errors.BudgetExceededError:
+            return 0
+
+    with ThreadPoolExecutor(6) as pool:
+        launched = sum(pool.map(ask, managers))
+    assert launched == len(fleet.cloud.alive()) <= 2
+
+
+def test_costs_survive_and_stop_where_told(fleet: Fleet) -> None:
+    (found,) = fleet.manager().acquire(_request(market="spot", instance_types=["t4.1"]))
+    fleet.clock.forward(hours=1, minutes=30)
+    fleet.manager().stop([found])
+    fleet.clock.forward(hours=5)
+    fleet.manager().start([found])
+    fleet.clock.forward(minutes=30)
+    report = fleet.manager().costs()
+    assert float(report.total.spent_usd) == pytest.approx(2 * 0.2)
+    assert float(report.total.saved_usd) == pytest.approx(2 * 0.8)
+    assert float(report.total.usd_per_hour) == pytest.approx(0.2)
+    fleet.manager().release([found])
+    fleet.clock.forward(days=3)
+    report = fleet.manager().costs()
+    assert float(report.total.spent_usd) == pytest.approx(2 * 0.2)
+    assert (report.total.usd_per_hour, report.total.running) == (0, 0)
+    ((record, costs),) = report.launches
+    assert record.launch_id == found.launch_id
+    assert costs.spent_usd == report.total.spent_usd
+
+
+def test_what_is_taken_away_costs_until_it_is_seen(fleet: Fleet) -> None:
+    (found,) = fleet.manager().acquire(_request(market="spot", instance_types=["t4.1"]))
+    fleet.clock.forward(hours=1)
+    fleet.manager()._provider_at("memory", "here").terminate([found.instance_id])
+    manager = fleet.manager()
+    assert manager.list() == []
+    fleet.clock.forward(hours=10)
+    assert float(manager.costs().total.spent_usd) == pytest.approx(0.2)
+
+
+# --- keeping ------------------------------------------------------------------------------------------------------
+
+
+def test_releasing_is_idempotent_and_knows_its_own(fleet: Fleet) -> None:
+    manager = fleet.manager()
+    (found,) = manager.acquire(_request())
+    assert manager.release([found]) == [found.instance_id]
+    assert manager.release([found.instance_id]) == []
+    assert fleet.cloud.alive() == {}
+    with pytest.raises(errors.InstanceNotFoundError):
+        manager.release(["i-of-nobody"])
+    with pytest.raises(errors.InvalidInputError):
+        manager.release(found.instance_id)
+
+
+def test_strays_are_shown_and_ended_on_demand_only(fleet: Fleet) -> None:
+    (known,) = fleet.manager().acquire(_request())
+    elsewhere = Fleet(cloud=fleet.cloud, clock=fleet.clock)
+    (stray,) = elsewhere.manager().acquire(_request())
+    (foreign,) = Fleet(cloud=fleet.cloud, clock=fleet.clock).manager(owner="fleet-b").acquire(_request())
+    manager = fleet.manager()
+    assert [one.instance_id for one in manager.orphans().strays] == [stray.instance_id]
+    assert len(fleet.cloud.alive()) == 3
+    manager.orphans(terminate=True)
+    assert set(fleet.cloud.alive()) == {known.instance_id, foreign.instance_id}
+    assert manager.orphans().strays == ()
+
+
+def test_a_launch_under_way_is_no_stray(fleet: Fleet) -> None:
+    manager = fleet.manager()
+    provider = manager._provider_at("memory", "here")
+    seen: list[int] = []
+
+    class Slow(MemoryProvider):
+        def launch(self, request: Any) -> Any:
+            outcome = provider.launch(request)
+            other = fleet.manager()
+            seen.append(len(other.orphans(terminate=True).strays))
+            return outcome
+
+    manager.add_provider(Slow("here", cloud=fleet.cloud))
+    (found,) = manager.acquire(_request())
+    assert seen == [0]
+    assert set(fleet.cloud.alive()) == {found.instance_id}
+    assert not found.recovered
+
+
+def test_a_region_that_does_not_answer_keeps_the_others_going(fleet: Fleet) -> None:
+    class Down(MemoryProvider):
+        def list_instances(self, tags: object = None) -> Any:
+            raise errors.ProviderUnavailableError("no answer")
+
+    manager = fleet.manager()
+    manager.add_provider(Down("there", cloud=fleet.cloud))
+    manager.acquire(_request())
+    (problem,) = manager.settle()
+    assert problem.place == ("memory", "there")
+
+
+def test_a_broken_record_is_said_and_not_skipped(fleet: Fleet) -> None:
+    manager = fleet.manager()
+    (found,) = manager.acquire(_request())
+    (record,) = fleet.journal().records()
+    fleet.store.put_object(record.key, b'{"format": 1}')
+    with pytest.raises(errors.CorruptDataError):
+        fleet.manager().list()
+    assert set(fleet.cloud.alive()) == {found.instance_id}
+
+
+@pytest.mark.parametrize("owner", ["", "Team A", "-a", "a" * 64, "ünder", "a/b"])
+def test_owners_that_clouds_do_not_take(fleet: Fleet, owner: str) -> None:
+    if owner:
+        with pytest.raises(errors.InvalidInputError):
+            fleet.manager(owner=owner)
+    else:
+        assert fleet.manager(owner="").owner  # user and host
+
+
+async def test_the_same_without_waiting(fleet: Fleet) -> None:
+    manager = fleet.manager()
+    one, many = await asyncio.gather(
+        manager.get_gpu_instance_async("memory", GPUType.NVIDIA_T4, count=4),
+        manager.acquire_async(_request(instances=2)),
+    )
+    assert one.gpu_count == 4
+    assert len(many) == 2
+    assert len(await manager.release_async([one, *many])) == 3
+    assert fleet.cloud.alive() == {}
+
+
+def test_operations_are_told_of(fleet: Fleet) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Listener:
+        def began(self, operation: Operation) -> None: ...
+
+        def ended(self, operation: Operation) -> None:
+            seen.append((operation.name, operation.outcome))
+
+        def phase_ended(self, *_: object) -> None: ...
+
+        def counted(self, counts: dict[str, int]) -> None: ...
+
+    fleet.cloud.capacity["za", Market.ON_DEMAND] = 0
+    stop = listen(Listener())
+    try:
+        manager = fleet.manager()
+        manager.release(manager.acquire(_request(instance_types=["t4.1"])))
+    finally:
+        stop()
+    assert seen == [
+        ("gpu.settle", "ok"),
+        ("gpu.launch", "CapacityError"),
+        ("gpu.launch", "ok"),
+        ("gpu.acquire", "ok"),
+        ("gpu.terminate", "ok"),
+    ]
