@@ -38,6 +38,11 @@ def test_is_typed() -> None:
     assert package.joinpath("_native.pyi").is_file()
 
 
+def test_has_its_data() -> None:
+    data = importlib.resources.files("textnlp_fast.gpu.catalog").joinpath("data").joinpath("catalog.json")
+    assert data.is_file()
+
+
 def test_import_needs_no_cuda_library() -> None:
     maps = python("from textnlp_fast import _native; print(open('/proc/self/maps').read())")
     assert "_native" in maps

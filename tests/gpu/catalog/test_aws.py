@@ -126,7 +126,7 @@ def test_spot_rows_that_are_none() -> None:
     assert len(spot_of([*bad, good], REGION)[0]) == 1
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def moto() -> Iterator[Sources]:
     """A server of moto in this process: Amazon's own descriptions of machines, and a spot price of 0.00001 for all."""
     server = pytest.importorskip("moto.server", reason="needs moto with its server")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from textnlp_fast.errors import AuthenticationError, InvalidInputError, Provider
 from textnlp_fast.gpu import Catalog, Market
 from textnlp_fast.gpu.catalog.refresh import refresh
 from textnlp_fast.gpu.catalog.refresh.azure import AzurePrices, prices_of
+from textnlp_fast.gpu.catalog.refresh.http import JsonClient
 
 from .conftest import TODAY, Sources
 
@@ -166,6 +171,31 @@ def test_tries_are_bounded(lists: PriceLists, sources: Sources, kinds: Any) -> N
         part.read()
     assert len(lists.asked) == 5
     assert max(sources.waits) <= 30
+
+
+def test_a_trickle_does_not_outlast_the_deadline() -> None:
+    """A server that sends a byte now and then keeps a read alive, but not the question."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while True:
+                    connection.sendall(b" ")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=trickle, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        client = JsonClient("the list", url, timeout_s=5, total_s=1, sleep=lambda _: None)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("no_proxy", "127.0.0.1")
+            with pytest.raises(ProviderUnavailableError, match="too long"):
+                client.get(url + "/x")
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def test_refusals_are_not_repeated(lists: PriceLists, sources: Sources, kinds: Any) -> None:

@@ -61,7 +61,7 @@ def test_figures_of_the_datasheets(
 
 def test_specifications_hang_together() -> None:
     for spec in Catalog.load("/nonexistent").gpus.values():
-        assert spec.source and "recalled" not in spec.source
+        assert spec.source and "recalled" not in spec.source  # unverified figures are named as such
         # The hardware's own rules: bf16 from Ampere on, fp8 from Ada on, at twice the rate of 16 bits.
         assert spec.bf16 == (spec.compute_capability >= (8, 0)), spec.gpu_type
         if spec.fp8_dense_tflops is not None:

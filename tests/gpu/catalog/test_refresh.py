@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 
 from fakes.price_lists import Answer, PriceLists, azure_item
 from textnlp_fast.errors import (
+    AuthenticationError,
     CorruptDataError,
     InvalidInputError,
+    MissingPackageError,
     ProviderUnavailableError,
 )
 from textnlp_fast.gpu import Catalog, Market
@@ -305,14 +307,28 @@ def test_if_all_fails_nothing_is_written(path: Path, lists: PriceLists, sources:
     assert not path.parent.exists()
 
 
-def test_who_is_not_let_in_is_not_asked_again(path: Path, lists: PriceLists, sources: Sources) -> None:
-    lists.every = lambda where: None if "westeurope" in where else Answer(401, b"")
-    lists.azure = [azure_item(A100, 3.5, "westeurope")]
-    with pytest.raises(Exception, match="401"):
-        refresh(
-            providers=["azure"], regions=["eastus", "westeurope"], path=path, today=TODAY, sources=sources
-        )
-    assert len(lists.asked) == 1
+def test_who_is_not_let_in_is_not_asked_for_ever(path: Path, lists: PriceLists, sources: Sources) -> None:
+    lists.every = lambda where: Answer(401, b"")
+    with pytest.raises(AuthenticationError, match="401"):
+        refresh(providers=["azure"], path=path, today=TODAY, sources=sources)
+    assert len(lists.asked) == 3
+
+
+def test_a_region_that_is_closed_stops_no_other(path: Path, lists: PriceLists, sources: Sources) -> None:
+    regions = Catalog.load("/nonexistent").regions("azure")
+    lists.azure = [azure_item(A100, 3.5, region) for region in regions]
+    lists.every = lambda where: Answer(403, b"") if "eastus%27" in where or "uksouth" in where else None
+    report = refresh(providers=["azure"], regions=regions, path=path, today=TODAY, sources=sources)
+    assert set(report.failed) == {"azure: prices of eastus", "azure: prices of uksouth"}
+    assert report.believed == len(regions) - 2
+
+
+def test_a_missing_package_is_said_with_its_command(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("boto3", "botocore", "botocore.exceptions", "google.auth"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for provider, extra in (("aws", r"textnlp-fast\[aws\]"), ("gcp", r"textnlp-fast\[gpu-gcp\]")):
+        with pytest.raises(MissingPackageError, match=extra):
+            refresh(providers=[provider], path=path, today=TODAY)
 
 
 def test_absurd_prices_keep_the_former_ones_and_are_named(

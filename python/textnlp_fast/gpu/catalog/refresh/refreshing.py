@@ -33,6 +33,8 @@ from textnlp_fast.gpu.types import Offer
 __all__ = ["PROVIDERS", "RefreshReport", "merged", "refresh", "write"]
 
 PROVIDERS: Final = ("aws", "azure", "gcp")
+# Parts of a provider that refuse a login before it is given up: those of one region of AWS.
+_REFUSALS: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +80,19 @@ def refresh(
     answered = 0
     for provider, places in asked.items():
         source = (sources or _source)(provider, kinds, today)
+        refusals, let_in = 0, False
         for part in source.parts(places):
             tell(part.what)
             try:
                 reading = part.read()
             except TextnlpFastError as error:
                 failed[part.what] = error
-                if isinstance(error, (AuthenticationError, MissingPackageError)):
-                    break  # nor will it be let in for the next part
+                refusals += isinstance(error, AuthenticationError)
+                # A region may be closed to an account that is let in elsewhere: that alone is no reason to stop.
+                if isinstance(error, MissingPackageError) or (refusals >= _REFUSALS and not let_in):
+                    break
                 continue
-            answered += 1
+            answered, let_in = answered + 1, True
             prices += reading.prices
             notes += reading.notes
             types |= reading.instance_types
