@@ -81,19 +81,24 @@ def _show(report: Report, *, verbose: bool) -> None:
 
     width = min(shutil.get_terminal_size().columns, _WIDEST) if sys.stdout.isatty() else _WIDEST
     console = Console(width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+    distribution, container = report.facts.distribution, report.facts.container.inside
+    where = [distribution.name, f"kernel {distribution.kernel or 'not known'}", distribution.architecture]
+    if container:
+        where.append(f"in a container ({container})")
+    console.print(printable(", ".join(where)), style="dim")
     groups = dict.fromkeys(verdict.group for verdict in report.verdicts)
-    for number, group in enumerate(groups):
-        if number:
-            console.print()
+    shown: set[tuple[str, ...]] = set()
+    for group in groups:
+        console.print()
         console.print(group, style="bold")
         for verdict in report.verdicts:
             if verdict.group == group:
-                _show_verdict(console, verdict, verbose=verbose)
+                _show_verdict(console, verdict, shown, verbose=verbose)
     console.print()
     console.print(_ending(report), style="bold green" if report.healthy else "bold red")
 
 
-def _show_verdict(console: Console, verdict: Verdict, *, verbose: bool) -> None:
+def _show_verdict(console: Console, verdict: Verdict, shown: set[tuple[str, ...]], *, verbose: bool) -> None:
     from rich.padding import Padding  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -107,14 +112,22 @@ def _show_verdict(console: Console, verdict: Verdict, *, verbose: bool) -> None:
     bad = verdict.level.value != "ok"
     if bad or verbose:
         for line in verdict.evidence:
-            console.print(Padding(Text(printable(line), style="dim", overflow="fold"), (0, 0, 0, 12)))
+            console.print(
+                Padding(Text(printable(line), style="dim", overflow="fold"), (0, 0, 0, 12), expand=False)
+            )
     if verbose and verdict.source:
         source = f"{verdict.rule}: {verdict.source}"
-        console.print(Padding(Text(printable(source), style="dim italic", overflow="fold"), (0, 0, 0, 12)))
-    if bad or verbose:
+        console.print(
+            Padding(Text(printable(source), style="dim italic", overflow="fold"), (0, 0, 0, 12), expand=False)
+        )
+    if verdict.commands in shown:
+        click.echo("            " + click.style("the same commands as above", dim=True))
+    elif bad or verbose:
         for line in verdict.commands:
             # Not wrapped: a command is copied as a whole.
             click.echo("            " + click.style("$ ", dim=True) + click.style(printable(line), fg="cyan"))
+        if verdict.commands:
+            shown.add(verdict.commands)
 
 
 def _ending(report: Report) -> str:

@@ -285,6 +285,8 @@ class Facts:
     conda: Mapping[str, str] = field(default_factory=dict)
     """Versions of the packages of the active conda environment."""
     conda_prefix: str | None = None
+    python: str = "python"
+    """How the Python that was examined is called: `python` where PATH finds that one."""
     torch: TorchFacts | None = None
     vllm_cudart: int | None = None
     """The major version of the CUDA runtime that vLLM's kernels are linked to."""

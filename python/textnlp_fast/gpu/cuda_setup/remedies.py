@@ -27,6 +27,7 @@ __all__ = [
     "install_tools",
     "owners_of",
     "pip_install",
+    "pip_uninstall",
     "quoted",
     "rebuild_boot_image",
     "torch_for",
@@ -222,9 +223,14 @@ def rebuild_boot_image(distribution: Distribution) -> str:
     return "sudo mkinitcpio -P" if distribution.family == "arch" else "sudo dracut --force"
 
 
-def pip_install(*arguments: str) -> str:
-    """pip of the Python on PATH, and not of another one that the name `pip` may stand for."""
-    return shlex.join(["python", "-m", "pip", "install", *arguments])
+def pip_install(facts: Facts, *arguments: str) -> str:
+    """pip of the Python that was examined, and not of another one that the name `pip` may stand for."""
+    return shlex.join([facts.python, "-m", "pip", "install", *arguments])
+
+
+def pip_uninstall(facts: Facts, *names: str) -> str:
+    """The same for what is to go."""
+    return shlex.join([facts.python, "-m", "pip", "uninstall", "-y", *names])
 
 
 def torch_for(facts: Facts) -> tuple[str, ...]:
@@ -244,7 +250,9 @@ def torch_for(facts: Facts) -> tuple[str, ...]:
     else:
         return ()
     return (
-        pip_install("--force-reinstall", package, "--index-url", f"https://download.pytorch.org/whl/{index}"),
+        pip_install(
+            facts, "--force-reinstall", package, "--index-url", f"https://download.pytorch.org/whl/{index}"
+        ),
     )
 
 

@@ -74,6 +74,7 @@ def gather(machine: Machine) -> Facts:
         packages=find_packages(machine),
         conda=read_conda(machine),
         conda_prefix=machine.environment.get("CONDA_PREFIX"),
+        python=_python(machine),
         torch=read_torch(machine),
         vllm_cudart=read_vllm(machine),
         pynvml=read_pynvml(machine),
@@ -89,6 +90,14 @@ def gather(machine: Machine) -> Facts:
         ),
         extras=read_extras(machine),
     )
+
+
+def _python(machine: Machine) -> str:
+    found = machine.which("python")
+    # By their folder: in a virtual environment both are links to a Python elsewhere.
+    if found is not None and found.rpartition("/")[0] == machine.python.rpartition("/")[0]:
+        return "python"
+    return machine.python
 
 
 def _ask_libraries(machine: Machine, *, hangs: bool) -> tuple[NvmlFacts, tuple[Gpu, ...], CudaFacts]:

@@ -73,8 +73,8 @@ def cupy_and_driver(facts: Facts) -> Iterator[Verdict]:
             "Several builds of CuPy are installed, which overwrite each other's files.",
             evidence=[f"{name} {facts.packages[name].version}" for name in sorted(found)],
             commands=(
-                f"python -m pip uninstall -y {' '.join(sorted(found))}",
-                remedies.pip_install(newest if facts.driver_version is None else _cupy_for(facts)),
+                remedies.pip_uninstall(facts, *sorted(found)),
+                remedies.pip_install(facts, newest if facts.driver_version is None else _cupy_for(facts)),
             ),
         )
     elif found and facts.has_gpu:
@@ -85,8 +85,8 @@ def cupy_and_driver(facts: Facts) -> Iterator[Verdict]:
                 name,
                 version,
                 commands=(
-                    f"python -m pip uninstall -y {name}",
-                    remedies.pip_install(_cupy_for(facts)),
+                    remedies.pip_uninstall(facts, name),
+                    remedies.pip_install(facts, _cupy_for(facts)),
                 ),
             )
 
@@ -103,8 +103,8 @@ def jax_and_driver(facts: Facts) -> Iterator[Verdict]:
             f"{name} {package.version}",
             Version.of_number(int(match[1]) * 1000),
             commands=(
-                f"python -m pip uninstall -y {name} {name.replace('plugin', 'pjrt')}",
-                remedies.pip_install("--upgrade", f"jax[{fallback}]"),
+                remedies.pip_uninstall(facts, name, name.replace("plugin", "pjrt")),
+                remedies.pip_install(facts, "--upgrade", f"jax[{fallback}]"),
             ),
         )
 
@@ -114,7 +114,7 @@ def vllm_and_torch(facts: Facts) -> Iterator[Verdict]:
     vllm = facts.packages.get("vllm")
     if vllm is None:
         return
-    reinstall = (remedies.pip_install("--force-reinstall", f"vllm=={vllm.version.partition('+')[0]}"),)
+    reinstall = (remedies.pip_install(facts, "--force-reinstall", f"vllm=={vllm.version.partition('+')[0]}"),)
     wanted = next((match[1] for line in vllm.requires if (match := _exact("torch", line))), None)
     have = facts.torch.version if facts.torch else None
     if have is None:
@@ -164,7 +164,9 @@ def torch_and_gpu(facts: Facts) -> Iterator[Verdict]:
         yield unknown(
             f"What PyTorch {torch.version} is compiled for could not be found out.",
             evidence=[f"neither in {torch.location}/lib nor in the table of its releases"],
-            commands=("python -c 'import torch; print(torch.cuda.get_arch_list())'",),
+            commands=(
+                f"{remedies.quoted(facts.python)} -c 'import torch; print(torch.cuda.get_arch_list())'",
+            ),
         )
         return
     compiled = " ".join(torch.architectures)

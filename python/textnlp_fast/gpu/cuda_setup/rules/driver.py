@@ -33,13 +33,14 @@ def gpu_present(facts: Facts) -> Iterator[Verdict]:
         for gpu in facts.gpus:
             memory = f", {gpu.memory_bytes / (1 << 30):.0f} GiB" if gpu.memory_bytes else ""
             capability = (
-                f", {gpu.compute_capability[0]}.{gpu.compute_capability[1]}" if gpu.compute_capability else ""
+                f", compute capability {_dotted(gpu.compute_capability)}" if gpu.compute_capability else ""
             )
-            key = f"{gpu.name}{memory}{capability and ', compute capability ' + capability[2:]}"
-            counts[key] = counts.get(key, 0) + 1
+            kind = f"{gpu.name}{memory}{capability}"
+            counts[kind] = counts.get(kind, 0) + 1
+        kinds = " and ".join(f"{count} x {kind}" for kind, count in counts.items())
         yield fine(
-            f"The driver shows {_count(len(facts.gpus), 'GPU')}.",
-            evidence=[f"{count} x {name}" for name, count in counts.items()],
+            f"The driver shows {kinds}.",
+            evidence=[f"GPU {gpu.index}: {gpu.uuid}, {gpu.pci_bus_id}" for gpu in facts.gpus if gpu.uuid],
         )
     elif facts.driver.gpus_on_bus:
         yield fine(

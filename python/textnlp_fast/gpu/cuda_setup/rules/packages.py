@@ -29,8 +29,8 @@ def clashing_wheels(facts: Facts) -> Iterator[Verdict]:
             f"{' and '.join(found)} are both installed and write the same files; which one is there is chance.",
             evidence=[f"{one.name} {one.version} in {one.location}" for one in packages],
             commands=(
-                f"python -m pip uninstall -y {' '.join(found)}",
-                remedies.pip_install(f"{wanted.name}=={wanted.version}"),
+                remedies.pip_uninstall(facts, *found),
+                remedies.pip_install(facts, f"{wanted.name}=={wanted.version}"),
             ),
         )
 
@@ -60,7 +60,7 @@ def torch_pins(facts: Facts) -> Iterator[Verdict]:
                 *(f"{name}: {have} is installed, {wanted} wanted" for name, wanted, have in wrong),
                 *(f"{name}: not installed, {wanted} wanted" for name, wanted in missing),
             ],
-            commands=(remedies.pip_install(*names),),
+            commands=(remedies.pip_install(facts, *names),),
         )
     elif counted:
         yield fine(f"The {counted} CUDA libraries that PyTorch asks for are there, in its versions.")
@@ -86,8 +86,8 @@ def pynvml(facts: Facts) -> Iterator[Verdict]:
         seen.origin or "no pynvml to import",
     ]
     mend = (
-        f"python -m pip uninstall -y {' '.join([*wrong, 'nvidia-ml-py'])}",
-        remedies.pip_install("nvidia-ml-py"),
+        remedies.pip_uninstall(facts, *[*wrong, "nvidia-ml-py"]),
+        remedies.pip_install(facts, "nvidia-ml-py"),
     )
     current = versions.get("nvidia-ml-py")
     if seen.origin is None:
@@ -149,7 +149,7 @@ def extras(facts: Facts) -> Iterator[Verdict]:
         level=verdict.level,
         summary=verdict.summary,
         evidence=verdict.evidence,
-        commands=tuple(remedies.pip_install(f"textnlp-fast[{name}]") for name in lacking),
+        commands=tuple(remedies.pip_install(facts, f"textnlp-fast[{name}]") for name in lacking),
     )
 
 
