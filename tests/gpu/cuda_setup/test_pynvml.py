@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from textnlp_fast.gpu.cuda_setup import Level, Machine, Verdict, diagnose
 from textnlp_fast.gpu.cuda_setup.facts import Facts
 from textnlp_fast.gpu.cuda_setup.probes.packages import read_pynvml
+
+pytestmark = pytest.mark.skipif(find_spec("pip") is None, reason="needs pip")
 
 # The files that the packages of these names and versions have on PyPI.
 LAYOUTS = {
@@ -61,7 +64,10 @@ def install(site: Path, wheels: Path, *packages: tuple[str, str]) -> None:
 
 def imported(site: Path) -> str | None:
     """The file that a Python of its own imports as pynvml from there."""
-    script = f"import sys; sys.path.insert(0, {str(site)!r})\ntry:\n import pynvml\n print(pynvml.__file__)\nexcept ImportError: pass"
+    script = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "try:\n import pynvml\n print(pynvml.__file__)\nexcept ImportError: pass"
+    )
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script], check=True, capture_output=True, text=True
     )
