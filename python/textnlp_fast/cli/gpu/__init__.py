@@ -8,6 +8,7 @@ from textnlp_fast.cli.program import Verbs
 
 # One line each; the file of a verb is loaded when it is called.
 VERBS: dict[str, str] = {
+    "agent": "Read this machine's GPUs, and serve metrics, readings and events.",
     "catalog": "Show and refresh what machines with GPUs cost.",
     "doctor": "Say what of driver, CUDA and packages fits together here, and how to mend the rest.",
     "recommend": "Choose machines for a model: to serve it, for a batch, to fine-tune.",
@@ -15,6 +16,7 @@ VERBS: dict[str, str] = {
 
 EPILOG = """\b
 Examples:
+  textnlp-fast gpu agent --port 9401
   textnlp-fast gpu catalog show --gpu nvidia-l4 --market spot
   textnlp-fast gpu doctor
   textnlp-fast gpu recommend --model llama-70b/ --rps 50 --ttft 1 --tpot 0.05
