@@ -54,6 +54,7 @@ class Orders:
                 self.state.number(),
                 labels=dict(properties.get("labels", {})),
                 visible_at=time.monotonic() + self.state.lag_s,
+                visible_after=self.state.hide_for,
             )
             for name in names
         ]

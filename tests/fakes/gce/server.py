@@ -145,12 +145,14 @@ class GceFake(ControlPlane):
 
     def _instances_list(self, request: Request, names: dict[str, str]) -> dict[str, Any]:
         self.state.zone_of(names["zone"])
-        now = time.monotonic()
-        items = [
-            resources.instance(machine, self._root(request))
-            for machine in self.state.machines.values()
-            if machine.zone == names["zone"] and machine.visible_at <= now
-        ]
+        now, items = time.monotonic(), []
+        for machine in self.state.machines.values():
+            if machine.zone != names["zone"] or machine.visible_at > now:
+                continue
+            if machine.visible_after > 0:
+                machine.visible_after -= 1
+                continue
+            items.append(resources.instance(machine, self._root(request)))
         return resources.page(items, request.query, "compute#instanceList", self.page_size)
 
     def _change(self, request: Request, machine: Machine, kind: str) -> Operation:
@@ -168,7 +170,7 @@ class GceFake(ControlPlane):
     def _instances_delete(self, request: Request, names: dict[str, str]) -> dict[str, Any]:
         machine = self._machine(names)
         operation = self._change(request, machine, "delete")
-        machine.status = "STOPPING"
+        machine.status, machine.ending = "STOPPING", True
         operation.finish = lambda _: self.state.remove(machine)
         return resources.operation(operation, self._root(request))
 

@@ -72,6 +72,9 @@ class Machine:
     status: str = "PROVISIONING"
     labels: dict[str, str] = field(default_factory=dict)
     visible_at: float = 0.0
+    visible_after: int = 0
+    """So many more lists do not show it."""
+    ending: bool = False
     stopped: str | None = None
     holds: bool = True
     """Whether it takes capacity and quota: stopped machines do not."""
@@ -130,6 +133,8 @@ class State:
         self.by_request: dict[str, Operation] = {}
         self.lag_s = 0.0
         """How long a new instance is missing from lists."""
+        self.hide_for = 0
+        """From how many lists a new instance is missing."""
         self._numbers = itertools.count(4_000_000_000_000_000_001)
 
     def number(self) -> int:

@@ -265,9 +265,9 @@ class GcpProvider(Provider):
             return None
 
     def list_instances(self, tags: Mapping[str, str] | None = None) -> list[Instance]:
-        until, found = self._api.patience.until(), []
-        for zone in self._region_zones(until):
-            asked = {"zone": zone, "filter": filter_for(tags)}
+        until, found, wanted = self._api.patience.until(), [], filter_for(tags)
+        for zone in self._region_zones(until) if wanted is not None else ():
+            asked = {"zone": zone, "filter": wanted}
             found += [self._instance(one, until) for one in self._api.pages("Instances", asked, until)]
         return found
 

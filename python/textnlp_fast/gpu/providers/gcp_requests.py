@@ -173,11 +173,14 @@ def _user_data(text: str) -> dict[str, str]:
     return {"key": "user-data" if cloud_init else "startup-script", "value": text}
 
 
-def filter_for(tags: Mapping[str, str] | None) -> str:
-    """The filter of a list: all of the labels, or, for None, any OWNER_TAG."""
+def filter_for(tags: Mapping[str, str] | None) -> str | None:
+    """The filter of a list: all of the labels, or, for None, any OWNER_TAG. None: nothing can have such labels."""
     if tags is None:
         return f"labels.{OWNER_TAG}:*"
-    check_labels(tags)
+    try:
+        check_labels(tags)
+    except InvalidInputError:
+        return None
     return " AND ".join(f'(labels.{key}="{value}")' for key, value in sorted(tags.items()))
 
 
