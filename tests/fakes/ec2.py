@@ -15,7 +15,10 @@ from urllib.parse import parse_qsl, urlencode
 
 from faults.proxy import Answer, Fault, FaultProxy
 
-__all__ = ["Ec2Proxy", "error_document"]
+__all__ = ["UBUNTU", "Ec2Proxy", "error_document"]
+
+UBUNTU = "ami-1e749f67"
+"""An image that moto knows."""
 
 _XML = [("Content-Type", "text/xml")]
 
@@ -102,8 +105,11 @@ class Ec2Proxy(FaultProxy):
         if cap is not None and float(cap) < self.spot_price_usd:
             message = f"Your Spot request price of {cap} is lower than the minimum of {self.spot_price_usd}."
             return 400, _XML, error_document("SpotMaxPriceTooLow", message)
-        # moto launches MinCount.
-        sent = urlencode({**form, "MinCount": str(granted), "MaxCount": str(granted)}).encode()
+        # moto launches MinCount, and resolves no names of images.
+        changes = {"MinCount": str(granted), "MaxCount": str(granted)}
+        if form.get("ImageId", "").startswith("resolve:ssm:"):
+            changes["ImageId"] = UBUNTU
+        sent = urlencode({**form, **changes}).encode()
         changed = {name: value for name, value in headers.items() if name.lower() != "content-length"}
         answer = super().ask(method, path, changed, sent)
         if answer[0] == 200:

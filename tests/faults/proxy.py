@@ -149,7 +149,9 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             form = (self.headers.get("Content-Type") or "").startswith(_FORM)
             fault = proxy.fault_for(self.command, f"{self.path}?{body.decode()}" if form else self.path)
             kind = fault.kind if fault else None
-            if kind == "lose_request":
+            if fault and kind == "lose_request":
+                if fault.meanwhile:
+                    fault.meanwhile()
                 self._cut()
                 return
             if fault and kind == "status":

@@ -5,16 +5,13 @@ from __future__ import annotations
 import base64
 from typing import Any, ClassVar
 
-from fakes.ec2 import Ec2Proxy
+from fakes.ec2 import UBUNTU, Ec2Proxy
 from faults.proxy import Fault
 from gpu.providers.harness import Harness
 from textnlp_fast.gpu.providers.aws import AwsProvider
 from textnlp_fast.gpu.providers.contract import LAUNCH_TAG, Provider
 
-__all__ = ["UBUNTU", "AwsHarness"]
-
-UBUNTU = "ami-1e749f67"
-"""An image that moto knows."""
+__all__ = ["AwsHarness"]
 
 _ACTIONS = {
     "launch": "RunInstances",

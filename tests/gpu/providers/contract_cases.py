@@ -210,6 +210,7 @@ class LaunchCases:
     def test_a_cap_on_an_unknown_price_launches_nothing(
         self, harness: Harness, options: dict[str, object]
     ) -> None:
+        harness.needs("unknown prices")
         with pytest.raises(PriceTooHighError, match="not known"):
             harness.provider(**options).launch(request_for(harness, max_usd_per_hour=1e6))
         assert harness.truth() == {}

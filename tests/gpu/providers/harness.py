@@ -40,8 +40,8 @@ class Harness(ABC):
     sdk: ClassVar[str | None] = None
     """A module of the cloud's SDK: nothing may import it before a provider is made."""
     cannot: ClassVar[Mapping[str, str]] = {}
-    """What this cloud has no notion of, and why. Of: spot, zones, images, disks, user data, stop, price cap (one that
-    the cloud itself takes), quota, throttling, lost answers, eventual consistency, credentials, regions."""
+    """What this cloud has no notion of, and why: spot, zones, images, disks, user data, stop, price cap (one that the
+    cloud itself takes), unknown prices, quota, throttling, lost answers, eventual consistency, credentials, regions."""
 
     @abstractmethod
     def provider(self, **options: Any) -> Provider:

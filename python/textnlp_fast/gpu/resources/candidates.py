@@ -108,6 +108,7 @@ def planned(
                 one.failure is not None,
                 markets.index(one.place.market),
                 one.usd_per_hour,
+                one.instance_type.gpu_count,
                 one.place.provider,
                 one.place.region,
                 one.place.instance_type,

@@ -1,0 +1,159 @@
+"""The manager on EC2 as moto serves it: the specification's example, failover, and processes that are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from faults.proxy import Fault
+from gpu.providers.aws_harness import AwsHarness
+from textnlp_fast.errors import AuthenticationError, QuotaError
+from textnlp_fast.gpu import GPUResourceManager, GPUType, Market
+
+_CHILD = Path(__file__).with_name("killed_launch.py")
+
+
+def test_the_specifications_example(aws: AwsHarness) -> None:
+    manager = GPUResourceManager()
+    manager.register_provider("aws", "us-east-1")
+    instance = manager.get_gpu_instance("aws", GPUType.NVIDIA_T4, count=2)
+    assert set(aws.truth()) == {instance.instance_id}
+    assert instance.instance.instance_type == "g4dn.12xlarge"  # EC2 has no machine with two
+    assert instance.gpu_count == 4
+    assert instance.usd_per_hour == pytest.approx(3.912)
+    manager.release([instance])
+    assert aws.truth() == {}
+
+
+def test_the_environment_of_the_specification(aws: AwsHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEFAULT_GPU_TYPE", "nvidia-t4")
+    monkeypatch.setenv("ENABLE_SPOT_INSTANCES", "true")
+    monkeypatch.setenv("AWS_REGION", "us-west-2")
+    manager = GPUResourceManager()
+    manager.register_provider("aws")
+    instance = manager.get_gpu_instance("aws")
+    assert (instance.region, instance.instance.market) == ("us-west-2", Market.SPOT)
+    assert instance.on_demand_usd_per_hour is not None
+    assert instance.usd_per_hour < instance.on_demand_usd_per_hour
+
+
+def test_goes_on_through_zones_types_and_regions(aws: AwsHarness) -> None:
+    manager = GPUResourceManager(owner="fleet-a")
+    for region in ("us-east-1", "us-west-2"):
+        manager.register_provider("aws", region, first_pause_s=0.01)
+    request = manager.request(gpu_types=[GPUType.NVIDIA_T4, GPUType.NVIDIA_L4], max_usd_per_hour=0.9)
+    places = [one.place for one in manager.plan(request).candidates]
+    assert len({one.region for one in places}) == 2
+    assert len({one.instance_type for one in places}) >= 3
+    aws.proxy.refuse("RunInstances", "InsufficientInstanceCapacity", 500, times=len(places) - 1)
+    (found,) = manager.acquire(request)
+    assert (found.region, found.instance.zone, found.instance.instance_type) == (
+        places[-1].region,
+        places[-1].zone,
+        places[-1].instance_type,
+    )
+    # And what failed is remembered: the one that did not is now the first.
+    assert GPUResourceManager(owner="fleet-a").journal.records()
+    assert manager.plan(request).candidates[0].place == places[-1]
+
+
+def test_quota_and_credentials_are_what_is_said(aws: AwsHarness) -> None:
+    manager = GPUResourceManager(owner="fleet-a")
+    manager.register_provider("aws", "us-east-1", first_pause_s=0.01)
+    aws.proxy.refuse("RunInstances", "VcpuLimitExceeded", times=100)
+    with pytest.raises(QuotaError):
+        manager.get_gpu_instance("aws", GPUType.NVIDIA_T4, instance_types=["g4dn.xlarge"])
+    aws.heal()
+    aws.proxy.refuse(r"\w+", "ExpiredToken", times=1000)
+    with pytest.raises(AuthenticationError):
+        manager.get_gpu_instance("aws", GPUType.NVIDIA_T4)
+    aws.heal()
+    assert aws.truth() == {}
+
+
+# --- killed -------------------------------------------------------------------------------------------------------
+
+
+class _Child:
+    def __init__(self, key: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(_CHILD), key],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n", self.process.stderr and self.process.stderr.read()
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+
+    def end(self) -> int:
+        code = self.process.wait(timeout=120)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+        return code
+
+
+def _found_again(aws: AwsHarness, key: str) -> None:
+    """The next process with the same key has one machine, and there is no other."""
+    aws.heal()
+    manager = GPUResourceManager(owner="fleet-a")
+    manager.register_provider("aws", "us-east-1", first_pause_s=0.01)
+    if key == "none":
+        found = manager.list()
+        assert len(found) <= 1
+    else:
+        found = manager.acquire(manager.request(gpu_types=GPUType.NVIDIA_T4, key=key))
+        assert len(found) == 1
+    assert set(aws.truth()) == {one.instance_id for one in found}
+    assert manager.orphans().strays == ()
+    manager.release(found)
+    assert aws.truth() == {}
+
+
+@pytest.mark.parametrize("key", ["train", "none"])
+@pytest.mark.parametrize(
+    ("action", "kind", "after"),
+    [
+        ("DescribeInstances", "lose_answer", 0),
+        ("DescribeInstanceTypeOfferings", "lose_answer", 0),
+        ("DescribeInstances", "lose_answer", 1),
+        ("RunInstances", "lose_request", 0),
+        ("RunInstances", "lose_answer", 0),
+    ],
+)
+def test_killed_at_a_request(aws: AwsHarness, key: str, action: str, kind: str, after: int) -> None:
+    child = _Child(key)
+    aws.proxy.inject(
+        Fault(kind, path=rf"Action={action}\b", after=after, meanwhile=child.kill)  # type: ignore[arg-type]
+    )
+    child.go()
+    assert child.end() == -signal.SIGKILL
+    assert len(aws.truth()) == (action == "RunInstances" and kind == "lose_answer")
+    _found_again(aws, key)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_any_time(aws: AwsHarness, seed: int) -> None:
+    child = _Child("train")
+    timer = threading.Timer(random.Random(seed).uniform(0.0, 0.6), child.kill)
+    child.go()
+    timer.start()
+    assert child.end() in (0, -signal.SIGKILL)
+    timer.cancel()
+    _found_again(aws, "train")
