@@ -61,7 +61,9 @@ class Settings(BaseSettings):
     endpoint_url: str | None = Field(
         None, description="Where the bucket's service is, if not at its provider's"
     )
-    aws_region: str | None = _shared("aws_region", None, "Region of an S3 bucket, and of EC2 where none is named")
+    aws_region: str | None = _shared(
+        "aws_region", None, "Region of an S3 bucket, and of EC2 where none is named"
+    )
     gcp_project_id: str | None = _shared(
         "gcp_project_id", None, "Project of a Google Cloud bucket; says whose it is"
     )

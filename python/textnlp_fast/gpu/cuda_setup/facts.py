@@ -180,7 +180,7 @@ class Toolkit:
     has_runtime: bool
     """libcudart is there, for programs to load."""
     origin: str
-    """`system`, `conda` or `pip`."""
+    """`system` or `conda`."""
     compat: Version | None = None
     """The driver in its folder for forward compatibility."""
 

@@ -152,6 +152,8 @@ class Machine:
         """What a command says; nothing of it goes through a shell. It is looked for on PATH first."""
         if lookup and self.which(arguments[0]) is None:
             return Answer(status=None, missing=True)
+        if self.runner is run_command and self.root != Path("/"):
+            return Answer(status=None, missing=True)  # a command would tell of this machine, not of that tree
         environment = {**self.environment, "LC_ALL": "C"}
         return self.runner(arguments, environment=environment, timeout_s=timeout_s, limit_bytes=limit_bytes)
 

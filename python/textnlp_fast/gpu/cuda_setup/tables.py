@@ -21,11 +21,11 @@ __all__ = [
 ]
 
 SOURCES: Final = {
-    "drivers": "CUDA Toolkit 13.5 release notes, tables of driver versions (docs.nvidia.com, seen 2026-11)",
-    "minor": "CUDA Compatibility guide, minor version compatibility (docs.nvidia.com, r615, 2026-09)",
+    "drivers": "CUDA Toolkit release notes of 13.2 and 13.4, tables of driver versions (docs.nvidia.com, seen 2026-11)",
+    "minor": "CUDA Compatibility guide, minor version compatibility (docs.nvidia.com, seen 2026-11)",
     "forward": "CUDA Compatibility guide, forward compatibility (docs.nvidia.com, r590)",
     "architectures": "release notes of CUDA 11.0 to 13.4 and `nvcc --list-gpu-code` of 13.0",
-    "torch": "PyTorch RELEASE.md, CUDA support matrix of releases 2.8 to 2.15, and its build scripts before",
+    "torch": "PyTorch's RELEASE.md, CUDA support matrix of releases 2.8 to 2.15, and its build scripts before 2.8",
     "modules": "NVIDIA driver installation guide, kernel modules (docs.nvidia.com, r610)",
     "nccl": "NCCL user guide, troubleshooting (docs.nvidia.com)",
     "toolkit": "NVIDIA Container Toolkit security bulletin, CVE-2025-23266 (July 2025)",
@@ -127,7 +127,6 @@ _TURING_TO_BLACKWELL = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 _TORCH: Final = (
     ((2, 0), (11, 7), ("3.7", "5.0", "6.0", "7.0", "7.5", "8.0", "8.6")),
     ((2, 0), (11, 8), ("3.7", *_OLD)),
-    ((2, 1), (11, 8), _OLD),
     ((2, 1), (12, 1), _OLD),
     ((2, 4), (12, 4), _OLD),
     ((2, 6), (12, 6), _OLD),

@@ -30,7 +30,7 @@ _HEADERS = 1 << 18
 
 
 def find_toolkits(machine: Machine) -> tuple[Toolkit, ...]:
-    """Every toolkit in the usual places, in CUDA_HOME, behind nvcc on PATH, in conda and in pip's packages."""
+    """Every toolkit in the usual places, in CUDA_HOME, behind nvcc on PATH, and in the active conda environment."""
     places: dict[str, str] = {}
     for name in machine.list("/usr/local", "cuda*"):
         places[f"/usr/local/{name}"] = "system"

@@ -16,6 +16,7 @@ __all__ = [
     "cupy_and_driver",
     "forward_compatibility",
     "jax_and_driver",
+    "runtime_wheels_and_driver",
     "toolkit_and_driver",
     "toolkit_and_gpu",
     "torch_and_driver",
@@ -107,6 +108,26 @@ def jax_and_driver(facts: Facts) -> Iterator[Verdict]:
                 remedies.pip_install(facts, "--upgrade", f"jax[{fallback}]"),
             ),
         )
+
+
+def runtime_wheels_and_driver(facts: Facts) -> Iterator[Verdict]:
+    """The CUDA runtime that pip installed runs on this driver, where it is not PyTorch's anyway."""
+    if not facts.has_gpu or (facts.torch is not None and facts.torch.cuda is not None):
+        return
+    for name, package in facts.packages.items():
+        if re.fullmatch(r"nvidia-cuda-runtime(-cu\d\d)?", name) and package.parsed is not None:
+            driver = facts.driver_version
+            older = (
+                "nvidia-cuda-runtime-cu12"
+                if driver is None or driver.major >= 525
+                else "nvidia-cuda-runtime-cu11"
+            )
+            yield from _run_on_driver(
+                facts,
+                f"{name} {package.version}",
+                package.parsed,
+                commands=(remedies.pip_uninstall(facts, name), remedies.pip_install(facts, older)),
+            )
 
 
 def vllm_and_torch(facts: Facts) -> Iterator[Verdict]:
