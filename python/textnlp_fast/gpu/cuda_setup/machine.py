@@ -192,7 +192,14 @@ def run_command(
         return Answer(status=None, missing=True)
     except (OSError, ValueError) as error:
         return Answer(status=None, errors=str(error))
-    deadline = time.monotonic() + timeout_s
+    try:
+        return _answer_of(process, time.monotonic() + timeout_s, limit_bytes)
+    except BaseException:
+        _kill(process)  # in a session of its own it does not see the key that interrupts us
+        raise
+
+
+def _answer_of(process: subprocess.Popen[bytes], deadline: float, limit_bytes: int) -> Answer:
     chunks, truncated = _read(process, deadline, limit_bytes)
     timed_out = False
     if not truncated:

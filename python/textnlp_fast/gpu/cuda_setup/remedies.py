@@ -326,6 +326,6 @@ def hold_driver(facts: Facts) -> tuple[str, ...]:
 
 
 def without_folders(facts: Facts, *folders: str) -> str:
-    """The export that keeps LD_LIBRARY_PATH but for some folders."""
-    kept = [entry for entry in facts.search_paths if entry and entry.rstrip("/") not in folders]
+    """The export that keeps LD_LIBRARY_PATH but for some folders, by their real names, and what is none."""
+    kept = [entry for entry, real in facts.search_paths.items() if real and real not in folders]
     return export("LD_LIBRARY_PATH", ":".join(kept)) if kept else "unset LD_LIBRARY_PATH"

@@ -215,6 +215,43 @@ situation(
     commands={"library-path": "export LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu"},
 )
 
+situation(
+    "stubs by a link on LD_LIBRARY_PATH",
+    lambda m: (
+        m.gpus(["T4"])
+        .toolkit("13.0.2")
+        .nvcc("13.0")
+        .link("/usr/local/cuda", "cuda-13.0")
+        .write("/usr/local/cuda-13.0/lib64/stubs/libcuda.so")
+        .set(LD_LIBRARY_PATH="/usr/local/cuda/lib64/stubs/:/usr/lib/x86_64-linux-gnu")
+    ),
+    wrong={"driver-libraries": PROBLEM},
+    commands={"driver-libraries": "export LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu"},
+)
+situation(
+    "cuDNN by a link in a folder on LD_LIBRARY_PATH",
+    lambda m: (
+        m.gpus(["A100"])
+        .package("nvidia-cudnn-cu12", "9.10.2.21")
+        .write("/opt/cudnn-8/libcudnn.so.8.9.7")
+        .link("/opt/lib/libcudnn.so.8", "../cudnn-8/libcudnn.so.8.9.7")
+        .set(LD_LIBRARY_PATH="/opt/lib")
+    ),
+    wrong={"cudnn": PROBLEM},
+    commands={"cudnn": "unset LD_LIBRARY_PATH"},
+)
+situation(
+    "CUDA_HOME by a link of another name",
+    lambda m: (
+        m.gpus(["T4"])
+        .toolkit("12.4.1")
+        .nvcc("12.4")
+        .link("/opt/nvidia", "../usr/local/cuda-12.4")
+        .set(CUDA_HOME="/opt/nvidia/")
+    ),
+    fine=("cuda-home",),
+)
+
 # --- containers ---------------------------------------------------------------------------------------------------
 
 situation(

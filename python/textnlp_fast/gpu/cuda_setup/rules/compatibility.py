@@ -275,9 +275,7 @@ def forward_compatibility(facts: Facts) -> Iterator[Verdict]:
     if not loaded or kernel is None:
         return
     version, path = loaded[0].version, loaded[0].path
-    folder = path.rpartition("/")[0]
-    kept = ":".join(entry for entry in facts.search_paths if entry and entry.rstrip("/") != folder)
-    undo = (remedies.export("LD_LIBRARY_PATH", kept) if kept else "unset LD_LIBRARY_PATH",)
+    undo = (remedies.without_folders(facts, loaded[0].folder),)
     if version is not None and version < kernel:
         yield problem(
             f"The libcuda for forward compatibility ({version}) is older than the driver ({kernel}), which needs none.",
