@@ -79,8 +79,10 @@ test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 # Kills at random moments, races, networks that fail at every request, sequences of operations: more of each, and others
 # each night. Failures print their seeds.
 NIGHTLY_KILLS ?= 500
+NIGHTLY_TESTS := tests/garbage tests/storage/audit tests/storage/test_kill.py tests/storage/test_pull_resume.py tests/registry/test_faults.py \
+  tests/objectstore/test_lease.py tests/transfers/test_kill.py
 nightly: $(VENV)/.installed  ## The tests that chance has a part in, at length (half an hour)
-	TEXTNLP_FAST_NIGHTLY=1 TEXTNLP_FAST_KILLS=$(NIGHTLY_KILLS) $(BIN)/$(PYTEST) tests/garbage tests/storage/audit tests/storage/test_kill.py $(PYTEST_ARGS)
+	TEXTNLP_FAST_NIGHTLY=1 TEXTNLP_FAST_KILLS=$(NIGHTLY_KILLS) $(BIN)/$(PYTEST) $(NIGHTLY_TESTS) $(PYTEST_ARGS)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ def run(verb: str, url: str, endpoint: str, folder: Path) -> list[str]:
         [sys.executable, str(SCRIPT), verb, url, endpoint, str(folder), str(KILLS), str(seed)],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=600 + 30 * KILLS,
         check=False,
     )
     assert done.returncode == 0, f"seed {seed}\n" + done.stdout[-2000:] + done.stderr[-4000:]
