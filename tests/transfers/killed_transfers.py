@@ -56,8 +56,8 @@ def noted(progress: TransferProgress) -> None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a transfer was killed behind its end, which is that its journal goes. There is nothing to go on with then,
-    and who begins again moves all of it again."""
+    """Whether a transfer was killed behind its end, which is that its journal goes: there is nothing to go on with,
+    and who begins again moves all of it."""
     return bool(MOVED[0]) and not [*folder.glob("*.journal"), *(folder / "state").glob("*.json")]
 
 
