@@ -106,6 +106,14 @@ def test_verbose_shows_what_every_verdict_rests_on(fake: CudaMachine, run: Run) 
     assert "compiled for sm_37" not in run("gpu", "doctor").out
 
 
+def test_optional_parts_are_named_with_the_command_that_adds_them(fake: CudaMachine, run: Run) -> None:
+    build(fake, "optional parts of this package")
+    outcome = run("gpu", "doctor")
+    assert outcome.code == 0
+    assert "Optional parts of textnlp-fast: gpu installed; not: aws." in outcome.out
+    assert "$ /usr/bin/python3 -m pip install 'textnlp-fast[aws]'" in outcome.out
+
+
 def test_the_environment_file(
     fake: CudaMachine, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
