@@ -17,6 +17,7 @@ __all__ = [
     "cuda_range_of",
     "driver_of_release",
     "minimum_driver",
+    "newest_release_for",
     "torch_architectures",
 ]
 
@@ -154,6 +155,15 @@ def driver_of_release(cuda: Version) -> Version | None:
         return BUILT_WITH_DRIVER[NEWEST_CUDA]
     earlier = [known for known in BUILT_WITH_DRIVER if known <= release and known[0] == cuda.major]
     return BUILT_WITH_DRIVER[max(earlier)] if earlier else None
+
+
+def newest_release_for(driver: Version) -> Version | None:
+    """The newest CUDA release of which nothing is missing with that driver."""
+    releases = [release for release, needed in BUILT_WITH_DRIVER.items() if needed <= driver]
+    if not releases:
+        return None
+    major, minor = max(releases)
+    return Version.of_number(major * 1000 + minor * 10)
 
 
 def cuda_range_of(capability: tuple[int, int]) -> tuple[tuple[int, int] | None, int | None]:

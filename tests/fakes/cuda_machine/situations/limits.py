@@ -216,3 +216,16 @@ situation(
     lambda m: (m.gpus(["T4"]), (m.site / "pynvml.py").write_text("")),
     fine=("pynvml",),
 )
+
+situation(
+    "a toolkit for CUDA 12 on a driver of CUDA 11",
+    lambda m: m.gpus(["A100"], "515.105.01", "11.7").toolkit("12.4.1").nvcc("12.4"),
+    wrong={"toolkit-driver": PROBLEM},
+    commands={"toolkit-driver": "cuda-toolkit-11-7"},
+)
+situation(
+    "a toolkit on a driver of before all tables",
+    lambda m: m.gpus(["T4"], "390.157", "9.1").toolkit("12.4.1").nvcc("12.4"),
+    wrong={"toolkit-driver": PROBLEM},
+    commands={"toolkit-driver": "nvidia-open"},
+)

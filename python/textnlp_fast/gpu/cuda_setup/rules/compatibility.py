@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 from textnlp_fast.gpu.cuda_setup import remedies
 from textnlp_fast.gpu.cuda_setup.facts import Facts
-from textnlp_fast.gpu.cuda_setup.tables import cuda_range_of, driver_of_release, minimum_driver
+from textnlp_fast.gpu.cuda_setup.tables import (
+    cuda_range_of,
+    driver_of_release,
+    minimum_driver,
+    newest_release_for,
+)
 from textnlp_fast.gpu.cuda_setup.verdicts import Verdict, fine, problem, unknown, warning
 from textnlp_fast.gpu.cuda_setup.versions import Version
 
@@ -43,10 +48,14 @@ def toolkit_and_driver(facts: Facts) -> Iterator[Verdict]:
             else f"what loads CUDA {toolkit.version.short} from {toolkit.path}",
             toolkit.version,
             exact=toolkit.has_nvcc,
-            commands=remedies.install_toolkit(facts, Version.of_number(12060))
-            if facts.driver_version and facts.driver_version.major < 580
-            else remedies.install_driver(facts),
+            commands=_older_toolkit(facts),
         )
+
+
+def _older_toolkit(facts: Facts) -> tuple[str, ...]:
+    """The newest toolkit for the driver that is there; with none, a newer driver."""
+    fitting = newest_release_for(facts.driver_version) if facts.driver_version else None
+    return remedies.install_toolkit(facts, fitting) if fitting else remedies.install_driver(facts)
 
 
 def torch_and_driver(facts: Facts) -> Iterator[Verdict]:
