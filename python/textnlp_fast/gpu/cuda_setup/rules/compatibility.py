@@ -84,7 +84,9 @@ def cupy_and_driver(facts: Facts) -> Iterator[Verdict]:
             evidence=[f"{name} {facts.packages[name].version}" for name in sorted(found)],
             commands=(
                 remedies.pip_uninstall(facts, *sorted(found)),
-                remedies.pip_install(facts, newest if facts.driver_version is None else _cupy_for(facts)),
+                remedies.pip_install(
+                    facts, newest if facts.driver_version is None else remedies.cupy_for(facts)
+                ),
             ),
         )
     elif found and facts.has_gpu:
@@ -96,7 +98,7 @@ def cupy_and_driver(facts: Facts) -> Iterator[Verdict]:
                 version,
                 commands=(
                     remedies.pip_uninstall(facts, name),
-                    remedies.pip_install(facts, _cupy_for(facts)),
+                    remedies.pip_install(facts, remedies.cupy_for(facts)),
                 ),
             )
 
@@ -388,14 +390,6 @@ def _cupy_version(name: str) -> Version | None:
         major = int(digits) if int(digits) >= 10 and (match[2] or digits[0] == "1") else int(digits[0])
         return Version.of_number(major * 1000)
     return Version.of_number(int(digits[:2]) * 1000 + int(digits[2]) * 10)
-
-
-def _cupy_for(facts: Facts) -> str:
-    driver = facts.driver_version
-    old = bool(facts.capabilities) and facts.capabilities[0] < (7, 5)
-    if driver is not None and driver.major >= 580 and not old:
-        return "cupy-cuda13x"
-    return "cupy-cuda12x" if driver is None or driver.major >= 525 else "cupy-cuda11x"
 
 
 def _exact(name: str, requirement: str) -> re.Match[str] | None:
