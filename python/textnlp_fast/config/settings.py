@@ -128,6 +128,10 @@ class Settings(BaseSettings):
         None, ge=0, allow_inf_nan=False, description="Budget of all that was ever spent on machines, in USD"
     )
 
+    gpu_health_rules: Path | None = Field(
+        None, description="File with what differs from the rules by which GPUs are judged"
+    )
+
     # --- audit and signatures
     audit: Literal["off", "on", "full"] = Field(
         "on", description="What the audit log records: nothing, changes, and how they ended"

@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from textnlp_fast.gpu.catalog import Catalog
+    from textnlp_fast.gpu.health.fleet import FleetHealth, fleet_health
+    from textnlp_fast.gpu.health.monitor import GPUHealthMonitorManager
     from textnlp_fast.gpu.recommender import ModelShape, Workload, recommend
     from textnlp_fast.gpu.resources import AcquireRequest, Budget, GPUResourceManager
     from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Market, Offer
@@ -20,6 +22,8 @@ _HOMES = {
     "AcquireRequest": "textnlp_fast.gpu.resources",
     "Budget": "textnlp_fast.gpu.resources",
     "Catalog": "textnlp_fast.gpu.catalog",
+    "FleetHealth": "textnlp_fast.gpu.health.fleet",
+    "GPUHealthMonitorManager": "textnlp_fast.gpu.health.monitor",
     "GPUResourceManager": "textnlp_fast.gpu.resources",
     "GPUSpec": "textnlp_fast.gpu.types",
     "GPUType": "textnlp_fast.gpu.types",
@@ -28,6 +32,7 @@ _HOMES = {
     "ModelShape": "textnlp_fast.gpu.recommender",
     "Offer": "textnlp_fast.gpu.types",
     "Workload": "textnlp_fast.gpu.recommender",
+    "fleet_health": "textnlp_fast.gpu.health.fleet",
     "recommend": "textnlp_fast.gpu.recommender",
 }
 
@@ -35,6 +40,8 @@ __all__ = [
     "AcquireRequest",
     "Budget",
     "Catalog",
+    "FleetHealth",
+    "GPUHealthMonitorManager",
     "GPUResourceManager",
     "GPUSpec",
     "GPUType",
@@ -43,6 +50,7 @@ __all__ = [
     "ModelShape",
     "Offer",
     "Workload",
+    "fleet_health",
     "recommend",
 ]
 

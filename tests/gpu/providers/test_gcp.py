@@ -374,7 +374,7 @@ REFUSALS = [
         "forbidden",
         "Required 'compute.instances.create' permission",
         errors.AuthenticationError,
-        "gcp-fleet-role.json",
+        "gcp-fleet.yaml",
     ),
     (403, "quotaExceeded", "Quota 'CPUS' exceeded. Limit: 8", errors.QuotaError, "quota"),
     (503, "insufficientCapacity", "not enough", errors.CapacityError, "another zone"),

@@ -284,9 +284,12 @@ class HealthEngine:
         evidence = " ".join(event.text.split())[:300] or event.source
         finding = self.state.open.get(key)
         if finding is not None:
-            if part and part in finding.parts:
+            told = part in finding.parts if part else evidence in finding.evidence
+            if told:
+                # Sources that are asked again and again tell again and again: it is still so.
                 finding.last_at_s = max(finding.last_at_s, at_s)
-            elif part or at_s > finding.last_at_s or finding.ending_at_s is not None:
+                finding.ending_at_s = None
+            else:
                 self._book.again(finding, at_s, rule.severity, rule.action, evidence)
         else:
             finding = self._book.open(

@@ -50,7 +50,8 @@ def _missing(most: int | None, now: int | None) -> float | None:
 def _fabric(reading: Reading) -> float | None:
     if reading.fabric_state is None:
         return None
-    return float(reading.fabric_state.lower().replace("_", "-") in ("not-started", "in-progress"))
+    state = reading.fabric_state.lower().replace("_", "-")
+    return float(state in ("not-started", "in-progress", "failed", "unhealthy"))
 
 
 def _number(value: float | None) -> float | None:

@@ -11,12 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
-from textnlp_fast.errors import (
-    CorruptDataError,
-    MissingObjectError,
-    StorageUnavailableError,
-    UntrustedServerError,
-)
+from textnlp_fast.errors import CorruptDataError, MissingObjectError, StorageUnavailableError
 from textnlp_fast.objectstore.transfers.concurrency import StreamController
 from textnlp_fast.objectstore.transfers.protocol import BackOffError, Part
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
@@ -104,7 +99,7 @@ class _Run(Generic[Outcome]):
             try:
                 return job.run()
             except (StorageUnavailableError, CorruptDataError) as error:
-                if isinstance(error, MissingObjectError | UntrustedServerError):
+                if isinstance(error, MissingObjectError):
                     raise
                 if job.moved_bytes > moved:
                     failures, moved = 0, job.moved_bytes
@@ -126,7 +121,7 @@ def retrying(call: Callable[[], Outcome], watch: Watch) -> Outcome:
         try:
             return call()
         except StorageUnavailableError as error:
-            if failures > watch.settings.retries or isinstance(error, UntrustedServerError):
+            if failures > watch.settings.retries:
                 raise
             watch.meter.retried()
             watch.sleep(_pause_s(error, failures))

@@ -23,8 +23,8 @@ from urllib.parse import SplitResult
 from textnlp_fast.contents.documents import Broken, canonical, parse_document, seal_document, take
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, TextnlpFastError
 from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.signed_messages import SIGNATURE_HEADER, sign
 from textnlp_fast.storage.names import now_utc
-from textnlp_fast.storage.registry.signatures import SIGNATURE_HEADER, sign
 from textnlp_fast.storage.registry.state import Change
 from textnlp_fast.storage.registry.subscriptions import Webhook, check_url
 

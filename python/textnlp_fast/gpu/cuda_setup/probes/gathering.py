@@ -83,11 +83,11 @@ def gather(machine: Machine) -> Facts:
         system=read_system(machine, driver.gpus_on_bus),
         environment={name: machine.environment[name] for name in _VARIABLES if name in machine.environment},
         search_paths=search_paths(machine),
-        homes={
-            value: machine.real(value)
+        existing_paths=frozenset(
+            machine.environment[name]
             for name in ("CUDA_HOME", "CUDA_PATH")
-            if (value := machine.environment.get(name, "")).startswith("/") and machine.is_dir(value)
-        },
+            if machine.environment.get(name, "").startswith("/") and machine.is_dir(machine.environment[name])
+        ),
         extras=read_extras(machine),
     )
 

@@ -1,4 +1,4 @@
-"""Signatures of webhook messages: HMAC-SHA256 over the time and the body, and how a receiver checks them.
+"""Signatures of messages to webhooks, the registry's and the health monitor's: HMAC-SHA256 over the time and the body.
 
 >>> header = sign(b"{}", "a key", at_s=1700000000)
 >>> verify_signature(b"{}", header, "a key", now_s=1700000010)
