@@ -65,10 +65,12 @@ class Settings(BaseSettings):
         "aws_region", None, "Region of an S3 bucket, and of EC2 where none is named"
     )
     gcp_project_id: str | None = _shared(
-        "gcp_project_id", None, "Project of a Google Cloud bucket; says whose it is"
+        "gcp_project_id", None, "Project of a Google Cloud bucket and of machines there; says whose they are"
     )
     azure_resource_group: str | None = _shared(
-        "azure_resource_group", None, "Resource group of an Azure account; says whose the bucket is"
+        "azure_resource_group",
+        None,
+        "Resource group of an Azure account and of machines; says whose they are",
     )
 
     # --- how versions are stored and moved
