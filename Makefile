@@ -15,6 +15,9 @@ STRICT := -C 'cmake.define.CMAKE_CUDA_FLAGS=--Werror all-warnings'
 # CUDA_ARCHS=all compiles for all, as every wheel is.
 CUDA_ARCHS ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo native || echo 90-real)
 CHECKOUT = $(STRICT) $(if $(filter all,$(CUDA_ARCHS)),,-C 'cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHS)')
+# What `make wheel` and `make cuda` compile for: all, as a release must. `.ci/run` asks for fewer, of every stage the same,
+# so that the compiler's cache answers all but the first.
+WHEEL_ARCHS ?= all
 PYTEST := python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -79,8 +82,10 @@ test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 # Kills at random moments, races, networks that fail at every request, sequences of operations: more of each, and others
 # each night. Failures print their seeds.
 NIGHTLY_KILLS ?= 500
+NIGHTLY_TESTS := tests/garbage tests/storage/audit tests/storage/test_kill.py tests/storage/test_pull_resume.py tests/registry/test_faults.py \
+  tests/objectstore/test_lease.py tests/transfers/test_kill.py
 nightly: $(VENV)/.installed  ## The tests that chance has a part in, at length (half an hour)
-	TEXTNLP_FAST_NIGHTLY=1 TEXTNLP_FAST_KILLS=$(NIGHTLY_KILLS) $(BIN)/$(PYTEST) tests/garbage tests/storage/audit tests/storage/test_kill.py $(PYTEST_ARGS)
+	TEXTNLP_FAST_NIGHTLY=1 TEXTNLP_FAST_KILLS=$(NIGHTLY_KILLS) $(BIN)/$(PYTEST) $(NIGHTLY_TESTS) $(PYTEST_ARGS)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
 
@@ -94,7 +99,7 @@ test-isa: $(VENV)/.installed  ## These rooms on one instruction set: make test-i
 native: $(VENV)/.build-tools  ## The C++ tests, without sanitizers
 	cmake -S . -B build/native -G Ninja -DTEXTNLP_FAST_TESTS=ON
 	cmake --build build/native
-	ctest --test-dir build/native --output-on-failure
+	ctest --test-dir build/native --output-on-failure -j $(WORKERS)
 
 lint: lint-python lint-cpp  ## ruff, mypy --strict, import layers, clang-format, clang-tidy
 
@@ -134,7 +139,7 @@ endif
 	@touch $@
 
 sanitize: build/sanitize/.built  ## The C++ tests under ASan and UBSan, then a short fuzz run
-	ctest --test-dir build/sanitize --output-on-failure
+	ctest --test-dir build/sanitize --output-on-failure -j $(WORKERS)
 	$(MAKE) fuzz
 
 # The module itself under ASan, driven by the Python tests: bindings and buffers too. (UBSan would take gcc minutes more,
@@ -157,18 +162,15 @@ sanitize-python: $(VENV)/.installed  ## The tests of the module's own functions 
 	  -q -p no:xdist -p no:cacheprovider -m 'not slow' $(PYTEST_ARGS)
 
 # Inputs that a run finds go to build/, so that fuzz/corpus stays small and chosen.
-fuzz: build/sanitize/.built  ## Each libFuzzer harness for FUZZ_SECONDS (20); needs clang
+fuzz: build/sanitize/.built  ## Each libFuzzer harness for FUZZ_SECONDS (20), side by side; needs clang
 ifneq ($(CLANGXX),)
-	@for harness in build/sanitize/fuzz_*; do \
-	  test -x "$$harness" -a -f "$$harness" || continue; \
-	  name=$${harness##*/fuzz_}; mkdir -p build/fuzz/$$name fuzz/corpus/$$name; \
-	  echo "fuzz $$name, $(FUZZ_SECONDS) s"; \
-	  if test -x build/sanitize/seed_$$name; then build/sanitize/seed_$$name build/fuzz/$$name || exit 1; fi; \
+	@find build/sanitize -maxdepth 1 -name 'fuzz_*' -type f -executable | sort | xargs -n 1 -P $(WORKERS) sh -c '\
+	  harness=$$0; name=$${harness##*/fuzz_}; mkdir -p build/fuzz/$$name fuzz/corpus/$$name; \
+	  if test -x build/sanitize/seed_$$name; then build/sanitize/seed_$$name build/fuzz/$$name || exit 255; fi; \
 	  $$harness -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/$$name- build/fuzz/$$name fuzz/corpus/$$name >build/fuzz/$$name.log 2>&1 \
-	    || { tail -n 60 build/fuzz/$$name.log; echo "fuzz $$name found the input above, kept as build/fuzz/$$name-*"; exit 1; }; \
-	  grep -E 'number_of_executed_units|new_units_added' build/fuzz/$$name.log; \
-	done
+	    || { tail -n 60 build/fuzz/$$name.log; echo "fuzz $$name found the input above, kept as build/fuzz/$$name-*"; exit 255; }; \
+	  echo "fuzz $$name, $(FUZZ_SECONDS) s:" $$(grep -E "number_of_executed_units|new_units_added" build/fuzz/$$name.log)'
 else
 	@echo "skipped: libFuzzer needs clang (apt-get install clang-14 libclang-rt-14-dev)"
 endif
@@ -187,7 +189,7 @@ fuzz-python: $(VENV)/.fuzz-tools  ## The safetensors reader for FUZZ_SECONDS (20
 neon: $(VENV)/.build-tools  ## Cross-compile for 64-bit Arm and run the C++ tests under qemu
 	cmake -S . -B build/neon -G Ninja -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_TESTS=ON
 	cmake --build build/neon
-	ctest --test-dir build/neon --output-on-failure
+	ctest --test-dir build/neon --output-on-failure -j $(WORKERS)
 
 EMULATED := $(CURDIR)/build/emulated/site
 emulated: $(VENV)/.installed  ## The CUDA twins, kernels and launches, on a device that this processor plays
@@ -201,7 +203,8 @@ emulated: $(VENV)/.installed  ## The CUDA twins, kernels and launches, on a devi
 	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m gpu tests $(PYTEST_ARGS)
 
 cuda: $(VENV)/.build-tools  ## Compile and link the CUDA twins; needs nvcc, no GPU
-	cmake -S . -B build/cuda -G Ninja -DTEXTNLP_FAST_CUDA=ON -DCMAKE_CUDA_FLAGS="--Werror all-warnings"
+	cmake -S . -B build/cuda -G Ninja -DTEXTNLP_FAST_CUDA=ON -DCMAKE_CUDA_FLAGS="--Werror all-warnings" \
+	  $(if $(filter all,$(WHEEL_ARCHS)),-UCMAKE_CUDA_ARCHITECTURES,'-DCMAKE_CUDA_ARCHITECTURES=$(WHEEL_ARCHS)')
 	cmake --build build/cuda
 
 # Addresses out of bounds, and races inside a block: what the emulator cannot show.
@@ -215,7 +218,7 @@ sanitize-gpu: $(VENV)/.installed  ## The tests marked gpu under compute-sanitize
 
 wheel: $(VENV)/.wheel-tools  ## Source archive and wheel in dist/, then tests against the wheel
 	rm -rf dist
-	$(BIN)/python -m build $(STRICT) --outdir dist/unrepaired .
+	$(BIN)/python -m build $(STRICT) $(if $(filter all,$(WHEEL_ARCHS)),,-C 'cmake.define.CMAKE_CUDA_ARCHITECTURES=$(WHEEL_ARCHS)') --outdir dist/unrepaired .
 	$(BIN)/python -m auditwheel repair --wheel-dir dist dist/unrepaired/*.whl
 	$(MAKE) wheel-test
 

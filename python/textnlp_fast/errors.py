@@ -49,6 +49,7 @@ __all__ = [
     "UnknownRegionError",
     "UnsafeFileError",
     "UnsupportedFormatError",
+    "UntrustedServerError",
     "VersionExistsError",
     "VersionNotFoundError",
     "WrongBaseError",
@@ -275,6 +276,15 @@ class StorageUnavailableError(TextnlpFastError):
 
     exit_code = 8
     default_hint = "Check the network and that the store is up, then run the command again."
+
+
+class UntrustedServerError(StorageUnavailableError):
+    """The server's certificate is by nobody whom this machine believes, or is another server's: nothing was sent."""
+
+    default_hint = (
+        "Where the store's certificate is by an authority of your own, name the file with that authority's "
+        "certificate in SSL_CERT_FILE. Where it should not be, somebody may stand in between: ask who runs the store."
+    )
 
 
 class SourceChangedError(ConflictError):

@@ -102,8 +102,16 @@ def test_the_document_for_scripts(fake: CudaMachine, run: Run) -> None:
 def test_verbose_shows_what_every_verdict_rests_on(fake: CudaMachine, run: Run) -> None:
     build(fake, "PyTorch for CUDA 11 on a Hopper that it knows")
     assert "minor version compatibility" in run("gpu", "doctor", "-v").out
-    assert "compiled for sm_50" in run("gpu", "doctor", "-v").out
-    assert "compiled for sm_50" not in run("gpu", "doctor").out
+    assert "compiled for sm_37" in run("gpu", "doctor", "-v").out
+    assert "compiled for sm_37" not in run("gpu", "doctor").out
+
+
+def test_optional_parts_are_named_with_the_command_that_adds_them(fake: CudaMachine, run: Run) -> None:
+    build(fake, "optional parts of this package")
+    outcome = run("gpu", "doctor")
+    assert outcome.code == 0
+    assert "Optional parts of textnlp-fast: gpu installed; not: aws." in outcome.out
+    assert "$ /usr/bin/python3 -m pip install 'textnlp-fast[aws]'" in outcome.out
 
 
 def test_the_environment_file(

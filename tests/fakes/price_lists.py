@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -348,7 +349,8 @@ class PriceLists:
         action = request["Action"]
         names = [value for name, value in request.items() if re.fullmatch(r"Filter\.1\.Value\.\d+", name)]
         if action == "DescribeInstanceTypes":
-            rows, tag = list(self.machines), "instanceTypeSet"
+            rows = [row for row in self.machines if any(fnmatchcase(_name_of(row), name) for name in names)]
+            tag = "instanceTypeSet"
         elif action == "DescribeSpotPriceHistory":
             if "StartTime" not in request:
                 self.violations.append("spot prices of all time were asked for")
@@ -371,6 +373,10 @@ class PriceLists:
             f"<requestId>r</requestId><{tag}>{''.join(page)}</{tag}>{token}</{action}Response>"
         )
         return Answer(200, text.encode(), {"Content-Type": "text/xml;charset=UTF-8"})
+
+
+def _name_of(row: str) -> str:
+    return row.partition("<instanceType>")[2].partition("<")[0]
 
 
 def _passes(row: Any, wanted: str) -> bool:

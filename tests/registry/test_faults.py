@@ -37,7 +37,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_changes(tmp_path: Path) -> N
     script = Path(__file__).with_name("killed_writers.py")
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path), str(KILLS), "7"],
-        check=True, timeout=900, stdout=subprocess.PIPE, text=True,
+        check=True, timeout=300 + 20 * KILLS, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     told = done.stdout.split()
     history = read_history(tmp_path, "m")

@@ -29,7 +29,7 @@ def test_killed_pulls_go_on_and_read_nothing_twice(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=300 + 20 * KILLS,
         check=False,
     )
     assert done.returncode == 0, f"seed {seed}\n" + done.stdout[-2000:] + done.stderr[-4000:]

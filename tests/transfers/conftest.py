@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from servers import S3Server
 from textnlp_fast.objectstore import ObjectStore, open_store
 from textnlp_fast.objectstore.transfers import TransferSettings
 
-BUCKETS = ("s3", "azure", "gcs")
-PLACES = ("folder", "memory", *BUCKETS)
+BUCKETS = ("s3", "radosgw", "azure", "gcs")
+PLACES = ("folder", "memory", "s3", "azure", "gcs")
+PART_BYTES = {"folder": 128 << 10, "memory": 128 << 10, "s3": 5 << 20, "radosgw": 5 << 20}
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,27 @@ class Place:
     part_bytes: int
 
 
-def _open(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if kind == "folder":
-        return Place(kind, open_store(tmp_path / "store"), 128 << 10)
-    if kind == "memory":
-        return Place(kind, open_store(f"memory://{tmp_path}"), 128 << 10)
-    if kind == "s3":
-        pytest.importorskip("boto3")
-        bucket = request.getfixturevalue("s3_bucket")
-        endpoint = request.getfixturevalue("s3_server").endpoint_url
-        return Place(kind, open_store(f"s3://{bucket}/deep/in", endpoint_url=endpoint), 5 << 20)
+def new_bucket(kind: str, request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The URL of a new bucket and the endpoint of its server; the environment has its credentials."""
+    fixture = request.getfixturevalue
     if kind == "azure":
-        container = request.getfixturevalue("azure_container")
-        endpoint = request.getfixturevalue("azure_server").endpoint_url
-        return Place(kind, open_store(f"az://{container}/deep/in", endpoint_url=endpoint), 256 << 10)
-    return Place(kind, open_store(f"gs://{request.getfixturevalue('gcs_bucket')}/deep/in"), 256 << 10)
+        return f"az://{fixture('azure_container')}", fixture("azure_server").endpoint_url
+    if kind == "gcs":
+        return f"gs://{fixture('gcs_bucket')}", fixture("gcs_fake").endpoint_url
+    pytest.importorskip("boto3")
+    fixture("aws_environment")
+    server: S3Server = fixture("radosgw" if kind == "radosgw" else "s3_server")
+    return f"s3://{server.make_bucket()}", server.endpoint_url
+
+
+def _open(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    part_bytes = PART_BYTES.get(kind, 256 << 10)
+    if kind == "folder":
+        return Place(kind, open_store(tmp_path / "store"), part_bytes)
+    if kind == "memory":
+        return Place(kind, open_store(f"memory://{tmp_path}"), part_bytes)
+    url, endpoint = new_bucket(kind, request)
+    return Place(kind, open_store(f"{url}/deep/in", endpoint_url=endpoint), part_bytes)
 
 
 @pytest.fixture(params=PLACES)

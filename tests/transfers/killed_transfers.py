@@ -21,6 +21,7 @@ from faults.children import in_child
 from textnlp_fast.objectstore import open_store
 from textnlp_fast.objectstore.transfers import (
     DownloadReport,
+    TransferProgress,
     TransferSettings,
     UploadReport,
     download,
@@ -28,7 +29,8 @@ from textnlp_fast.objectstore.transfers import (
 )
 
 STREAMS = 2
-RESUMED = mmap.mmap(-1, 1)  # shared with the children: whether one of them went on
+# Shared with the children: whether one of them went on, and whether one at this copy has moved something.
+RESUMED, MOVED = mmap.mmap(-1, 1), mmap.mmap(-1, 1)
 LEAST_PARTS = {"s3": 5 << 20, "az": 256 << 10, "gs": 256 << 10}
 PARTS_A_SECOND = 20  # slow enough that a kill comes in the middle
 
@@ -44,7 +46,19 @@ def settings(verb: str, url: str, folder: Path) -> TransferSettings:
         streams=STREAMS,
         bandwidth_bytes_per_s=PARTS_A_SECOND * size,
         state_folder=folder / "state",
+        progress=noted,
     )
+
+
+def noted(progress: TransferProgress) -> None:
+    if progress.done_bytes:
+        MOVED[0] = 1
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a transfer was killed behind its end, which is that its journal goes: there is nothing to go on with,
+    and who begins again moves all of it."""
+    return bool(MOVED[0]) and not [*folder.glob("*.journal"), *(folder / "state").glob("*.json")]
 
 
 def transfer(verb: str, url: str, endpoint: str, folder: Path, number: int) -> None:
@@ -68,6 +82,7 @@ def main() -> int:
     while done < kills or not RESUMED[0]:
         if number >= 60:
             return 1
+        MOVED[0] = 0
         # Each copy is killed a few times, then let through.
         for last in (False, False, True):
             child = in_child(lambda number=number: transfer(verb, url, endpoint, folder, number))  # type: ignore[misc]
@@ -76,12 +91,12 @@ def main() -> int:
                 time.sleep(delay_s)
                 os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
-            if os.WIFSIGNALED(status):
+            if os.WIFSIGNALED(status) and not is_complete(folder):
                 done += 1
                 busy *= 1.0 if RESUMED[0] else 1.3
                 sys.stdout.write(f"kill of {number}: {delay_s:.3f} s\n")
                 sys.stdout.flush()  # the next child must not inherit it
-            elif status:
+            elif status and not os.WIFSIGNALED(status):
                 return 1
             else:
                 busy *= 1.0 if last else 0.7

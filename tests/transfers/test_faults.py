@@ -16,12 +16,17 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore import ObjectStore, open_store
 from textnlp_fast.objectstore.transfers import TransferSettings, download, find_uploads, upload
+from transfers.conftest import BUCKETS, PART_BYTES, new_bucket
 
 Settings = Callable[..., TransferSettings]
-PART = {"s3": 5 << 20, "azure": 256 << 10, "gcs": 256 << 10}
-# What a part is asked for and sent by, of each provider.
-GETS = {"s3": "GET", "azure": "GET", "gcs": "GET"}
-PUTS = {"s3": r"partNumber=", "azure": r"comp=block&", "gcs": r"upload_id="}
+# What parts are sent by, and what makes the object of them.
+PUTS = {"s3": r"partNumber=", "radosgw": r"partNumber=", "azure": r"comp=block&", "gcs": r"upload_id="}
+LAST = {
+    "s3": ("POST", "uploadId="),
+    "radosgw": ("POST", "uploadId="),
+    "azure": ("PUT", "comp=blocklist"),
+    "gcs": ("PUT", "upload_id="),
+}
 
 
 @dataclass(frozen=True)
@@ -35,22 +40,13 @@ class Behind:
 
     @property
     def part_bytes(self) -> int:
-        return PART[self.kind]
+        return PART_BYTES.get(self.kind, 256 << 10)
 
 
-@pytest.fixture(params=["s3", "azure", "gcs"])
-def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behind]:
+@pytest.fixture(params=BUCKETS)
+def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
     kind = request.param
-    if kind == "s3":
-        pytest.importorskip("boto3")
-        url = f"s3://{request.getfixturevalue('s3_bucket')}"
-        endpoint = request.getfixturevalue("s3_server").endpoint_url
-    elif kind == "azure":
-        url = f"az://{request.getfixturevalue('azure_container')}"
-        endpoint = request.getfixturevalue("azure_server").endpoint_url
-    else:
-        url = f"gs://{request.getfixturevalue('gcs_bucket')}"
-        endpoint = request.getfixturevalue("gcs_fake").endpoint_url
+    url, endpoint = new_bucket(kind, request)
     with FaultProxy(endpoint) as proxy:
         path = endpoint.removeprefix("http://").partition("/")[2]
         through = f"{proxy.endpoint_url}/{path}".rstrip("/")
@@ -121,7 +117,7 @@ def test_a_part_harmed_on_the_way_to_google_makes_no_object(
         store = open_store(f"gs://{gcs_bucket}", endpoint_url=proxy.endpoint_url)
         proxy.inject(Fault("corrupt_request", method="PUT", path=PUTS["gcs"], after=1))
         with pytest.raises(Exception, match=r"(?i)crc32c|hash|checksum|digest"):
-            upload(model(3 * PART["gcs"]), store, "m", settings(part_bytes=PART["gcs"]))
+            upload(model(3 << 18), store, "m", settings(part_bytes=1 << 18))
         assert not store.exists("m")
 
 
@@ -145,8 +141,7 @@ def test_an_upload_whose_last_answer_is_lost_is_complete(
     behind: Behind, settings: Settings, model: Callable[[int], Path], kind: Kind
 ) -> None:
     local = model(2 * behind.part_bytes + 7)
-    last = {"s3": ("POST", "uploadId="), "azure": ("PUT", "comp=blocklist"), "gcs": ("PUT", "upload_id=")}
-    method, path = last[behind.kind]
+    method, path = LAST[behind.kind]
     after = 2 if behind.kind == "gcs" else 0  # of which the last part makes the object
     harm = behind.proxy.inject(Fault(kind, method=method, path=path, after=after))
     upload(local, behind.store, "m", settings(part_bytes=behind.part_bytes, streams=1, retries=3))

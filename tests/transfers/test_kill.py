@@ -8,13 +8,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from faults.proxy import FaultProxy
+from servers import Authority, believe, tls_front
 from textnlp_fast.objectstore import ObjectStore, open_store
+from transfers.conftest import BUCKETS, new_bucket
 from transfers.killed_transfers import STREAMS, part_bytes
 
 SCRIPT = Path(__file__).with_name("killed_transfers.py")
@@ -30,7 +33,7 @@ def run(verb: str, url: str, endpoint: str, folder: Path) -> list[str]:
         [sys.executable, str(SCRIPT), verb, url, endpoint, str(folder), str(KILLS), str(seed)],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=600 + 30 * KILLS,
         check=False,
     )
     assert done.returncode == 0, f"seed {seed}\n" + done.stdout[-2000:] + done.stderr[-4000:]
@@ -49,21 +52,18 @@ def count(lines: list[str]) -> tuple[int, int]:
     return copies, kills
 
 
-@pytest.fixture(params=["s3", "azure", "gcs"])
-def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
+@pytest.fixture(params=[*BUCKETS, "tls"])
+def bucket(
+    request: pytest.FixtureRequest, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bucket]:
     """A bucket's URL, the bucket, a proxy in front of it that counts, and the endpoint that leads through it."""
-    if request.param == "s3":
-        pytest.importorskip("boto3")
-        url = f"s3://{request.getfixturevalue('s3_bucket')}"
-        endpoint = request.getfixturevalue("s3_server").endpoint_url
-    elif request.param == "azure":
-        url = f"az://{request.getfixturevalue('azure_container')}"
-        endpoint = request.getfixturevalue("azure_server").endpoint_url
-    else:
-        url = f"gs://{request.getfixturevalue('gcs_bucket')}"
-        endpoint = request.getfixturevalue("gcs_fake").endpoint_url
-    with FaultProxy(endpoint) as proxy:
+    url, endpoint = new_bucket(request.param, request)
+    with ExitStack() as open_:
+        proxy = open_.enter_context(FaultProxy(endpoint))
         through = f"{proxy.endpoint_url}{urlsplit(endpoint).path}"
+        if request.param == "tls":
+            believe(authority.path, monkeypatch)
+            through = open_.enter_context(tls_front(through, authority, tmp_path / "nginx"))
         yield url, open_store(url, endpoint_url=endpoint), proxy, through
 
 

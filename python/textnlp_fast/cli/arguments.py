@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from textnlp_fast.storage.registry.delivery import Failure
 
 __all__ = [
+    "FleetVerb",
     "PatchVerb",
     "StorageVerb",
     "chosen_prerelease",
@@ -60,6 +61,12 @@ class PatchVerb(_LoadingVerb):
     """A verb that works on patches, without a repository."""
 
     takes = "textnlp_fast.delta"
+
+
+class FleetVerb(_LoadingVerb):
+    """A verb that works on the fleet."""
+
+    takes = "textnlp_fast.gpu.resources"
 
 
 def repository_option(command: Command) -> Command:

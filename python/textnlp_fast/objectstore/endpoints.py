@@ -1,13 +1,23 @@
-"""Which addresses of a store may be used: TLS to other machines, and no credentials in URLs."""
+"""Which addresses of a store may be used (TLS to other machines, no credentials in URLs), and whose word is believed.
+
+``SSL_CERT_FILE`` names the authorities for every store. Obstore and our own sockets read it themselves; the providers'
+clients know variables of their own only, so it is handed to them where none of those is set.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import os
+from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from textnlp_fast.errors import InvalidInputError
 
-__all__ = ["check_endpoint", "is_loopback"]
+__all__ = ["DISBELIEVED", "authorities", "check_endpoint", "is_loopback"]
+
+#: In what OpenSSL says of a server's certificate that it does not believe, whichever client repeats it.
+DISBELIEVED: Final = "CERTIFICATE_VERIFY_FAILED"
 
 
 def check_endpoint(endpoint: str, *, allow_http: bool) -> bool:
@@ -52,3 +62,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def authorities(*variables: str) -> str | None:
+    """The file of authorities for a client that knows ``variables``; ``None`` leaves it to the client.
+
+    ``InvalidInputError`` if what it will use is not there: some clients say nothing of that, and then believe nobody.
+    """
+    named = next((name for name in (*variables, "SSL_CERT_FILE") if os.environ.get(name)), None)
+    if named is None:
+        return None
+    place = os.environ[named]
+    if not Path(place).exists():
+        raise InvalidInputError(
+            f"{named} names {place}, which is not there",
+            hint="Name a file of certificates in PEM, or take the variable out of the environment.",
+        )
+    return place if named == "SSL_CERT_FILE" else None

@@ -20,8 +20,10 @@ from textnlp_fast.errors import (
     MissingObjectError,
     StorageUnavailableError,
     TextnlpFastError,
+    UntrustedServerError,
 )
 from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
+from textnlp_fast.objectstore.endpoints import DISBELIEVED
 from textnlp_fast.objectstore.google_client import GoogleClient, first_line, google_client
 from textnlp_fast.objectstore.keys import check_prefix
 from textnlp_fast.objectstore.ranges import cut, merged
@@ -206,6 +208,8 @@ class GoogleBackend:
             return MissingObjectError(f"{self.url} has no object {key!r}")
         if isinstance(error, modules.storage.DataCorruption):
             return CorruptDataError(doing_why)
+        if DISBELIEVED in str(error):
+            return UntrustedServerError(doing_why)
         if isinstance(error, modules.auth_errors.TransportError) or self._google.is_transient(error):
             return StorageUnavailableError(doing_why)
         refused = (modules.api.Unauthorized, modules.api.Forbidden, modules.auth_errors.GoogleAuthError)

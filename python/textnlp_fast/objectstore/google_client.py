@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from textnlp_fast.errors import AuthenticationError, MissingPackageError, StorageUnavailableError
-from textnlp_fast.objectstore.endpoints import check_endpoint
+from textnlp_fast.objectstore.endpoints import authorities, check_endpoint
 
 if TYPE_CHECKING:
     from textnlp_fast.objectstore.store import OpenArguments
@@ -124,6 +124,7 @@ def google_client(opening: OpenArguments) -> GoogleClient:
                 "machine a service account.",
             ) from error
     session = modules.transport.AuthorizedSession(credentials)
+    session.verify = authorities("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") or True
     for scheme in ("https://", "http://"):
         session.mount(scheme, modules.requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS))
     client = modules.client.Client(

@@ -19,8 +19,10 @@ from textnlp_fast.errors import (
     MissingObjectError,
     StorageUnavailableError,
     TextnlpFastError,
+    UntrustedServerError,
 )
 from textnlp_fast.objectstore.backend import ObjectMeta, PreconditionFailedError, Version
+from textnlp_fast.objectstore.endpoints import authorities
 from textnlp_fast.objectstore.ranges import cut, merged
 from textnlp_fast.telemetry import count
 
@@ -42,6 +44,7 @@ _RETRY_TIMEOUT_S = 240.0  # a retried request keeps its signature, which S3 take
 # A request that keeps moving may take this many times the timeout of a silent one.
 _WHOLE_REQUEST_TIMEOUTS = 10
 _STATUS = re.compile(r"status code: (\d{3})")  # obstore has no class for these, only a sentence
+_DISBELIEVED = re.compile(r"InvalidCertificate\(\s*(\w+)")  # in the debug dump alone
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _DELETE_REFUSED = re.compile(r"\(code: (AccessDenied|401|403)\)")  # objects are deleted by a batch of one
 _AZURE_LOGIN = "Log in with `az login`, or check the account's key and the roles on the container."
@@ -51,6 +54,8 @@ _IMPOSSIBLE = (obstore_errors.InvalidPathError, obstore_errors.NotSupportedError
 
 def client_options(timeout_s: float, *, plain_http: bool) -> ClientConfig:
     """How obstore's HTTP client waits; it speaks TLS alone unless ``plain_http``."""
+    if not plain_http:
+        authorities()  # obstore says nothing of a file that is not there
     return {
         "connect_timeout": timedelta(seconds=min(timeout_s, _CONNECT_TIMEOUT_S)),
         "read_timeout": timedelta(seconds=timeout_s),
@@ -240,6 +245,8 @@ def _what_to_do(error: Exception, doing: str, url: str, key: str) -> TextnlpFast
     if isinstance(error, FileNotFoundError):
         return MissingObjectError(f"{url} has no object {key!r}")
     doing = f"{doing}: {_first_line(text)}"
+    if disbelieved := _DISBELIEVED.search(text):
+        return UntrustedServerError(f"{doing} ({disbelieved[1]})")
     if isinstance(error, _REFUSED) or code in {401, 403} or _DELETE_REFUSED.search(text):
         return AuthenticationError(doing, hint=_AZURE_LOGIN if url.startswith("az:") else None)
     if code in {301, 307} or "AuthorizationHeaderMalformed" in text:

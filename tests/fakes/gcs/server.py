@@ -170,7 +170,7 @@ def _handler(fake: GcsFake) -> type[BaseHTTPRequestHandler]:
                 dict(parse_qsl(parts.query, keep_blank_values=True)),
                 {name.lower(): value for name, value in self.headers.items()},
                 body,
-                f"http://{self.headers['Host']}",
+                f"{self.headers.get('X-Forwarded-Proto', 'http')}://{self.headers['Host']}",
             )
             fault = fake.fault_for(self.command, self.path)
             if fault is not None and fault.kind == "lose_request":

@@ -45,7 +45,7 @@ class Sources:
         from botocore.config import Config  # noqa: PLC0415
 
         config = Config(
-            connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2}
+            connect_timeout=60, read_timeout=120, retries={"mode": "standard", "total_max_attempts": 2}
         )
         session = boto3.session.Session()
         return session.client(service, region_name=region, endpoint_url=self.url, config=config)

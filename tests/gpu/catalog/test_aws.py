@@ -30,6 +30,8 @@ def parts(sources: Any, kinds: Any, *regions: str) -> dict[str, Any]:
 
 
 def test_one_product_of_many_is_the_price(lists: PriceLists, sources: Sources, kinds: Any) -> None:
+    metal = product("g4dn.metal", "7.8240000000")
+    metal["product"]["productFamily"] = "Compute Instance (bare metal)"
     lists.products = [
         product(T4, "0.9", operatingSystem="Windows"),
         product(T4, "0.7", tenancy="Dedicated"),
@@ -42,12 +44,14 @@ def test_one_product_of_many_is_the_price(lists: PriceLists, sources: Sources, k
         product("m5.large", "0.096"),
         *(product(name, "1.0") for name in ("c5.large", "c5.xlarge", "c5.2xlarge")),
         product("p5.48xlarge", "55.0400000000"),
+        metal,
     ]
     lists.page_size = 2
     reading = parts(sources, kinds)[f"aws: prices on demand of {REGION}"].read()
     assert {(one.place.instance_type, one.usd_per_hour) for one in reading.prices} == {
         (T4, 0.526),
         ("p5.48xlarge", 55.04),
+        ("g4dn.metal", 7.824),
     }
     assert reading.notes == ()
 
@@ -188,14 +192,15 @@ def test_machines_that_the_package_does_not_know(lists: PriceLists, sources: Sou
         machine("g99.xlarge", "L4", 1, 22888),
         machine("g99f.large", "L4", 1, 2861, part=0.125),
         machine("p99.48xlarge", "A100", 8, 81920, vcpus=96, memory_mib=1152 * 1024),
-        machine("x1.large", "Quantum 9000", 1, 1 << 20),
+        machine("p0.large", "Quantum 9000", 1, 1 << 20),
+        machine("m5.large", "L4", 1, 22888),
         machine("g4ad.xlarge", "Radeon Pro V520", 1, 8192, maker="AMD"),
     ]
     lists.products = [product("g99.xlarge", "0.81"), product("g99f.large", "0.2")]
     lists.spots = [spot("p99.48xlarge", "us-east-1a", "10.5"), spot("g99.xlarge", "us-east-1a", "0.4")]
     report = refresh(providers=["aws"], regions=[REGION], path=path, today=TODAY, sources=sources)
     assert report.new_types == ("g99.xlarge", "g99f.large", "p99.48xlarge")
-    assert report.notes == ("x1: no GPU type is called 'Quantum 9000'",)
+    assert report.notes == ("p0: no GPU type is called 'Quantum 9000'",)
     catalog = Catalog.load(path, today=TODAY)
     kind = catalog.instance_type("aws", "p99.48xlarge")
     assert (kind.gpu_type, kind.gpu_count, kind.gpu_memory_gib) == (GPUType.NVIDIA_A100_80GB, 8, 80)

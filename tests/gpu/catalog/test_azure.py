@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -217,6 +218,8 @@ def test_a_region_cannot_break_out_of_the_filter(lists: PriceLists, sources: Sou
     region = "eastus' or armRegionName eq 'eastus"
     (part,) = AzurePrices(kinds, today=TODAY, client=sources.client()).parts((region,))
     assert part.read().prices == ()
+    asked = unquote(lists.asked[0])
+    assert "armRegionName eq 'eastus'' or armRegionName eq ''eastus' and" in asked
 
 
 def test_new_prices_are_found_again(lists: PriceLists, sources: Sources, path: Path) -> None:

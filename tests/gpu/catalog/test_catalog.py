@@ -223,6 +223,14 @@ def test_older_prices_do_not(tmp_path: Path) -> None:
     assert prices_of(Catalog.load(path), "on-demand") == prices_of(CATALOG, "on-demand")
 
 
+def test_of_two_prices_of_a_day_the_refreshed_one_counts(tmp_path: Path) -> None:
+    (shipped,) = CATALOG.offers(
+        providers="aws", regions="us-east-1", instance_types="g4dn.12xlarge", markets="on-demand"
+    )
+    path = write(tmp_path / "c.json", [row(3.5, market="on-demand", as_of=shipped.as_of.isoformat())])
+    assert prices_of(Catalog.load(path), "on-demand") == [(None, 3.5)]
+
+
 def test_types_that_the_package_does_not_know(tmp_path: Path) -> None:
     kind = {**KINDS["aws", "g4dn.12xlarge"], "name": "g99.large", "gpu_count": 3, "source": "a test"}
     prices = [["aws", "g99.large", "us-moon-1", None, "spot", 2.0, "2026-08-01", 0], row(3.0)]
@@ -291,7 +299,7 @@ for field, value in {
     "gpu_memory_gib": "16",
     "vcpus": 1.5,
     "memory_gib": float("nan"),
-    "network_gbps": -1,
+    "network_gbps": float("inf"),
     "local_nvme_gib": None,
     "name": "",
     "as_of": None,

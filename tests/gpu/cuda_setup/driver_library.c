@@ -36,6 +36,8 @@ int cuDeviceGetCount(int *count) {
 #endif
 
 #ifdef LIBNVML
+#define HANDLES 0x7f1234560000ULL
+
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } Pci;
 typedef struct { unsigned long long total, free, used; } Memory;
 
@@ -59,11 +61,15 @@ int nvmlDeviceGetCount_v2(unsigned *count) {
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
     if (index == (unsigned)number("FAKE_LOST", -1)) return 15;
     /* A handle that does not fit into 32 bits, as real ones. */
-    *handle = (void *)(0x7f0000000000ULL + index);
+    *handle = (void *)(HANDLES + index);
     return 0;
 }
 
-static unsigned index_of(void *handle) { return (unsigned)((unsigned long long)handle - 0x7f0000000000ULL); }
+static unsigned index_of(void *handle) {
+    unsigned long long index = (unsigned long long)handle - HANDLES;
+    if (index > 63) abort(); /* half of a handle */
+    return (unsigned)index;
+}
 
 int nvmlDeviceGetUUID(void *handle, char *text, unsigned length) {
     return snprintf(text, length, "GPU-0000000%u-aaaa-bbbb-cccc-000000000000", index_of(handle)) < 0;

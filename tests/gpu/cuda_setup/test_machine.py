@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from textnlp_fast.gpu.cuda_setup import machine as machine_module
 from textnlp_fast.gpu.cuda_setup.machine import Answer, Machine, run_command
 
 PYTHON = sys.executable
@@ -70,6 +72,27 @@ def test_a_command_that_leaves_a_child_behind_does_not_keep_us() -> None:
     answer = run(script, timeout_s=4.0)
     # The child holds the pipe; the time limit ends the wait, and it.
     assert answer.status in {0, None}
+
+
+def test_an_interrupt_takes_the_command_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def interrupted(process: subprocess.Popen[bytes], *_: object) -> None:
+        started.append(process.pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(machine_module, "_read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("import time; time.sleep(600)")
+    assert gone(started[0])
+
+
+def test_another_tree_s_commands_are_not_run_here(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/true").write_text("")
+    machine = Machine(root=tmp_path, environment={"PATH": "/bin"})
+    assert machine.which("true") == "/bin/true"
+    assert machine.run("true").missing
 
 
 def test_endless_output_is_cut_and_the_command_killed() -> None:

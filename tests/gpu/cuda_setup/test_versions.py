@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.version import Version as Oracle
 
 from textnlp_fast.gpu.cuda_setup.versions import Version, find_version
 
-RELEASES = st.lists(st.integers(0, 999_999_999), min_size=1, max_size=6).map(
-    lambda parts: ".".join(map(str, parts))
-)
+# Small numbers, too, so that equal and nearly equal ones come up.
+NUMBERS = st.integers(0, 2) | st.integers(0, 999_999_999)
+RELEASES = st.lists(NUMBERS, min_size=1, max_size=6).map(lambda parts: ".".join(map(str, parts)))
 
 
 def parsed(text: str) -> Version:
@@ -20,6 +20,8 @@ def parsed(text: str) -> Version:
     return version
 
 
+@example("12.4", "12.4.0")
+@example("580", "580.0.0")
 @given(RELEASES, RELEASES)
 def test_releases_compare_as_by_packaging(one: str, other: str) -> None:
     a, b = parsed(one), parsed(other)

@@ -374,7 +374,7 @@ REFUSALS = [
         "forbidden",
         "Required 'compute.instances.create' permission",
         errors.AuthenticationError,
-        "gcp-fleet.yaml",
+        "gcp-fleet-role.json",
     ),
     (403, "quotaExceeded", "Quota 'CPUS' exceeded. Limit: 8", errors.QuotaError, "quota"),
     (503, "insufficientCapacity", "not enough", errors.CapacityError, "another zone"),

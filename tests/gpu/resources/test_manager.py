@@ -331,6 +331,29 @@ def test_launches_at_once_do_not_pass_a_budget_together(fleet: Fleet) -> None:
     assert launched == len(fleet.cloud.alive()) <= 2
 
 
+def test_launches_that_both_fit_alone_do_not_both_pass(fleet: Fleet) -> None:
+    """Both have looked at the budget before either is in the journal."""
+    barrier = threading.Barrier(2)
+
+    def ask(_: int) -> int:
+        manager = fleet.manager(budget=Budget(usd_per_hour=1.0))
+        create = manager.journal.create
+
+        def late(record: Any) -> bool:
+            barrier.wait(60)
+            return create(record)
+
+        manager.journal.create = late  # type: ignore[method-assign]
+        try:
+            return len(manager.acquire(_request(instance_types=["t4.1"])))
+        except errors.BudgetExceededError:
+            return 0
+
+    with ThreadPoolExecutor(2) as pool:
+        launched = sum(pool.map(ask, range(2)))
+    assert launched == len(fleet.cloud.alive()) <= 1
+
+
 def test_costs_survive_and_stop_where_told(fleet: Fleet) -> None:
     (found,) = fleet.manager().acquire(_request(market="spot", instance_types=["t4.1"]))
     fleet.clock.forward(hours=1, minutes=30)

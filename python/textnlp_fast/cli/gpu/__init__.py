@@ -10,9 +10,14 @@ from textnlp_fast.cli.program import Verbs
 VERBS: dict[str, str] = {
     "agent": "Read this machine's GPUs, and serve metrics, readings and events.",
     "catalog": "Show and refresh what machines with GPUs cost.",
+    "costs": "Show what the fleet costs, has cost, and has saved by spot.",
     "doctor": "Say what of driver, CUDA and packages fits together here, and how to mend the rest.",
     "health": "Say whether machines with GPUs are good, and what to do where they are not.",
+    "launch": "Rent machines, the cheapest that are to be had.",
+    "list": "Show the machines of the fleet.",
+    "orphans": "Find machines that no launch knows, and launches whose machines are gone.",
     "recommend": "Choose machines for a model: to serve it, for a batch, to fine-tune.",
+    "terminate": "End machines.",
 }
 
 EPILOG = """\b
@@ -21,6 +26,7 @@ Examples:
   textnlp-fast gpu catalog show --gpu nvidia-l4 --market spot
   textnlp-fast gpu doctor
   textnlp-fast gpu health --aws i-0123456789abcdef0 --agent node-1=http://127.0.0.1:9401
+  textnlp-fast gpu launch --gpu t4 --in aws:us-east-1 --market spot-first --dry-run
   textnlp-fast gpu recommend --model llama-70b/ --rps 50 --ttft 1 --tpot 0.05
 """
 

@@ -122,7 +122,7 @@ def _show_verdict(console: Console, verdict: Verdict, shown: set[tuple[str, ...]
         )
     if verdict.commands in shown:
         click.echo("            " + click.style("the same commands as above", dim=True))
-    elif bad or verbose:
+    else:
         for line in verdict.commands:
             # Not wrapped: a command is copied as a whole.
             click.echo("            " + click.style("$ ", dim=True) + click.style(printable(line), fg="cyan"))

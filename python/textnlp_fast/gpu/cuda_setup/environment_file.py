@@ -30,11 +30,7 @@ def environment_of(facts: Facts) -> str:
     else:
         lines.append(f"export CUDA_HOME={shlex.quote(toolkit.path)}")
         lines.append(_prepend("PATH", f"{toolkit.path}/bin"))
-    bad = [
-        entry
-        for entry, exists in facts.search_paths.items()
-        if not exists or entry.rstrip("/").endswith("/stubs")
-    ]
+    bad = [entry for entry, real in facts.search_paths.items() if not real or real.endswith("/stubs")]
     if bad:
         kept = [entry for entry in facts.search_paths if entry not in bad]
         lines.append("# Without entries that are not there, are empty or lead to stubs.")

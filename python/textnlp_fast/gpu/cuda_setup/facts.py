@@ -137,6 +137,8 @@ class Library:
     name: str
     path: str
     version: Version | None
+    folder: str
+    """Where it was found; the file may lie elsewhere."""
     place: str
     """`system`, `ld-library-path`, `compat`, `stubs` or `wsl`."""
 
@@ -180,7 +182,7 @@ class Toolkit:
     has_runtime: bool
     """libcudart is there, for programs to load."""
     origin: str
-    """`system`, `conda` or `pip`."""
+    """`system` or `conda`."""
     compat: Version | None = None
     """The driver in its folder for forward compatibility."""
 
@@ -296,10 +298,10 @@ class Facts:
     system: System = field(default_factory=System)
     environment: Mapping[str, str] = field(default_factory=dict)
     """The variables that matter here."""
-    search_paths: Mapping[str, bool] = field(default_factory=dict)
-    """Entries of LD_LIBRARY_PATH in their order, and whether there is such a folder."""
-    existing_paths: frozenset[str] = frozenset()
-    """Of CUDA_HOME and CUDA_PATH, those that are there."""
+    search_paths: Mapping[str, str] = field(default_factory=dict)
+    """Entries of LD_LIBRARY_PATH in their order, and which folder each really is; "" where there is none."""
+    homes: Mapping[str, str] = field(default_factory=dict)
+    """What CUDA_HOME and CUDA_PATH say, and which folder that really is; those that are there."""
     extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The optional parts of this package, and which of their packages are missing."""
 

@@ -152,6 +152,8 @@ class Machine:
         """What a command says; nothing of it goes through a shell. It is looked for on PATH first."""
         if lookup and self.which(arguments[0]) is None:
             return Answer(status=None, missing=True)
+        if self.runner is run_command and self.root != Path("/"):
+            return Answer(status=None, missing=True)  # a command would tell of this machine, not of that tree
         environment = {**self.environment, "LC_ALL": "C"}
         return self.runner(arguments, environment=environment, timeout_s=timeout_s, limit_bytes=limit_bytes)
 
@@ -190,7 +192,14 @@ def run_command(
         return Answer(status=None, missing=True)
     except (OSError, ValueError) as error:
         return Answer(status=None, errors=str(error))
-    deadline = time.monotonic() + timeout_s
+    try:
+        return _answer_of(process, time.monotonic() + timeout_s, limit_bytes)
+    except BaseException:
+        _kill(process)  # in a session of its own it does not see the key that interrupts us
+        raise
+
+
+def _answer_of(process: subprocess.Popen[bytes], deadline: float, limit_bytes: int) -> Answer:
     chunks, truncated = _read(process, deadline, limit_bytes)
     timed_out = False
     if not truncated:

@@ -14,6 +14,7 @@ from textnlp_fast.gpu.cuda_setup.versions import Version
 
 __all__ = [
     "add_repository",
+    "cupy_for",
     "enrol_key",
     "export",
     "hold_driver",
@@ -326,6 +327,15 @@ def hold_driver(facts: Facts) -> tuple[str, ...]:
 
 
 def without_folders(facts: Facts, *folders: str) -> str:
-    """The export that keeps LD_LIBRARY_PATH but for some folders."""
-    kept = [entry for entry in facts.search_paths if entry and entry.rstrip("/") not in folders]
+    """The export that keeps LD_LIBRARY_PATH but for some folders, by their real names, and what is none."""
+    kept = [entry for entry, real in facts.search_paths.items() if real and real not in folders]
     return export("LD_LIBRARY_PATH", ":".join(kept)) if kept else "unset LD_LIBRARY_PATH"
+
+
+def cupy_for(facts: Facts) -> str:
+    """The package of CuPy whose CUDA this driver and these GPUs run."""
+    driver = facts.driver_version
+    old = bool(facts.capabilities) and facts.capabilities[0] < TURING
+    if driver is not None and driver.major >= 580 and not old:
+        return "cupy-cuda13x"
+    return "cupy-cuda12x" if driver is None or driver.major >= 525 else "cupy-cuda11x"

@@ -17,15 +17,16 @@ __all__ = [
     "cuda_range_of",
     "driver_of_release",
     "minimum_driver",
+    "newest_release_for",
     "torch_architectures",
 ]
 
 SOURCES: Final = {
-    "drivers": "CUDA Toolkit 13.5 release notes, tables of driver versions (docs.nvidia.com, seen 2026-11)",
-    "minor": "CUDA Compatibility guide, minor version compatibility (docs.nvidia.com, r615, 2026-09)",
+    "drivers": "CUDA Toolkit release notes of 13.2 and 13.4, tables of driver versions (docs.nvidia.com, seen 2026-11)",
+    "minor": "CUDA Compatibility guide, minor version compatibility (docs.nvidia.com, seen 2026-11)",
     "forward": "CUDA Compatibility guide, forward compatibility (docs.nvidia.com, r590)",
     "architectures": "release notes of CUDA 11.0 to 13.4 and `nvcc --list-gpu-code` of 13.0",
-    "torch": "PyTorch RELEASE.md, CUDA support matrix of releases 2.8 to 2.15, and its build scripts before",
+    "torch": "PyTorch's RELEASE.md, CUDA support matrix of releases 2.8 to 2.15, and its build scripts before 2.8",
     "modules": "NVIDIA driver installation guide, kernel modules (docs.nvidia.com, r610)",
     "nccl": "NCCL user guide, troubleshooting (docs.nvidia.com)",
     "toolkit": "NVIDIA Container Toolkit security bulletin, CVE-2025-23266 (July 2025)",
@@ -127,7 +128,6 @@ _TURING_TO_BLACKWELL = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 _TORCH: Final = (
     ((2, 0), (11, 7), ("3.7", "5.0", "6.0", "7.0", "7.5", "8.0", "8.6")),
     ((2, 0), (11, 8), ("3.7", *_OLD)),
-    ((2, 1), (11, 8), _OLD),
     ((2, 1), (12, 1), _OLD),
     ((2, 4), (12, 4), _OLD),
     ((2, 6), (12, 6), _OLD),
@@ -155,6 +155,15 @@ def driver_of_release(cuda: Version) -> Version | None:
         return BUILT_WITH_DRIVER[NEWEST_CUDA]
     earlier = [known for known in BUILT_WITH_DRIVER if known <= release and known[0] == cuda.major]
     return BUILT_WITH_DRIVER[max(earlier)] if earlier else None
+
+
+def newest_release_for(driver: Version) -> Version | None:
+    """The newest CUDA release of which nothing is missing with that driver."""
+    releases = [release for release, needed in BUILT_WITH_DRIVER.items() if needed <= driver]
+    if not releases:
+        return None
+    major, minor = max(releases)
+    return Version.of_number(major * 1000 + minor * 10)
 
 
 def cuda_range_of(capability: tuple[int, int]) -> tuple[tuple[int, int] | None, int | None]:

@@ -27,7 +27,7 @@ __all__ = ["meaning_of", "operation_error"]
 
 _LOG_IN: Final = "Run `gcloud auth application-default login`, or give the machine a service account."
 _ALLOW: Final = (
-    "Grant the permission that is named; docs/guide/policies/gcp-fleet.yaml lists all that are needed."
+    "Grant the permission that is named; docs/guide/policies/gcp-fleet-role.json lists all that are needed."
 )
 _THROTTLED: Final = frozenset(
     {

@@ -320,7 +320,7 @@ def _instance(entry: Mapping[str, Any]) -> Instance:
 
 def _holds(entry: Mapping[str, Any]) -> bool:
     """Whether its GPUs are another's to leave alone."""
-    return entry["state"] == InstanceState.RUNNING.value
+    return bool(entry["state"] == InstanceState.RUNNING.value)
 
 
 def _known(entries: list[dict[str, Any]], instance_ids: Sequence[str]) -> list[dict[str, Any]]:

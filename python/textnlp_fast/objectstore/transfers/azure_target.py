@@ -22,8 +22,10 @@ from textnlp_fast.errors import (
     MissingPackageError,
     StorageUnavailableError,
     TextnlpFastError,
+    UntrustedServerError,
 )
 from textnlp_fast.objectstore.azure import azure_account
+from textnlp_fast.objectstore.endpoints import DISBELIEVED, authorities
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams, goes_through_proxy
 from textnlp_fast.objectstore.transfers.part_body import PartBody
 from textnlp_fast.objectstore.transfers.protocol import (
@@ -76,6 +78,7 @@ def container_client(container: str, opening: OpenArguments) -> Any:
         retry_total=0,
         connection_timeout=min(opening.timeout_s, _CONNECT_TIMEOUT_S),
         read_timeout=opening.timeout_s,
+        connection_verify=authorities("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") or True,
     )
 
 
@@ -88,7 +91,8 @@ def azure_errors(doing: str) -> Iterator[None]:
     except errors.HttpResponseError as error:
         raise _meaning(error, f"cannot {doing}: {error.message}") from error
     except errors.AzureError as error:
-        raise StorageUnavailableError(f"cannot {doing}: {error}") from error
+        kind = UntrustedServerError if DISBELIEVED in str(error) else StorageUnavailableError
+        raise kind(f"cannot {doing}: {error}") from error
 
 
 def _meaning(error: Any, message: str) -> TextnlpFastError:

@@ -11,7 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
-from textnlp_fast.errors import CorruptDataError, MissingObjectError, StorageUnavailableError
+from textnlp_fast.errors import (
+    CorruptDataError,
+    MissingObjectError,
+    StorageUnavailableError,
+    UntrustedServerError,
+)
 from textnlp_fast.objectstore.transfers.concurrency import StreamController
 from textnlp_fast.objectstore.transfers.protocol import BackOffError, Part
 from textnlp_fast.objectstore.transfers.settings import TransferSettings
@@ -99,7 +104,7 @@ class _Run(Generic[Outcome]):
             try:
                 return job.run()
             except (StorageUnavailableError, CorruptDataError) as error:
-                if isinstance(error, MissingObjectError):
+                if isinstance(error, MissingObjectError | UntrustedServerError):
                     raise
                 if job.moved_bytes > moved:
                     failures, moved = 0, job.moved_bytes
@@ -121,7 +126,7 @@ def retrying(call: Callable[[], Outcome], watch: Watch) -> Outcome:
         try:
             return call()
         except StorageUnavailableError as error:
-            if failures > watch.settings.retries:
+            if failures > watch.settings.retries or isinstance(error, UntrustedServerError):
                 raise
             watch.meter.retried()
             watch.sleep(_pause_s(error, failures))

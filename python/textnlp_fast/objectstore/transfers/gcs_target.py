@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from textnlp_fast.errors import (
     AuthenticationError,
@@ -21,7 +21,9 @@ from textnlp_fast.errors import (
     InvalidInputError,
     MissingObjectError,
     StorageUnavailableError,
+    UntrustedServerError,
 )
+from textnlp_fast.objectstore.endpoints import DISBELIEVED, check_endpoint
 from textnlp_fast.objectstore.google_client import google_client
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams
 from textnlp_fast.objectstore.transfers.part_body import PartBody
@@ -59,6 +61,7 @@ class _GoogleObject:
         self._key = key
         self._quiet = quiet
         self._kms_key = opening.encryption.kms_key if opening.encryption else None
+        self._allow_http = opening.allow_http
         self._streams = HttpStreams()
 
     def close(self) -> None:
@@ -85,6 +88,8 @@ class _GoogleObject:
                 raise InvalidInputError(message, hint="Create the bucket, or check its name.") from error
             if isinstance(error, modules.api.NotFound):
                 raise MissingObjectError(message, hint="Check the name.") from error
+            if DISBELIEVED in str(error):
+                raise UntrustedServerError(message) from error
             if self._google.is_transient(error):
                 raise BackOffError(message) from error
             if isinstance(
@@ -155,6 +160,8 @@ class GcsTarget(_GoogleObject):
                 checksum=None,  # it is in the description, whole
                 retry=None,
             )
+        parts = urlsplit(str(session))  # which the answer chose
+        check_endpoint(f"{parts.scheme}://{parts.netloc}", allow_http=self._allow_http)
         self._committed = 0
         return str(session)
 

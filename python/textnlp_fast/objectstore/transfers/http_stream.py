@@ -27,7 +27,9 @@ from textnlp_fast.errors import (
     SourceChangedError,
     StorageUnavailableError,
     TextnlpFastError,
+    UntrustedServerError,
 )
+from textnlp_fast.objectstore.endpoints import authorities
 from textnlp_fast.objectstore.transfers.protocol import BackOffError
 
 if TYPE_CHECKING:
@@ -155,6 +157,8 @@ class HttpStreams:
     def _connect(self, parts: SplitResult) -> socket.socket:
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
+        if parts.scheme == "https" and self._context is None:
+            self._context = _context()
         try:
             connection = socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S)
         except OSError as error:
@@ -162,12 +166,13 @@ class HttpStreams:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if parts.scheme == "https":
-                if self._context is None:
-                    self._context = _context()
+                assert self._context is not None
                 connection = self._context.wrap_socket(connection, server_hostname=host)
         except OSError as error:
             connection.close()
-            raise StorageUnavailableError(f"cannot connect to {parts.netloc}: {error}") from error
+            known = isinstance(error, ssl.SSLCertVerificationError)
+            kind = UntrustedServerError if known else StorageUnavailableError
+            raise kind(f"cannot connect to {parts.netloc}: {error}") from error
         connection.settimeout(_POLL_S)
         return connection
 
@@ -177,6 +182,7 @@ class _ClosedEarlyError(Exception):
 
 
 def _context() -> ssl.SSLContext:
+    authorities("AWS_CA_BUNDLE")
     # The one variable that AWS's tools honour, beside those that OpenSSL does.
     return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
 

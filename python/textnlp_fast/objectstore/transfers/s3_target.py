@@ -18,8 +18,9 @@ from textnlp_fast.errors import (
     MissingPackageError,
     StorageUnavailableError,
     TextnlpFastError,
+    UntrustedServerError,
 )
-from textnlp_fast.objectstore.endpoints import check_endpoint
+from textnlp_fast.objectstore.endpoints import DISBELIEVED, authorities, check_endpoint
 from textnlp_fast.objectstore.s3 import ENDPOINT_VARIABLES
 from textnlp_fast.objectstore.transfers.http_stream import HttpStreams, goes_through_proxy
 from textnlp_fast.objectstore.transfers.part_body import PartBody
@@ -83,6 +84,7 @@ def s3_client(opening: OpenArguments) -> Any:
             "s3",
             region_name=opening.region,
             endpoint_url=endpoint,
+            verify=authorities("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
             config=config.Config(
                 connect_timeout=min(opening.timeout_s, _CONNECT_TIMEOUT_S),
                 read_timeout=opening.timeout_s,
@@ -110,7 +112,8 @@ def s3_errors(doing: str) -> Iterator[None]:
     except (errors.ConnectTimeoutError, errors.ReadTimeoutError) as error:
         raise BackOffError(f"cannot {doing}: {error}") from error
     except (errors.HTTPClientError, errors.ConnectionError) as error:
-        raise StorageUnavailableError(f"cannot {doing}: {error}") from error
+        kind = UntrustedServerError if DISBELIEVED in str(error) else StorageUnavailableError
+        raise kind(f"cannot {doing}: {error}") from error
     except errors.BotoCoreError as error:
         raise InvalidInputError(f"cannot {doing}: {error}") from error
 
@@ -137,7 +140,8 @@ class S3Target:
     """The object ``key`` of a bucket, to be made of parts.
 
     Each part is sent with its CRC-32, which S3 checks and keeps: what ListParts says of a part is compared with the
-    file's own CRC (or MD5, where the server keeps no CRC) before the part is believed to be there.
+    file's own CRC (or MD5, where the server keeps no CRC) before the part is believed to be there. A server that has
+    not shown that it keeps CRCs, as older gateways of Ceph do not, gets the MD5 as well, which all of them check.
     """
 
     sequential = False
@@ -150,6 +154,7 @@ class S3Target:
         self._streams = HttpStreams()
         self._watching: dict[int, StreamWatch] = {}
         self._lock = threading.Lock()
+        self._keeps_crcs = False
         if not goes_through_proxy(self._client.meta.endpoint_url):
             for operation in ("UploadPart", "PutObject"):
                 self._client.meta.events.register(f"before-send.s3.{operation}", self._send)
@@ -168,6 +173,7 @@ class S3Target:
                 ContentLength=len(body),
                 ContentType=plan.content_type,
                 ChecksumCRC32=_crc_text(plan.crc32[0] if plan.crc32 else 0),
+                ContentMD5=_md5_text(body),
                 Metadata=plan.metadata,
                 **self._encryption,
             )
@@ -182,6 +188,7 @@ class S3Target:
                 Metadata=plan.metadata,
                 **self._encryption,
             )
+        self._keeps_crcs = answer.get("ChecksumAlgorithm") == "CRC32"
         return str(answer["UploadId"])
 
     def present(
@@ -199,6 +206,7 @@ class S3Target:
                 continue
             crc = row.get("ChecksumCRC32")
             if crc is not None:
+                self._keeps_crcs = True
                 right = crc == _crc_text(plan.crc32[number])
             else:
                 right = row["ETag"].strip('"') == body_of(parts[number]).md5().hex()
@@ -215,6 +223,7 @@ class S3Target:
                 Body=sent,
                 ContentLength=len(body),
                 ChecksumCRC32=_crc_text(plan.crc32[part.number]),
+                **({} if self._keeps_crcs else {"ContentMD5": _md5_text(body)}),
             )
 
     def complete(self, upload_id: str, plan: UploadPlan) -> SourceState:
@@ -345,3 +354,7 @@ def _encryption(wanted: ServerSideEncryption | None) -> dict[str, Any]:
 
 def _crc_text(crc: int) -> str:
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def _md5_text(body: PartBody) -> str:
+    return base64.b64encode(body.md5()).decode()

@@ -226,6 +226,17 @@ situation(
     commands={"jax": ("uninstall -y jax-cuda13-plugin jax-cuda13-pjrt", "'jax[cuda12]'")},
 )
 situation(
+    "a runtime of pip's for a newer CUDA than the driver's",
+    lambda m: m.gpus(["A100"], "550.54.14", "12.4").package("nvidia-cuda-runtime", "13.0.96"),
+    wrong={"runtime-wheels": PROBLEM},
+    commands={"runtime-wheels": ("uninstall -y nvidia-cuda-runtime", "install nvidia-cuda-runtime-cu12")},
+)
+situation(
+    "a runtime of pip's that fits",
+    lambda m: m.gpus(["A100"], "550.54.14", "12.4").package("nvidia-cuda-runtime-cu12", "12.8.90"),
+    fine=("runtime-wheels",),
+)
+situation(
     "vLLM with the PyTorch that it was built for",
     lambda m: (
         m.gpus(["H100"])

@@ -19,7 +19,7 @@ situation(
     "toolkit of a newer major than the driver",
     lambda m: m.gpus(["A100"], "550.54.14", "12.4").toolkit("13.0.2").nvcc("13.0"),
     wrong={"toolkit-driver": PROBLEM},
-    commands={"toolkit-driver": "cuda-toolkit-12-6"},
+    commands={"toolkit-driver": "cuda-toolkit-12-4"},
     says={"toolkit-driver": "needs 580.65.06 or newer"},
 )
 situation(
@@ -51,7 +51,7 @@ situation(
         .set(CONDA_PREFIX="/opt/conda/envs/train", PATH="/opt/conda/envs/train/bin:/usr/bin")
     ),
     wrong={"toolkit-driver": PROBLEM},
-    commands={"toolkit-driver": "conda install -y -c nvidia cuda-toolkit=12.6"},
+    commands={"toolkit-driver": "conda install -y -c nvidia cuda-toolkit=12.4"},
 )
 situation(
     "a toolkit from the future",

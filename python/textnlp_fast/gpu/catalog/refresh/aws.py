@@ -27,7 +27,10 @@ __all__ = ["AwsPrices", "listed_of", "on_demand_of", "spot_of"]
 # The Price List API has an endpoint in a few regions, and says the prices of all.
 _PRICING_REGION: Final = "us-east-1"
 _MOST_PAGES: Final = 200
+_AGAIN: Final = "Run the command again later; former prices are kept."
 _VALUES_A_FILTER: Final = 200
+# All machines with NVIDIA's GPUs, and few others: a region has a thousand types.
+_FAMILIES: Final = ["g*", "p*"]
 _REFUSED: Final = frozenset(
     {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthFailure", "ExpiredToken",
      "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException", "RequestExpired",
@@ -65,13 +68,15 @@ class AwsPrices:
         what = f"machines of {region}"
         with _explained(what, region):
             client = self._clients("ec2", region)
-            found = list(_pages(client, "describe_instance_types", "InstanceTypes", what))
+            families = [{"Name": "instance-type", "Values": _FAMILIES}]
+            found = list(_pages(client, "describe_instance_types", "InstanceTypes", what, Filters=families))
         types, notes = listed_of(found, self._today)
         self._kinds |= types
         return Reading(instance_types=types, notes=tuple(notes))
 
     def _on_demand(self, region: str) -> Reading:
         what = f"prices on demand of {region}"
+        # Not by product family: bare metal is one of its own.
         fields = {
             "regionCode": region,
             "operatingSystem": "Linux",
@@ -79,7 +84,6 @@ class AwsPrices:
             "tenancy": "Shared",
             "capacitystatus": "Used",
             "marketoption": "OnDemand",
-            "productFamily": "Compute Instance",
         }
         filters = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in fields.items()]
         with _explained(what, region):
@@ -284,7 +288,7 @@ def _explained(what: str, region: str) -> Iterator[None]:
                 hint="Log in (`aws sso login`), and allow pricing:GetProducts, ec2:DescribeInstanceTypes and "
                 "ec2:DescribeSpotPriceHistory; a region may need enabling first.",
             ) from error
-        raise ProviderUnavailableError(f"{what}: {error}") from error
+        raise ProviderUnavailableError(f"{what}: {error}", hint=_AGAIN) from error
     except exceptions.InvalidRegionError as error:
         raise InvalidInputError(f"{what}: {error}") from error
     except exceptions.EndpointConnectionError as error:
@@ -292,4 +296,4 @@ def _explained(what: str, region: str) -> Iterator[None]:
             f"{what}: {error}", hint=f"Check the network, and that AWS has a region {region!r}."
         ) from error
     except exceptions.BotoCoreError as error:
-        raise ProviderUnavailableError(f"{what}: {error}") from error
+        raise ProviderUnavailableError(f"{what}: {error}", hint=_AGAIN) from error

@@ -83,11 +83,11 @@ def gather(machine: Machine) -> Facts:
         system=read_system(machine, driver.gpus_on_bus),
         environment={name: machine.environment[name] for name in _VARIABLES if name in machine.environment},
         search_paths=search_paths(machine),
-        existing_paths=frozenset(
-            machine.environment[name]
+        homes={
+            value: machine.real(value)
             for name in ("CUDA_HOME", "CUDA_PATH")
-            if machine.environment.get(name, "").startswith("/") and machine.is_dir(machine.environment[name])
-        ),
+            if (value := machine.environment.get(name, "")).startswith("/") and machine.is_dir(value)
+        },
         extras=read_extras(machine),
     )
 

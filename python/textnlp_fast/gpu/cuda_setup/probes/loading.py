@@ -93,6 +93,8 @@ def _document(answer: Answer) -> dict[str, Any] | None:
 
 
 def _death_of(answer: Answer) -> str:
+    if answer.missing:
+        return ""  # there is no Python to ask with
     if answer.timed_out:
         return f"no answer in {_TIMEOUT_S:.0f} s"
     if answer.status is not None and answer.status < 0:

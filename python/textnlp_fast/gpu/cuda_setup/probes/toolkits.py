@@ -30,7 +30,7 @@ _HEADERS = 1 << 18
 
 
 def find_toolkits(machine: Machine) -> tuple[Toolkit, ...]:
-    """Every toolkit in the usual places, in CUDA_HOME, behind nvcc on PATH, in conda and in pip's packages."""
+    """Every toolkit in the usual places, in CUDA_HOME, behind nvcc on PATH, and in the active conda environment."""
     places: dict[str, str] = {}
     for name in machine.list("/usr/local", "cuda*"):
         places[f"/usr/local/{name}"] = "system"
@@ -100,13 +100,16 @@ def ask_nvcc(machine: Machine) -> Version | None:
     return find_version(answer.output, after="release") if answer.ok else None
 
 
-def search_paths(machine: Machine) -> dict[str, bool]:
-    """Entries of LD_LIBRARY_PATH, and whether there is such a folder. An empty one is the current folder."""
+def search_paths(machine: Machine) -> dict[str, str]:
+    """Entries of LD_LIBRARY_PATH, and which folder each really is. An empty one is the current folder."""
     value = machine.environment.get("LD_LIBRARY_PATH", "")
     if not value:
         return {}
     entries = re.split("[:;]", value)[:_MOST_FOLDERS]
-    return {entry: entry.startswith("/") and machine.is_dir(entry) for entry in entries}
+    return {
+        entry: machine.real(entry) if entry.startswith("/") and machine.is_dir(entry) else ""
+        for entry in entries
+    }
 
 
 def find_libraries(machine: Machine, toolkits: tuple[Toolkit, ...]) -> tuple[Library, ...]:
@@ -115,23 +118,20 @@ def find_libraries(machine: Machine, toolkits: tuple[Toolkit, ...]) -> tuple[Lib
     The order is that of the loader: LD_LIBRARY_PATH, then what ld.so.conf names, then the system's folders.
     """
     folders: dict[str, str] = {}
-    for entry, exists in search_paths(machine).items():
-        if exists:
-            folders.setdefault(machine.real(entry), "ld-library-path")
+    for real in search_paths(machine).values():
+        if real:
+            folders.setdefault(real, "ld-library-path")
     for folder in (*_configured(machine), *_SYSTEM_FOLDERS):
         folders.setdefault(machine.real(folder), "system")
     for toolkit in toolkits:
         folders.setdefault(machine.real(f"{toolkit.path}/lib64"), "system")
-        folders.setdefault(f"{toolkit.path}/compat", "compat-unused")
     found: dict[str, Library] = {}
     for folder, place in folders.items():
-        if place == "compat-unused":
-            continue
         for soname in _SONAMES:
             for path, version in _files(machine, folder, soname):
                 if path not in found:
                     found[path] = Library(
-                        name=soname, path=path, version=version, place=_place(folder, place)
+                        name=soname, path=path, version=version, folder=folder, place=_place(folder, place)
                     )
     return tuple(found.values())
 

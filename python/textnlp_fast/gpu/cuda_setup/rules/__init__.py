@@ -56,6 +56,7 @@ RULES: tuple[Rule, ...] = (
     Rule("torch-pins", _PYTHON, packages.torch_pins),
     Rule("cupy", _PYTHON, compatibility.cupy_and_driver, SOURCES["minor"]),
     Rule("jax", _PYTHON, compatibility.jax_and_driver, SOURCES["minor"]),
+    Rule("runtime-wheels", _PYTHON, compatibility.runtime_wheels_and_driver, SOURCES["minor"]),
     Rule("vllm", _PYTHON, compatibility.vllm_and_torch),
     Rule("clashing-wheels", _PYTHON, packages.clashing_wheels),
     Rule("cudnn", _PYTHON, packages.cudnn_outside),

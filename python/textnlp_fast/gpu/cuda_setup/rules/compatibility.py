@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 from textnlp_fast.gpu.cuda_setup import remedies
 from textnlp_fast.gpu.cuda_setup.facts import Facts
-from textnlp_fast.gpu.cuda_setup.tables import cuda_range_of, driver_of_release, minimum_driver
+from textnlp_fast.gpu.cuda_setup.tables import (
+    cuda_range_of,
+    driver_of_release,
+    minimum_driver,
+    newest_release_for,
+)
 from textnlp_fast.gpu.cuda_setup.verdicts import Verdict, fine, problem, unknown, warning
 from textnlp_fast.gpu.cuda_setup.versions import Version
 
@@ -16,6 +21,7 @@ __all__ = [
     "cupy_and_driver",
     "forward_compatibility",
     "jax_and_driver",
+    "runtime_wheels_and_driver",
     "toolkit_and_driver",
     "toolkit_and_gpu",
     "torch_and_driver",
@@ -42,10 +48,14 @@ def toolkit_and_driver(facts: Facts) -> Iterator[Verdict]:
             else f"what loads CUDA {toolkit.version.short} from {toolkit.path}",
             toolkit.version,
             exact=toolkit.has_nvcc,
-            commands=remedies.install_toolkit(facts, Version.of_number(12060))
-            if facts.driver_version and facts.driver_version.major < 580
-            else remedies.install_driver(facts),
+            commands=_older_toolkit(facts),
         )
+
+
+def _older_toolkit(facts: Facts) -> tuple[str, ...]:
+    """The newest toolkit for the driver that is there; with none, a newer driver."""
+    fitting = newest_release_for(facts.driver_version) if facts.driver_version else None
+    return remedies.install_toolkit(facts, fitting) if fitting else remedies.install_driver(facts)
 
 
 def torch_and_driver(facts: Facts) -> Iterator[Verdict]:
@@ -74,7 +84,9 @@ def cupy_and_driver(facts: Facts) -> Iterator[Verdict]:
             evidence=[f"{name} {facts.packages[name].version}" for name in sorted(found)],
             commands=(
                 remedies.pip_uninstall(facts, *sorted(found)),
-                remedies.pip_install(facts, newest if facts.driver_version is None else _cupy_for(facts)),
+                remedies.pip_install(
+                    facts, newest if facts.driver_version is None else remedies.cupy_for(facts)
+                ),
             ),
         )
     elif found and facts.has_gpu:
@@ -86,7 +98,7 @@ def cupy_and_driver(facts: Facts) -> Iterator[Verdict]:
                 version,
                 commands=(
                     remedies.pip_uninstall(facts, name),
-                    remedies.pip_install(facts, _cupy_for(facts)),
+                    remedies.pip_install(facts, remedies.cupy_for(facts)),
                 ),
             )
 
@@ -107,6 +119,26 @@ def jax_and_driver(facts: Facts) -> Iterator[Verdict]:
                 remedies.pip_install(facts, "--upgrade", f"jax[{fallback}]"),
             ),
         )
+
+
+def runtime_wheels_and_driver(facts: Facts) -> Iterator[Verdict]:
+    """The CUDA runtime that pip installed runs on this driver, where it is not PyTorch's anyway."""
+    if not facts.has_gpu or (facts.torch is not None and facts.torch.cuda is not None):
+        return
+    for name, package in facts.packages.items():
+        if re.fullmatch(r"nvidia-cuda-runtime(-cu\d\d)?", name) and package.parsed is not None:
+            driver = facts.driver_version
+            older = (
+                "nvidia-cuda-runtime-cu12"
+                if driver is None or driver.major >= 525
+                else "nvidia-cuda-runtime-cu11"
+            )
+            yield from _run_on_driver(
+                facts,
+                f"{name} {package.version}",
+                package.parsed,
+                commands=(remedies.pip_uninstall(facts, name), remedies.pip_install(facts, older)),
+            )
 
 
 def vllm_and_torch(facts: Facts) -> Iterator[Verdict]:
@@ -254,9 +286,7 @@ def forward_compatibility(facts: Facts) -> Iterator[Verdict]:
     if not loaded or kernel is None:
         return
     version, path = loaded[0].version, loaded[0].path
-    folder = path.rpartition("/")[0]
-    kept = ":".join(entry for entry in facts.search_paths if entry and entry.rstrip("/") != folder)
-    undo = (remedies.export("LD_LIBRARY_PATH", kept) if kept else "unset LD_LIBRARY_PATH",)
+    undo = (remedies.without_folders(facts, loaded[0].folder),)
     if version is not None and version < kernel:
         yield problem(
             f"The libcuda for forward compatibility ({version}) is older than the driver ({kernel}), which needs none.",
@@ -360,14 +390,6 @@ def _cupy_version(name: str) -> Version | None:
         major = int(digits) if int(digits) >= 10 and (match[2] or digits[0] == "1") else int(digits[0])
         return Version.of_number(major * 1000)
     return Version.of_number(int(digits[:2]) * 1000 + int(digits[2]) * 10)
-
-
-def _cupy_for(facts: Facts) -> str:
-    driver = facts.driver_version
-    old = bool(facts.capabilities) and facts.capabilities[0] < (7, 5)
-    if driver is not None and driver.major >= 580 and not old:
-        return "cupy-cuda13x"
-    return "cupy-cuda12x" if driver is None or driver.major >= 525 else "cupy-cuda11x"
 
 
 def _exact(name: str, requirement: str) -> re.Match[str] | None:

@@ -77,4 +77,4 @@ def _meaning(facts: Facts, code: int) -> tuple[str, tuple[str, ...]]:
 
 
 def _compat_folders(facts: Facts) -> list[str]:
-    return sorted({one.path.rpartition("/")[0] for one in facts.driver.libraries if one.place == "compat"})
+    return sorted({one.folder for one in facts.driver.libraries if one.place == "compat"})

@@ -230,7 +230,7 @@ def driver_libraries(facts: Facts) -> Iterator[Verdict]:
         yield problem(
             "LD_LIBRARY_PATH leads to CUDA's stubs, which are for linking only: programs load them as the driver.",
             evidence=[one.path for one in stubs],
-            commands=(remedies.without_folders(facts, *{one.path.rpartition("/")[0] for one in stubs}),),
+            commands=(remedies.without_folders(facts, *{one.folder for one in stubs}),),
         )
     versions: dict[Version, list[str]] = {}
     for one in facts.driver.libraries:

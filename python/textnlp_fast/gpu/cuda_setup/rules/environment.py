@@ -83,10 +83,9 @@ def library_path(facts: Facts) -> Iterator[Verdict]:
     if not facts.search_paths:
         return
     empty = "" in facts.search_paths
-    gone = [entry for entry, exists in facts.search_paths.items() if entry.startswith("/") and not exists]
+    gone = [entry for entry, real in facts.search_paths.items() if entry.startswith("/") and not real]
     relative = [entry for entry in facts.search_paths if entry and not entry.startswith("/")]
-    kept = [entry for entry, exists in facts.search_paths.items() if entry and exists]
-    mended = remedies.export("LD_LIBRARY_PATH", ":".join(kept)) if kept else "unset LD_LIBRARY_PATH"
+    mended = remedies.without_folders(facts)
     if empty or relative:
         yield warning(
             "LD_LIBRARY_PATH has an empty or relative entry, which means the folder that a program is started in: "
@@ -112,14 +111,10 @@ def library_path(facts: Facts) -> Iterator[Verdict]:
             and one.version.parts[:2] != torch.cuda.parts[:2]
         ]
         if other:
-            folders = {one.path.rpartition("/")[0] for one in other}
-            left = [entry for entry in kept if entry.rstrip("/") not in folders]
             yield warning(
                 f"LD_LIBRARY_PATH puts another CUDA {torch.cuda.major} before the libraries that PyTorch brings.",
                 evidence=[*(one.path for one in other), f"torch {torch.version} (CUDA {torch.cuda})"],
-                commands=(
-                    remedies.export("LD_LIBRARY_PATH", ":".join(left)) if left else "unset LD_LIBRARY_PATH",
-                ),
+                commands=(remedies.without_folders(facts, *{one.folder for one in other}),),
             )
 
 
@@ -129,7 +124,7 @@ def cuda_home(facts: Facts) -> Iterator[Verdict]:
         value = facts.environment.get(name)
         if not value:
             continue
-        if value not in facts.existing_paths:
+        if value not in facts.homes:
             good = toolkit_of(facts)
             yield problem(
                 f"{name} leads nowhere: there is no {value}.",
@@ -137,7 +132,7 @@ def cuda_home(facts: Facts) -> Iterator[Verdict]:
                 commands=(remedies.export(name, good.path) if good else f"unset {name}",),
             )
             continue
-        toolkit = _at(facts, value)
+        toolkit = next((one for one in facts.toolkits if one.path == facts.homes[value]), None)
         if (
             toolkit is not None
             and toolkit.version is not None
@@ -181,15 +176,6 @@ def toolkit_of(facts: Facts) -> Toolkit | None:
         if driver is None or (needed := minimum_driver(version)) is None or needed <= driver
     ]
     return whole[max(fitting or whole)] if whole else None
-
-
-def _at(facts: Facts, place: str) -> Toolkit | None:
-    wanted = place.rstrip("/")
-    for one in facts.toolkits:
-        # /usr/local/cuda is a link to /usr/local/cuda-13.0, and toolkits are known by their real folders.
-        if wanted == one.path or (wanted.endswith("/cuda") and one.path.startswith(wanted)):
-            return one
-    return None
 
 
 def _device(facts: Facts, name: str) -> int | str | None:

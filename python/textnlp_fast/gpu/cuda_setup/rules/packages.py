@@ -173,13 +173,11 @@ def _outside(facts: Facts, soname: str, title: str, wheel: str) -> Iterator[Verd
             or have.parsed is None
             or (other.major, other.minor) != (have.parsed.major, have.parsed.minor)
         )
-        folders = {one.path.rpartition("/")[0] for one in different}
-        kept = ":".join(entry for entry in facts.search_paths if entry and entry.rstrip("/") not in folders)
         yield (problem if worse else warning)(
             f"LD_LIBRARY_PATH puts {title} {other or 'of some version'} before {have.version}, "
             "which Python's packages were built with.",
             evidence=[*(one.path for one in different), f"{have.name} {have.version} in {have.location}"],
-            commands=(remedies.export("LD_LIBRARY_PATH", kept) if kept else "unset LD_LIBRARY_PATH",),
+            commands=(remedies.without_folders(facts, *{one.folder for one in different}),),
         )
     else:
         yield fine(

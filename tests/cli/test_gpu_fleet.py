@@ -1,0 +1,138 @@
+"""The verbs of the fleet, on moto and on GPUs that the mock of the driver shows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+from fakes.ec2 import Ec2Proxy
+from gpu.providers.aws_harness import AwsHarness
+
+
+@pytest.fixture
+def aws(ec2_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsHarness]:
+    with Ec2Proxy(ec2_server) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", proxy.endpoint_url)
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("TEXTNLP_FAST_FLEET_OWNER", "fleet-a")
+        yield AwsHarness(ec2_server, proxy)
+
+
+def test_a_machines_life(aws: AwsHarness, run: Run) -> None:
+    words = ("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--market", "spot-first")
+    planned = run(*words, "--dry-run", "--json")
+    assert planned.code == 0, planned.err
+    assert aws.truth() == {}
+    first = planned.document["candidates"][0]
+    assert (first["market"], first["instance_type"]) == ("spot", "g4dn.xlarge")
+    shown = run(*words, "--dry-run")
+    assert "nothing was launched" in shown.out
+
+    launched = run(*words, "--yes", "--json", "--tag", "team=nlp", "--key", "train")
+    assert launched.code == 0, launched.err
+    (one,) = launched.document["instances"]
+    assert set(aws.truth()) == {one["instance_id"]}
+    assert one["usd_per_hour"] == first["usd_per_hour"]
+    assert one["tags"]["team"] == "nlp"
+    again = run(*words, "--yes", "--json", "--tag", "team=nlp", "--key", "train")
+    assert [it["instance_id"] for it in again.document["instances"]] == [one["instance_id"]]
+
+    listed = run("gpu", "list", "--json")
+    assert [it["instance_id"] for it in listed.document["instances"]] == [one["instance_id"]]
+    assert one["instance_id"] in run("gpu", "list").out
+    assert one["instance_id"] in run("gpu", "list", "--offline").out
+    costs = run("gpu", "costs", "--json").document
+    assert costs["total"]["running"] == 1
+    assert costs["total"]["usd_per_hour"] == one["usd_per_hour"]
+    assert "saved by spot" in run("gpu", "costs").out
+
+    ended = run("gpu", "terminate", one["instance_id"], "--yes", "--json")
+    assert ended.document == {"terminated": [one["instance_id"]]}
+    assert aws.truth() == {}
+    assert (
+        "nothing to end" in run("gpu", "terminate", one["instance_id"], "--yes", "--in", "aws:us-east-1").out
+    )
+    assert run("gpu", "list", "--in", "aws:us-east-1").out == "no machines\n"
+
+
+def test_nothing_is_spent_without_a_word(aws: AwsHarness, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1")
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    outcome = run(*words)
+    assert outcome.code == 2
+    assert "--yes" in outcome.err
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert run(*words).code == 130
+    assert aws.truth() == {}
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    outcome = run(*words)
+    assert outcome.code == 0
+    assert "an hour each" in outcome.err
+    assert len(aws.truth()) == 1
+
+
+def test_caps_budgets_and_capacity_have_their_exit_codes(
+    aws: AwsHarness, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--yes")
+    assert run(*words, "--max-usd-per-hour", "0.01").code == 15
+    monkeypatch.setenv("TEXTNLP_FAST_GPU_BUDGET_USD_PER_HOUR", "0.1")
+    assert run(*words).code == 15
+    monkeypatch.delenv("TEXTNLP_FAST_GPU_BUDGET_USD_PER_HOUR")
+    aws.no_capacity()
+    outcome = run(*words, "--type", "g4dn.xlarge")
+    assert outcome.code == 14
+    assert "InsufficientInstanceCapacity" in outcome.err
+    assert "tried last: CapacityError" in run(*words, "--type", "g4dn.xlarge", "--dry-run").out
+    assert run("gpu", "launch", "--gpu", "t4", "--yes", "--in", "aws").code == 2
+    assert run("gpu", "launch", "--gpu", "t5", "--yes", "--in", "aws:us-east-1").code == 2
+    assert run("gpu", "launch", "--gpu", "t4", "--yes", "--in", "aws:us-east-9").code == 2
+    assert run("gpu", "launch", "--gpu", "b300", "--yes", "--in", "aws:ap-south-2").code == 13
+    assert aws.truth() == {}
+
+
+def test_orphans(aws: AwsHarness, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--yes", "--json")
+    (lost,) = run(*words).document["instances"]
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    (stray,) = run(*words).document["instances"]
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    aws.ec2.terminate_instances(InstanceIds=[lost["instance_id"]])
+    found = run("gpu", "orphans", "--json")
+    assert [one["instance_id"] for one in found.document["strays"]] == [stray["instance_id"]]
+    assert [one["instance_id"] for one in found.document["lost"]] == [lost["instance_id"]]
+    assert set(aws.truth()) == {stray["instance_id"]}
+    outcome = run("gpu", "orphans", "--in", "aws:us-east-1", "--terminate", "--yes")
+    assert stray["instance_id"] in outcome.out
+    assert aws.truth() == {}
+    assert run("gpu", "orphans", "--in", "aws:us-east-1").out == "none\n"
+
+
+def test_a_cloud_that_does_not_answer_is_told_of(aws: AwsHarness, run: Run) -> None:
+    (one,) = run("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--yes", "--json").document[
+        "instances"
+    ]
+    aws.proxy.refuse(r"\w+", "ExpiredToken", times=1000)
+    outcome = run("gpu", "list")
+    assert outcome.code == 9
+    assert one["instance_id"] in outcome.out
+    assert "did not answer" in outcome.err
+
+
+def test_no_place_was_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    for verb in (("launch", "--gpu", "t4"), ("list",), ("orphans",), ("terminate", "--all")):
+        outcome = run("gpu", *verb)
+        assert outcome.code == 2
+        assert "--in" in outcome.err
