@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -263,8 +264,6 @@ def test_no_junk_breaks_the_reader(row: Any) -> None:
 
 @pytest.mark.parametrize("skus", [None, 3, "x", {}])
 def test_skus_that_are_no_list(skus: Any, lists: PriceLists, sources: Sources) -> None:
-    import json  # noqa: PLC0415
-
     lists.every = lambda _: Answer(200, json.dumps({"skus": skus}).encode())
     with pytest.raises(ProviderUnavailableError, match="no list"):
         read(lists, sources)
@@ -307,6 +306,43 @@ def test_a_login_is_sent(lists: PriceLists, kinds: Any) -> None:
     (part,) = GcpPrices(kinds, client=client).parts((US,))
     assert part.read().prices
     assert lists.logins == ["Bearer one", "Bearer two"]
+
+
+def test_googles_default_login_is_found_and_renewed(
+    lists: PriceLists, kinds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Google's own library, with the key of a service account whose tokens come from loopback."""
+    pytest.importorskip("google.auth")
+    rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account",
+        "client_email": "prices@example.iam.gserviceaccount.com",
+        "private_key": key.decode(),
+        "token_uri": f"{lists.url}/token",
+    }
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
+    monkeypatch.setattr("textnlp_fast.gpu.catalog.refresh.gcp._ORIGIN", lists.url)
+    tokens = iter(range(9))
+
+    def token(path: str) -> Answer | None:
+        # Each is old at once: every request needs a new one.
+        if path != "/token":
+            return None
+        body = {"access_token": f"t{next(tokens)}", "expires_in": 1, "token_type": "Bearer"}
+        return Answer(200, json.dumps(body).encode())
+
+    lists.every = token
+    lists.google = machine_skus()
+    lists.page_size = 30
+    (part,) = GcpPrices(kinds).parts((US,))
+    assert part.read().prices
+    sent = [login for login in lists.logins if login is not None]
+    assert sent == ["Bearer t0", "Bearer t1"]
 
 
 def test_without_a_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kinds: Any) -> None:
