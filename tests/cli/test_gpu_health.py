@@ -1,0 +1,120 @@
+"""`gpu health`: one command, one exit code, a table in words; and what it does with what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.loopback_http import Said, loopback
+
+EXPORTED = (
+    'DCGM_FI_DEV_GPU_TEMP{{gpu="0",UUID="GPU-a"}} 40\nDCGM_FI_DEV_XID_ERRORS{{gpu="0",UUID="GPU-a"}} {xid}\n'
+)
+
+
+def health(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "textnlp_fast.cli", "gpu", "health", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def exporter(xid: int) -> Any:
+    return loopback(lambda _: Said(200, EXPORTED.format(xid=xid).encode()))
+
+
+def test_a_good_fleet_is_0_and_another_is_1() -> None:
+    with exporter(0) as good, exporter(79) as bad:
+        done = health("--dcgm", f"node-1={good.url}")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "node-1" in done.stdout and "1 machine: good" in done.stdout
+        done = health("--dcgm", f"node-1={good.url}", "--dcgm", f"node-2={bad.url}")
+        assert done.returncode == 1
+        assert (
+            "reboot the machine" in done.stdout
+            and "[xid-79]" in done.stdout
+            and "2 machines: BAD" in done.stdout
+        )
+        # The worst comes first.
+        assert done.stdout.index("node-2") < done.stdout.index("node-1")
+
+
+def test_json_and_rules_of_ones_own(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("xids: {79: {severity: info, action: none}}\n")
+    with exporter(79) as server:
+        done = health("--dcgm", server.url, "--json", "--rules", str(rules))
+    document = json.loads(done.stdout)
+    assert done.returncode == 0 and document["verdict"] == "good"
+    (finding,) = document["machines"][0]["findings"]
+    assert (finding["rule"], finding["severity"], document["machines"][0]["machine"]) == (
+        "xid-79",
+        "info",
+        server.url,
+    )
+
+
+def test_a_machine_that_does_not_answer_is_bad() -> None:
+    done = health("--agent", "http://127.0.0.1:9", "--timeout", "5")
+    assert done.returncode == 1 and "agent-unreachable" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--agent", "nonsense"], "no URL"),
+        (["--agent", "a=http://x", "--agent", "a=http://y"], "twice"),
+        (["--webhook", "https://x", "--dcgm", "http://x"], "--watch"),
+        (["--dcgm", "http://x", "--rules", "/dev/null/none"], "rules"),
+    ],
+)
+def test_a_wrong_call_is_2(arguments: list[str], said: str) -> None:
+    done = health(*arguments)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_schema() -> None:
+    assert "polled" in json.loads(health("--schema").stdout)["properties"]
+
+
+def test_without_a_driver_it_says_what_to_do() -> None:
+    done = health(TEXTNLP_FAST_NVML="/no/such/library.so.1")
+    assert done.returncode == 11 and "driver" in done.stderr and "hint" in done.stderr
+
+
+def test_watching_prints_what_changes_and_remembers(tmp_path: Path) -> None:
+    xid = 0
+    with loopback(lambda _: Said(200, EXPORTED.format(xid=xid).encode())) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "textnlp_fast.cli", "gpu", "health", "--dcgm", f"n={server.url}", "--watch",
+             "--state", str(tmp_path / "state"), "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not server.asked and time.monotonic() < deadline:
+            time.sleep(0.05)
+        xid = 95
+        assert process.stdout is not None
+        line = json.loads(process.stdout.readline())  # the exporter is asked every 15 s
+        assert (line["rule"], line["machine"]) == ("xid-95", "n")
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stdout.readline())["verdict"] == "bad"
+        assert process.wait(60) == 1
+        process.stdout.close()
+        # The next look knows it without being told again.
+        xid = 0
+        done = health("--dcgm", f"n={server.url}", "--state", str(tmp_path / "state"))
+        assert done.returncode == 1 and "xid-95" in done.stdout
