@@ -21,7 +21,8 @@ from textnlp_fast.storage import CollectionOptions, Repository, TransferOptions
 
 POLICIES = Path(__file__).parents[2] / "docs" / "guide" / "policies"
 GUIDES = {
-    name: (POLICIES.parent / f"{name}.md").read_text(encoding="utf-8") for name in ("aws", "gcp", "azure")
+    name: (POLICIES.parent / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("aws", "gcp", "azure", "gpu-fleet")
 }
 OPTIONS = TransferOptions(shard_bytes=1 << 16, threads=2)
 
@@ -32,8 +33,8 @@ def read(name: str) -> Any:
 
 def test_the_guides_name_every_policy_and_no_other() -> None:
     for path in POLICIES.iterdir():
-        cloud = path.name.partition("-")[0]
-        assert f"policies/{path.name}" in GUIDES[cloud], path.name
+        guide = "gpu-fleet" if "-fleet" in path.stem else path.name.partition("-")[0]
+        assert f"policies/{path.name}" in GUIDES[guide], path.name
         assert read(path.name)
 
 

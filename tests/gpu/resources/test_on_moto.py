@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -157,3 +158,14 @@ def test_killed_at_any_time(aws: AwsHarness, seed: int) -> None:
     assert child.end() in (0, -signal.SIGKILL)
     timer.cancel()
     _found_again(aws, "train")
+
+
+def test_the_examples_of_the_guide_run(aws: AwsHarness) -> None:
+    guide = Path(__file__).parents[3] / "docs" / "guide" / "gpu-fleet.md"
+    examples = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) == 3
+    scope: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, "gpu-fleet.md", "exec"), scope)
+    assert aws.truth() == {}
+    assert len(GPUResourceManager().costs().launches) == 2
