@@ -185,6 +185,7 @@ def audited(
     model: str | None = None,
     version: str | None = None,
     detail: Mapping[str, Any] | None = None,
+    ending: Mapping[str, Any] | None = None,
     shows: bool = False,
     policy: AuditPolicy | None = None,
 ) -> Iterator[Receipt | None]:
@@ -192,8 +193,8 @@ def audited(
 
     Killed in between, the log says what was intended, and that nobody knows the end. Where the repository itself
     `shows` it (a version is there or not), success is recorded only by a policy of "full", which makes it one create
-    an operation. Failure always is. If the second record cannot be written the change has been made all the same; the
-    error says so.
+    an operation. Failure always is. What stands in `ending` by then goes into the record of success. If the second
+    record cannot be written the change has been made all the same; the error says so.
     """
     policy = policy or AuditPolicy.current()
     given: dict[str, Any] = {"action": action, "model": model, "version": version, "policy": policy}
@@ -210,7 +211,7 @@ def audited(
         raise
     if receipt is not None and (not shows or policy.mode == "full"):
         try:
-            ended = {"intended": receipt.head.sequence}
+            ended = {**(ending or {}), "intended": receipt.head.sequence}
             record(store, detail=ended, outcome="done", operation=receipt.operation, **given)
         except StorageUnavailableError as error:
             error.hint = f"{action} was done; only the record of its success could not be written."

@@ -1,9 +1,9 @@
 """Reads a log from end to end and says what does not fit. Memory does not grow with its length.
 
 What the log alone can show: a record that was edited, removed from the middle, moved, replayed from another place of
-the log or from another repository. That its end was cut off, or all of it written anew, only shows against something
-that the writer of the bucket could not change with it: a key, an anchor that was kept elsewhere, what this machine
-remembers, or the versions that are there without a record.
+the log or from another repository; and references that are older than it. That its end was cut off, or all of it
+written anew, only shows against something that the writer of the bucket could not change with it: a key, an anchor
+that was kept elsewhere, what this machine remembers, or the versions that are there without a record.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from textnlp_fast.storage.audit.records import (
     digest_of,
     parse_record,
 )
+from textnlp_fast.storage.audit.rollback import SeenReferences
 from textnlp_fast.storage.markers import is_marker
 
 __all__ = ["AuditProblem", "AuditReport", "verify_log"]
@@ -49,7 +50,7 @@ class AuditProblem:
 
     `kind` is one of `missing`, `altered`, `unreadable`, `misplaced`, `foreign`, `broken` (the digest of the record
     before), `forged` (a wrong code), `unproven` (no code where the log has them), `truncated`, `rewritten`, `stray`,
-    `unrecorded`, `replaced` and `removed` (versions).
+    `unrecorded`, `replaced` and `removed` (versions), and `rolled_back` (references).
     """
 
     kind: str
@@ -109,6 +110,8 @@ def verify_log(
     reader.read(log, start)
     if start is None:
         _compare(store, report, reader, versions, deep=deep)
+    for kind, detail, sequence in reader.references.problems(store):
+        report.add(kind, detail, sequence)
     return report
 
 
@@ -134,6 +137,7 @@ class _Reader:
         """Versions that are not there, and whether a record says that they once were."""
         self.held_before: set[str] = set()
         self.held_count = 0
+        self.references = SeenReferences()
 
     def read(self, log: AuditLog, start: Head | None) -> None:
         report = self._report
@@ -239,6 +243,7 @@ class _Reader:
             report.add("unproven", f"it {why}, and records before it are proven", record.sequence)
 
     def _note(self, record: AuditRecord) -> None:
+        self.references.note(record)
         if record.action == BEGIN and record.sequence == 0:
             named = record.detail.get("named")
             self.held_before = (

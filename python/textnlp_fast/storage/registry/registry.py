@@ -18,6 +18,7 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.storage.audit import AuditPolicy, Receipt, audited
 from textnlp_fast.storage.audit.actor import claimed_actor
+from textnlp_fast.storage.audit.rollback import seen_references
 from textnlp_fast.storage.markers import MARKER_BYTES
 from textnlp_fast.storage.names import ModelReference, check_name, check_selector, manifest_key, now_utc
 from textnlp_fast.storage.registry import changes, deploying
@@ -323,11 +324,13 @@ class Registry:
     ) -> tuple[Change, ...]:
         """Makes a change that `decide` decides about, audited, counted and told to webhooks."""
         rules = rules or self.rules()
-        with (
-            operation(action, model=name, version=version, repository=self.repository.url),
-            self._audited(action, name, version, detail),
-        ):
-            written = self._write(name, version, decide, rules)
+        with operation(action, model=name, version=version, repository=self.repository.url):
+            ending: dict[str, Any] = {}
+            # At which revision they were found: one that is older later on was put back.
+            found = seen_references(read_versioned(self._store, name)[0])
+            with self._audited(action, name, version, {**detail, **found}, ending=ending):
+                written = self._write(name, version, decide, rules)
+                ending.update(seen_references(written.after))
         self._tell(name, written.changes, rules)
         return written.changes
 
@@ -359,6 +362,7 @@ class Registry:
         version: str | None,
         detail: Mapping[str, Any],
         *,
+        ending: Mapping[str, Any] | None = None,
         shows: bool = True,
     ) -> AbstractContextManager[Receipt | None]:
         return audited(
@@ -367,6 +371,7 @@ class Registry:
             model=name,
             version=version,
             detail=dict(detail),
+            ending=ending,
             shows=shows,
             policy=self._policy,
         )
