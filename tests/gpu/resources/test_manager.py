@@ -52,6 +52,8 @@ def test_an_unknown_provider_and_an_unknown_type(fleet: Fleet) -> None:
         fleet.manager().get_gpu_instance("aws", GPUType.NVIDIA_T4)
     with pytest.raises(errors.UnknownGPUTypeError):
         fleet.manager().get_gpu_instance("memory", "nvidia-t5")
+    with pytest.raises(errors.InvalidInputError, match="one machine"):
+        fleet.manager().get_gpu_instance("memory", GPUType.NVIDIA_T4, instances=2)
     with pytest.raises(errors.InvalidInputError, match="no such field"):
         fleet.manager().get_gpu_instance("memory", GPUType.NVIDIA_T4, colour="red")
 
@@ -243,6 +245,38 @@ def test_a_key_whose_machine_was_taken_away_gets_another(fleet: Fleet) -> None:
     fleet.manager()._provider_at("memory", "here").terminate([first.instance_id])
     (second,) = fleet.manager().acquire(_request(key="train"))
     assert set(fleet.cloud.alive()) == {second.instance_id} == fleet.recorded()
+
+
+def test_what_is_held_serves_where_nothing_more_is_offered(fleet: Fleet) -> None:
+    request = _request(key="train", instances=3, min_instances=1, max_usd_per_hour=1.0)
+    fleet.cloud.capacity.update({("za", Market.ON_DEMAND): 2, ("zb", Market.ON_DEMAND): 0})
+    first = fleet.manager().acquire(request)
+    assert len(first) == 2
+    fleet.cloud.zones = ()
+    manager = fleet.manager()
+    manager.add_provider(_WithoutOffers("here", cloud=fleet.cloud))
+    again = manager.acquire(request)
+    assert [one.instance_id for one in again] == [one.instance_id for one in first]
+
+
+class _WithoutOffers(MemoryProvider):
+    def offers(self) -> Any:
+        return ()
+
+
+def test_a_journal_in_a_bucket(s3_bucket: str, s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines that share one: the same key is the same machine, and each knows what the other spends."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint_url)
+    fleet = Fleet(state=f"s3://{s3_bucket}/fleet")
+    budget = Budget(usd_per_hour=1.5)
+    (first,) = fleet.manager(budget=budget).acquire(_request(key="train"))
+    (second,) = fleet.manager(budget=budget).acquire(_request(key="train"))
+    assert first.instance_id == second.instance_id
+    with pytest.raises(errors.BudgetExceededError):
+        fleet.manager(budget=budget).acquire(_request(key="serve"))
+    fleet.manager().release([first])
+    assert fleet.manager().list() == []
+    assert fleet.cloud.alive() == {}
 
 
 def test_a_key_is_not_taken_for_another_request(fleet: Fleet) -> None:

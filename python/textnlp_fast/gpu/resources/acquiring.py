@@ -12,6 +12,7 @@ from textnlp_fast.errors import (
     CapacityError,
     ConflictError,
     InvalidInputError,
+    NoPlanError,
     PriceTooHighError,
     ProviderUnavailableError,
     QuotaError,
@@ -70,7 +71,12 @@ def gather(
     number = 1 + max((record.number for record in records), default=-1)
     new: list[Held] = []
     if len(held) < request.instances:
-        candidates = list(plan().candidates)
+        try:
+            candidates = list(plan().candidates)
+        except (NoPlanError, PriceTooHighError):
+            if len(held) < request.least_instances:
+                raise
+            candidates = []
         while candidates and len(held) + len(new) < request.instances:
             candidate = candidates.pop(0)
             missing = request.instances - len(held) - len(new)

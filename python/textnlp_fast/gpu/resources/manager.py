@@ -169,6 +169,8 @@ class GPUResourceManager:
             raise InvalidInputError(
                 f"provider {provider!r} is not registered", hint="Call register_provider(name, region) first."
             )
+        if request.get("instances", 1) != 1:
+            raise InvalidInputError("get_gpu_instance gives one machine", hint="acquire() gives several.")
         (found,) = self.acquire(
             self.request(gpu_types=gpu_type, gpu_count=count, market=market, providers=(provider,), **request)
         )

@@ -17,7 +17,8 @@ from textnlp_fast.gpu.resources.records import LaunchRecord
 __all__ = ["at_work_on", "is_at_work", "this_process"]
 
 #: A process of another machine cannot be looked at: this long after it began, no launch of its is under way any more.
-_ELSEWHERE: Final = datetime.timedelta(minutes=15)
+#: Longer than any provider's deadline for a launch.
+_ELSEWHERE: Final = datetime.timedelta(minutes=45)
 
 _in_flight: set[str] = set()
 _lock = threading.Lock()

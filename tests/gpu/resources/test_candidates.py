@@ -1,0 +1,126 @@
+"""Which places are tried, against the rule in plain words."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textnlp_fast.errors import NoPlanError, PriceTooHighError
+from textnlp_fast.gpu.resources.candidates import on_demand_prices, planned
+from textnlp_fast.gpu.resources.failures import Failure, Place
+from textnlp_fast.gpu.resources.requests import AcquireRequest
+from textnlp_fast.gpu.types import GPUType, InstanceType, Market, Offer
+
+_NOW = datetime.datetime(2026, 11, 29, tzinfo=datetime.timezone.utc)
+_T4, _L4 = GPUType.NVIDIA_T4, GPUType.NVIDIA_L4
+
+
+def _offer(
+    kind: str, gpu: GPUType, count: float, region: str, zone: str | None, market: Market, usd: float
+) -> Offer:
+    return Offer(
+        instance_type=InstanceType(
+            provider="aws",
+            name=kind,
+            gpu_type=gpu,
+            gpu_count=count,
+            gpu_memory_gib=16,
+            vcpus=4,
+            memory_gib=16,
+            network_gbps=None,
+            local_nvme_gib=0,
+        ),
+        region=region,
+        zone=zone,
+        market=market,
+        usd_per_hour=usd,
+        as_of=_NOW.date(),
+        source="made up",
+    )
+
+
+_offers = st.builds(
+    lambda kind, region, zone, market, cents: _offer(
+        kind[0], kind[1], kind[2], region, f"{region}{zone}" if zone else None, market, cents / 100
+    ),
+    st.sampled_from([("t1", _T4, 1.0), ("t4", _T4, 4.0), ("l1", _L4, 1.0), ("l8", _L4, 8.0)]),
+    st.sampled_from(["east", "west"]),
+    st.sampled_from([None, "a", "b"]),
+    st.sampled_from(list(Market)),
+    st.integers(1, 500),
+)
+
+
+@given(
+    offers=st.lists(_offers, max_size=12),
+    gpus=st.sampled_from([[_T4], [_L4], [_T4, _L4]]),
+    count=st.sampled_from([1.0, 2.0, 5.0]),
+    market=st.sampled_from(["on-demand", "spot", "spot-first"]),
+    cap=st.none() | st.floats(0.05, 5),
+    data=st.data(),
+)
+def test_all_that_fits_and_nothing_else_in_the_right_order(
+    offers: list[Offer],
+    gpus: list[GPUType],
+    count: float,
+    market: str,
+    cap: float | None,
+    data: st.DataObject,
+) -> None:
+    request = AcquireRequest(gpu_types=gpus, gpu_count=count, market=market, max_usd_per_hour=cap)  # type: ignore[arg-type]
+    wanted = {"on-demand": ["on-demand"], "spot": ["spot"], "spot-first": ["spot", "on-demand"]}[market]
+    cheapest: dict[tuple[str, str, str | None, str], float] = {}
+    for one in offers:
+        kind = one.instance_type
+        if kind.gpu_type in gpus and kind.gpu_count >= count and str(one.market) in wanted:
+            place = (kind.name, one.region, one.zone, str(one.market))
+            if cap is None or one.usd_per_hour <= cap:
+                cheapest[place] = min(one.usd_per_hour, cheapest.get(place, 1e9))
+    broken = data.draw(st.sets(st.sampled_from(sorted(cheapest, key=str)))) if cheapest else set()
+    failure = Failure(kind="CapacityError", why="", at=_NOW, until=_NOW, times=1)
+    failures = {Place("aws", region, zone, kind, Market(way)): failure for kind, region, zone, way in broken}
+    try:
+        plan = planned(request, offers, zones={}, list_prices=on_demand_prices(offers), failures=failures)
+    except (NoPlanError, PriceTooHighError):
+        assert not cheapest
+        return
+    seen = [
+        ((c.place.instance_type, c.place.region, c.place.zone, str(c.place.market)), float(c.usd_per_hour))
+        for c in plan.candidates
+    ]
+    assert dict(seen) == cheapest
+    assert len(seen) == len(cheapest)
+    ranks = [(place in broken, wanted.index(place[3]), price) for place, price in seen]
+    assert ranks == sorted(ranks)
+
+
+def test_every_zone_of_a_regions_offer_is_a_place() -> None:
+    offers = [_offer("t1", _T4, 1, "east", None, Market.ON_DEMAND, 1.0)]
+    request = AcquireRequest(gpu_types=[_T4])
+    zones = {("aws", "east", "t1"): ["east-a", "east-b"]}
+    plan = planned(request, offers, zones=zones, list_prices={}, failures={})
+    assert [one.place.zone for one in plan.candidates] == ["east-a", "east-b"]
+    only = AcquireRequest(gpu_types=[_T4], zones=["east-b"])
+    plan = planned(only, offers, zones=zones, list_prices={}, failures={})
+    assert [one.place.zone for one in plan.candidates] == ["east-b"]
+    with pytest.raises(NoPlanError):
+        planned(
+            AcquireRequest(gpu_types=[_T4], zones=["west-a"]),
+            offers,
+            zones=zones,
+            list_prices={},
+            failures={},
+        )
+
+
+def test_a_price_of_a_zone_that_lacks_the_type_is_no_place() -> None:
+    offers = [
+        _offer("t1", _T4, 1, "east", "east-a", Market.SPOT, 0.1),
+        _offer("t1", _T4, 1, "east", "east-b", Market.SPOT, 0.2),
+    ]
+    request = AcquireRequest(gpu_types=[_T4], market="spot")
+    plan = planned(request, offers, zones={("aws", "east", "t1"): ["east-b"]}, list_prices={}, failures={})
+    assert [one.place.zone for one in plan.candidates] == ["east-b"]
