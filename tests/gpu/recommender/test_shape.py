@@ -66,7 +66,7 @@ def test_windows_bound_the_cache() -> None:
 
 
 def test_formats_that_files_tell() -> None:
-    assert read_model(CONFIGS / "Qwen3-32B-FP8.json").weights == "fp8"
+    assert read_model(CONFIGS / "Qwen3-32B-FP8.json").weights == "fp8-block"
     assert read_model(CONFIGS / "Llama-3.1-70B-Instruct-FP8.json").weights == "fp8"
     awq = {**LLAMA, "quantization_config": {"quant_method": "awq", "bits": 4}}
     assert parse_config(json.dumps(awq)).weights == "int4"

@@ -64,7 +64,7 @@ def picture(workload: Workload, found: Recommendation, form: Format) -> bytes:
         matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(12, 5.6), dpi=100, facecolor="white")
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-        figure.subplots_adjust(left=0.065, right=0.985, top=0.83, bottom=0.115, wspace=0.34)
+        figure.subplots_adjust(left=0.065, right=0.985, top=0.83, bottom=0.115, wspace=0.5)
         figure.text(0.015, 0.945, f"What serving {workload.shape.name} costs", size=15, weight="bold")
         figure.text(
             0.015,
@@ -113,6 +113,7 @@ def _curves(axes: Axes, workload: Workload, shown: list[tuple[GPUType, Plan, str
                 gpu_memory_gib=one.point.memory.limit_gib / 0.92,
             )
         ]
+        points = [point for point in points if point[0] <= workload.tpot_s * 1100]
         x, y = zip(*points, strict=True)
         axes.plot(x, y, color=colour, lw=2, solid_capstyle="round")
         at = one.point.tpot_s * 1000, usd / (one.point.requests_per_s * tokens)
@@ -120,12 +121,13 @@ def _curves(axes: Axes, workload: Workload, shown: list[tuple[GPUType, Plan, str
         tops.append(at[1])
         ends.append((*at, f"{gpu.value.removeprefix('nvidia-')} {layout}", colour))
     limit = workload.tpot_s * 1000
-    axes.set_xlim(0, limit * 1.45)
-    axes.set_ylim(0, max(tops) * 2.2)
-    axes.axvspan(limit, limit * 1.45, color="#f5f7fa", zorder=0)
+    top = max(tops) * 2.2
+    axes.set_xlim(0, limit * 1.1)
+    axes.set_ylim(0, top)
+    axes.axvspan(limit, limit * 1.1, color="#eef1f4", zorder=0)
     axes.axvline(limit, color=_FAINT, lw=1, ls=(0, (4, 3)))
-    axes.text(limit * 1.02, max(tops) * 2.18, f"slower than\n{limit:g} ms", va="top", size=9, color=_FAINT)
-    _labels(axes, ends, max(tops) * 2.2, limit * 1.06)
+    axes.text(limit * 0.985, top * 0.99, f"{limit:g} ms wanted", va="top", ha="right", size=9, color=_FAINT)
+    _labels(axes, ends, top, limit * 1.14)
     axes.grid(color=_GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel("milliseconds between tokens: small batches left, large ones right")
@@ -145,6 +147,7 @@ def _labels(axes: Axes, ends: list[tuple[float, float, str, str]], top: float, c
             va="center",
             size=9,
             weight="bold",
+            annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
                 "color": colour,
@@ -160,7 +163,7 @@ def _bars(axes: Axes, shown: list[tuple[GPUType, Plan, str]]) -> None:
     widest = max(plan.usd_per_hour for _, plan, _ in shown)
     for row, (_, plan, colour) in enumerate(shown):
         one = plan.purchases[0]
-        axes.barh(row, plan.usd_per_hour, color=colour, height=0.5)
+        axes.barh(row, plan.usd_per_hour, color=colour, height=0.4)
         axes.text(
             plan.usd_per_hour + widest * 0.015,
             row,
@@ -168,8 +171,9 @@ def _bars(axes: Axes, shown: list[tuple[GPUType, Plan, str]]) -> None:
             va="center",
             weight="bold",
         )
-        detail = f"{plan.machines} x {one.offer.instance_type.name}, {plan.gpus} GPUs serve, {one.offer.market.value}"
-        axes.text(0, row - 0.37, detail, va="center", size=8.5, color=_FAINT)
+        detail = f"{plan.machines} x {one.offer.instance_type.name}, {plan.gpus} GPUs serve"
+        detail += ", spot" if one.offer.market.value == "spot" else ""
+        axes.text(0, row - 0.38, detail, va="center", size=8.5, color=_FAINT)
     axes.set_yticks(
         range(len(shown)), [gpu.value.removeprefix("nvidia-") for gpu, _, _ in shown], weight="bold"
     )
@@ -179,4 +183,4 @@ def _bars(axes: Axes, shown: list[tuple[GPUType, Plan, str]]) -> None:
     axes.grid(axis="x", color=_GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("USD an hour for the whole fleet, cheapest offer of each GPU type")
+    axes.set_xlabel("USD an hour, all machines of the cheapest plan")

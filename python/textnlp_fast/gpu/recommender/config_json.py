@@ -245,7 +245,7 @@ def _weights(config: Mapping[str, Any]) -> str:
         if method == "mxfp4":
             return "int4"
         if method in ("fp8", "fbgemm_fp8") or "fp8" in str(quantised.get("quant_algo", "")).lower():
-            return "fp8"
+            return "fp8-block" if quantised.get("weight_block_size") else "fp8"
         _refuse(method or "no name")
     name = config.get("torch_dtype", config.get("dtype", "bfloat16"))
     # Engines load float32 at 16 bit.

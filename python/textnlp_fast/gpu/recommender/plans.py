@@ -319,9 +319,11 @@ def _sized(sizing: _Sizing, one: InstanceType) -> list[Sized] | str:
 def cannot_run(spec: GPUSpec, workload: Workload) -> str | None:
     """Why engines do not run the workload on such a GPU, or None. Bounds are vLLM's, of compute capability."""
     bounds = [((7, 0), "any engine here")]
-    bounds += {"fp8": [((8, 0), "fp8 weights")], "int4": [((7, 5), "int4 weights")]}.get(
-        workload.format.name, []
-    )
+    bounds += {
+        "fp8": [((8, 0), "fp8 weights")],
+        "fp8-block": [((8, 0), "fp8 weights")],
+        "int4": [((7, 5), "int4 weights")],
+    }.get(workload.format.name, [])
     bounds += [((8, 9), "an fp8 KV cache")] if workload.kv_cache == "fp8" else []
     for least, what in bounds:
         if spec.compute_capability < least:

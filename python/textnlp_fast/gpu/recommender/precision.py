@@ -19,17 +19,20 @@ class WeightFormat:
     """Per weight, with its scales."""
     multiplies_fp8: bool
     """Activations are cast too, so that fp8 hardware multiplies at its own rate; else weights are widened to 16 bit."""
+    blocks: bool = False
+    """Scales are of blocks, and those of activations are found in each step."""
 
 
-# Scales: fp8 of DeepSeek and Qwen has a float32 a block of 128 x 128; int8 one of 16 bit a row; int4 (AWQ, GPTQ) a
-# scale of 16 and a zero of 4 bit a group of 128; 16-bit formats none.
+# Scales: fp8 one a tensor, that of DeepSeek and Qwen a float32 a block of 128 x 128; int8 one of 16 bit a row; int4
+# (AWQ, GPTQ) a scale of 16 and a zero of 4 bit a group of 128; 16-bit formats none.
 WEIGHTS: Final = {
     one.name: one
     for one in (
         WeightFormat("fp32", 32, False),
         WeightFormat("bf16", 16, False),
         WeightFormat("fp16", 16, False),
-        WeightFormat("fp8", 8 + 32 / 128**2, True),
+        WeightFormat("fp8", 8, True),
+        WeightFormat("fp8-block", 8 + 32 / 128**2, True, True),
         WeightFormat("int8", 8 + 16 / 4096, False),
         WeightFormat("int4", 4 + 20 / 128, False),
     )

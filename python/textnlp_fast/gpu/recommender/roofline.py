@@ -7,15 +7,19 @@ the shares in `efficiency`. All times are seconds.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.gpu.recommender.efficiency import Efficiency, efficiency_of
+from textnlp_fast.gpu.recommender.efficiency import STAGED_LINK, Efficiency, efficiency_of
 from textnlp_fast.gpu.recommender.layout import Layout, kv_share
 from textnlp_fast.gpu.recommender.precision import WeightFormat
 from textnlp_fast.gpu.recommender.shape import ModelShape
 from textnlp_fast.gpu.types import GPUSpec
 
 __all__ = ["Roofline"]
+
+_TILE_ROWS: Final = 16
+"""What filling tiles adds to the rows of an expert, mean: half of the tiles of 32 that engines take for few rows."""
 
 
 class Roofline:
@@ -43,10 +47,22 @@ class Roofline:
         self._rate = (spec.fp8_dense_tflops or 0) * 1e12 * chosen.gemm_fp8 if fp8 else self._wide_rate
         if weights.bits > 16:
             self._rate = self._wide_rate / 2  # TF32 multiplies at half the rate, where there is one
+        self._grouped_rate = (
+            (spec.fp8_dense_tflops or 0) * 1e12 * chosen.grouped_fp8
+            if fp8
+            else self._rate / chosen.gemm * chosen.grouped
+        )
+        self._product_s = chosen.kernel_s
+        self._least_product_s = chosen.block_product_s if weights.blocks and fp8 else 0.0
+        self._kv_bandwidth = (
+            spec.memory_bandwidth_gb_s * 1e9 * (chosen.kv if kv_bytes > 1 else chosen.kv_8bit)
+        )
         self._bandwidth = spec.memory_bandwidth_gb_s * 1e9 * chosen.memory
         # Vendors state both directions together.
-        self._link = (spec.interconnect_gb_s or 0) / 2 * 1e9 * chosen.link
-        if layout.tensor * layout.data > 1 and not self._link:
+        ranks = layout.tensor * layout.data
+        staged = ranks > 2 and "NVLink" not in spec.interconnect.split(";")[0].split(",")[0]
+        self._link = (spec.interconnect_gb_s or 0) / 2 * 1e9 * (STAGED_LINK if staged else chosen.link)
+        if ranks > 1 and not self._link:
             raise InvalidInputError(f"{spec.gpu_type}: how fast such GPUs talk to each other is not known")
 
     def step_s(self, *, prefills: int, prompt: int, decodes: int, context: float) -> float:
@@ -63,8 +79,8 @@ class Roofline:
             feed += dense_layers * self._feed_forward_s(tokens, shape.intermediate / tensor)
         if shape.expert_layers:
             feed += shape.expert_layers * self._experts_s(tokens)
-        small = 2.0 * tokens * 8 * shape.hidden / self._bandwidth  # norms and residuals
-        each = attention + small + self.efficiency.layer_s + self._exchange_s(tokens)
+        norms = 2 * self.efficiency.kernel_s + 2.0 * tokens * 8 * shape.hidden / self._bandwidth
+        each = attention + norms + self._exchange_s(tokens)
         output = self._gemm_s(
             prefills + decodes, shape.hidden, shape.vocabulary / tensor, 2.0, self._wide_rate
         )
@@ -79,6 +95,13 @@ class Roofline:
         return 25e9
 
     def _gemm_s(self, tokens: float, inner: float, outer: float, weight_bytes: float, rate: float) -> float:
+        spent = self._product_time_s(tokens, inner, outer, weight_bytes, rate)
+        return max(self._product_s + spent, self._least_product_s)
+
+    def _product_time_s(
+        self, tokens: float, inner: float, outer: float, weight_bytes: float, rate: float
+    ) -> float:
+        """A matrix product without what starts it."""
         moved = inner * outer * weight_bytes + 2.0 * tokens * (inner + outer)
         return max(2.0 * tokens * inner * outer / rate, moved / self._bandwidth)
 
@@ -87,14 +110,18 @@ class Roofline:
         shape, tensor = self._shape, self._layout.tensor
         byte, rate = self._weight_bytes, self._rate
         if (mla := shape.latent) is not None:
-            query = shape.heads / tensor * (mla.nope_head_dim + mla.rope_head_dim)
-            down = (mla.query_rank or 0) + mla.kv_rank + mla.rope_head_dim
-            up = shape.heads / tensor * (mla.nope_head_dim + mla.value_head_dim)
+            heads = shape.heads / tensor
+            down = (
+                mla.query_rank + mla.kv_rank + mla.rope_head_dim
+            )  # one product for queries, keys and values
+            query = heads * (mla.nope_head_dim + mla.rope_head_dim)
+            up = heads * (mla.nope_head_dim + mla.value_head_dim)
             return (
                 self._gemm_s(tokens, shape.hidden, down, byte, rate)
                 + self._gemm_s(tokens, mla.query_rank or shape.hidden, query, byte, rate)
-                + self._gemm_s(tokens, mla.kv_rank, up, byte, rate)
-                + self._gemm_s(tokens, shape.heads / tensor * mla.value_head_dim, shape.hidden, byte, rate)
+                # Keys and values stay compressed: their matrix is multiplied into queries and outputs at 16 bit.
+                + self._product_time_s(tokens, mla.kv_rank, up, 2.0, self._wide_rate)
+                + self._gemm_s(tokens, heads * mla.value_head_dim, shape.hidden, byte, rate)
             )
         q = shape.heads / tensor * shape.head_dim
         kv = max(1.0, shape.kv_heads / tensor) * shape.head_dim
@@ -129,12 +156,13 @@ class Roofline:
         # Latent attention decodes in the compressed space: keys are kv_rank + rope wide, values kv_rank.
         decoded = 2 * mla.kv_rank + mla.rope_head_dim if mla else 2 * shape.head_dim
         flops = 2.0 * decodes * kept * heads * decoded
-        return prefill + max(read / self._bandwidth, flops / self._attention_rate)
+        return prefill + max(read / self._kv_bandwidth, flops / self._attention_rate)
 
     def _feed_forward_s(self, tokens: float, width: float) -> float:
         shape, byte = self._shape, self._weight_bytes
         up = (2 if shape.gated else 1) * width
-        between = 2.0 * tokens * (up + width) / self._bandwidth  # the activation function
+        # The activation function.
+        between = self.efficiency.kernel_s + 2.0 * tokens * (up + width) / self._bandwidth
         return (
             self._gemm_s(tokens, shape.hidden, up, byte, self._rate)
             + self._gemm_s(tokens, width, shape.hidden, byte, self._rate)
@@ -142,27 +170,31 @@ class Roofline:
         )
 
     def _experts_s(self, tokens: int) -> float:
-        """A layer of experts: what the busiest GPU computes, and the weights of those experts that any token picked."""
+        """A layer of experts: what a GPU computes, and the weights of those experts that any token picked."""
         shape, layout = self._shape, self._layout
         ranks = layout.tensor * layout.data
         everyone = tokens * layout.data
-        picked = (
-            shape.experts * -math.expm1(everyone * math.log1p(-shape.experts_per_token / shape.experts))
-            if shape.experts_per_token < shape.experts
-            else float(shape.experts)
-        )
+        chance = shape.experts_per_token / shape.experts
+        picked = shape.experts * (1.0 - (1.0 - chance) ** everyone)
         matrices = shape.feed_forward_parameters(shape.expert_intermediate)
-        pairs = everyone * shape.experts_per_token
-        compute = 2.0 * pairs * matrices / ranks / (self._rate * self.efficiency.grouped)
+        # Rows of each expert are filled up to a tile.
+        rows = everyone * shape.experts_per_token + picked * _TILE_ROWS
+        compute = 2.0 * rows * matrices / ranks / self._grouped_rate
         moved = picked * matrices * self._weight_bytes / ranks
-        moved += 2.0 * pairs * 2 * (shape.hidden + 2 * shape.expert_intermediate) / ranks
-        routed = self._gemm_s(tokens, shape.hidden, shape.experts, 2.0, self._wide_rate)
-        shared = (
-            self._feed_forward_s(tokens, shape.shared_intermediate / layout.tensor)
-            if shape.shared_intermediate
-            else 0.0
+        moved += (
+            2.0 * everyone * shape.experts_per_token * 2 * (shape.hidden + shape.expert_intermediate) / ranks
         )
-        return max(compute, moved / self._bandwidth) + routed + shared + self.efficiency.layer_s
+        routed = self.efficiency.kernel_s + self._product_time_s(
+            tokens, shape.hidden, shape.experts, 2.0, self._wide_rate
+        )
+        shared = 0.0
+        if (width := shape.shared_intermediate / layout.tensor) > 0:
+            # It runs beside the routed ones, which hides its kernels' starts.
+            shared = self._product_time_s(
+                tokens, shape.hidden, (2 if shape.gated else 1) * width, self._weight_bytes, self._rate
+            ) + self._product_time_s(tokens, width, shape.hidden, self._weight_bytes, self._rate)
+        # Each expert has too few tokens for its weights to arrive behind arithmetic: both count.
+        return compute + moved / self._bandwidth + routed + shared + 3 * self.efficiency.kernel_s
 
     def _exchange_s(self, tokens: int) -> float:
         """A layer's collectives: an all-reduce after attention and one after the feed-forward network, as rings."""
