@@ -84,7 +84,7 @@ test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 NIGHTLY_KILLS ?= 500
 NIGHTLY_TESTS := tests/garbage tests/storage/audit tests/storage/test_kill.py tests/storage/test_pull_resume.py tests/registry/test_faults.py \
   tests/objectstore/test_lease.py tests/transfers/test_kill.py
-nightly: $(VENV)/.installed  ## The tests that chance has a part in, at length (half an hour)
+nightly: $(VENV)/.installed  ## The tests that chance has a part in, at length: for a night
 	TEXTNLP_FAST_NIGHTLY=1 TEXTNLP_FAST_KILLS=$(NIGHTLY_KILLS) $(BIN)/$(PYTEST) $(NIGHTLY_TESTS) $(PYTEST_ARGS)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
