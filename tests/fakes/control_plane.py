@@ -26,6 +26,7 @@ Kind = Literal[
     "status",  # refused with `code` and `reason`, not done
     "lose_answer",  # done, and the connection is cut
     "lose_request",  # not done, and the connection is cut
+    "garble",  # done, and answered with `message`, whatever that is
 ]
 
 
@@ -170,6 +171,8 @@ def _handler(plane: ControlPlane) -> type[BaseHTTPRequestHandler]:
                 self._cut()
                 return
             body = b"" if answer.body is None else json.dumps(answer.body).encode()
+            if fault is not None and fault.kind == "garble":
+                body = fault.message.encode()
             self.send_response_only(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)

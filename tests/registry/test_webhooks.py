@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, SignatureError
+from textnlp_fast.signed_messages import SIGNATURE_HEADER, sign, verify_signature
 from textnlp_fast.storage import Registry, Repository
 from textnlp_fast.storage.registry.delivery import Delivery, Failure
 from textnlp_fast.storage.registry.rules import Rules
-from textnlp_fast.signed_messages import SIGNATURE_HEADER, sign, verify_signature
 from textnlp_fast.storage.registry.subscriptions import Webhook, check_url, read_webhooks
 
 KEY = "5f2c9e4d7a1b8c3f"

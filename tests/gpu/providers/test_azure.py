@@ -401,6 +401,17 @@ def test_nobody_there_is_told_in_time(harness: AzureHarness) -> None:
         harness.provider(endpoint_url="http://127.0.0.1:9", retries=1).list_instances()
 
 
+@pytest.mark.parametrize("text", ["<html>Log in to the guest network</html>", "", "[]", "nul", '{"error":'])
+def test_answers_that_are_none_are_told_as_such(harness: AzureHarness, text: str) -> None:
+    harness.fake.inject(ControlPlaneFault("garble", message=text, times=99))
+    with pytest.raises(errors.ProviderUnavailableError):
+        harness.provider(retries=1).list_instances()
+    with pytest.raises(errors.ProviderUnavailableError):  # a 404, too, that is not in the API's words
+        harness.provider(retries=1).describe(["nobody"])
+    harness.fake.heal()
+    assert harness.provider().describe(["nobody"]) == []
+
+
 # --- looking and changing -------------------------------------------------------------------------------------
 
 

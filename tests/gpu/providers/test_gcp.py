@@ -474,6 +474,17 @@ def test_regions_zones_types_and_images_that_are_not_there(fake: GceFake, make: 
     assert "no image" in str(caught.value) and fake.machines() == []
 
 
+@pytest.mark.parametrize("text", ["<html>Log in to the guest network</html>", "", "nul", '{"error":'])
+def test_answers_that_are_none_are_told_as_such(fake: GceFake, make: Make, text: str) -> None:
+    fake.inject(ControlPlaneFault("garble", message=text, times=99))
+    with pytest.raises(errors.ProviderUnavailableError):
+        make(retries=1).list_instances()
+    with pytest.raises(errors.ProviderUnavailableError):  # a 404, too, that is not in the API's words
+        make(retries=1).describe([f"{ZONE}/nobody"])
+    fake.heal()
+    assert make().describe([f"{ZONE}/nobody"]) == []
+
+
 # --- looking and changing -------------------------------------------------------------------------------------
 
 

@@ -7,8 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from textnlp_fast.errors import (
     ConflictError,
@@ -22,7 +21,7 @@ from textnlp_fast.gpu.providers import azure_requests
 from textnlp_fast.gpu.providers.azure_client import Arm
 from textnlp_fast.gpu.providers.azure_machines import Machines
 from textnlp_fast.gpu.providers.azure_records import Records
-from textnlp_fast.gpu.providers.calling import Patience
+from textnlp_fast.gpu.providers.calling import Patience, at_once
 from textnlp_fast.gpu.providers.contract import (
     LAUNCH_TAG,
     OWNER_TAG,
@@ -41,11 +40,8 @@ __all__ = ["DEFAULT_IMAGE", "AzureProvider"]
 
 DEFAULT_IMAGE: Final = "microsoft-dsvm:ubuntu-hpc:2204:latest"
 """Microsoft's own image with NVIDIA's driver."""
-_AT_ONCE: Final = 8
 _SIZES_KEPT_S: Final = 600.0
 _TAG_TRIES: Final = 8
-Thing = TypeVar("Thing")
-Found = TypeVar("Found")
 
 
 class AzureProvider(Provider):
@@ -162,10 +158,10 @@ class AzureProvider(Provider):
         failure = self._machines.make(first, documents[first], until=until)
         if failure is not None:
             return dict.fromkeys(documents, failure)
-        found = _at_once(lambda name: self._machines.make(name, documents[name], until=until), others)
+        found = at_once(lambda name: self._machines.make(name, documents[name], until=until), others)
         failures = {name: error for name, error in zip(others, found, strict=True) if error is not None}
         waiting = [name for name in documents if name not in failures]
-        ended = _at_once(lambda name: self._machines.hardware(name, until=until), waiting)
+        ended = at_once(lambda name: self._machines.hardware(name, until=until), waiting)
         failures.update(
             {name: error for name, error in zip(waiting, ended, strict=True) if error is not None}
         )
@@ -182,7 +178,7 @@ class AzureProvider(Provider):
         made = [name for name in names if name not in failures]
         enough = len(made) >= request.min_count
         clearing = self._patience.until()
-        problems = _at_once(
+        problems = at_once(
             lambda name: self._machines.clear(name, until=clearing), list(failures) if enough else list(names)
         )
         unclear = next((error for error in problems if error is not None), None)
@@ -238,7 +234,7 @@ class AzureProvider(Provider):
         return self._look_at(list(dict.fromkeys(instance_ids)), self._patience.until())
 
     def _look_at(self, names: Sequence[str], until: float) -> list[Instance]:
-        found = _at_once(lambda name: self._machines.get(name, until=until), names)
+        found = at_once(lambda name: self._machines.get(name, until=until), names)
         return self._instances([one for one in found if one is not None], until)
 
     def list_instances(self, tags: Mapping[str, str] | None = None) -> list[Instance]:
@@ -317,17 +313,9 @@ class AzureProvider(Provider):
                 return error
             return None
 
-        for error in _at_once(told, list(dict.fromkeys(ids))):
+        for error in at_once(told, list(dict.fromkeys(ids))):
             if error is not None:
                 raise error
-
-
-def _at_once(do: Callable[[Thing], Found], things: Sequence[Thing]) -> list[Found]:
-    """What `do` makes of each, several at a time, in their order."""
-    if len(things) < 2:
-        return [do(one) for one in things]
-    with ThreadPoolExecutor(min(_AT_ONCE, len(things)), thread_name_prefix="azure") as pool:
-        return list(pool.map(do, things))
 
 
 def _worst(errors: Iterable[TextnlpFastError]) -> TextnlpFastError:

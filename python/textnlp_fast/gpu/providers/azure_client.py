@@ -7,7 +7,7 @@ import os
 import threading
 from typing import Any
 
-from textnlp_fast.errors import InvalidInputError, MissingPackageError
+from textnlp_fast.errors import InvalidInputError, MissingPackageError, ProviderUnavailableError
 from textnlp_fast.gpu.providers.azure_errors import meaning_of
 from textnlp_fast.gpu.providers.calling import Patience
 
@@ -84,6 +84,10 @@ class Arm:
                 return list(next(pager)), pager.continuation_token
             except StopIteration:
                 return [], None
+            except AttributeError as error:  # the client looks for a page's fields in whatever came
+                raise ProviderUnavailableError(
+                    f"{kind}.list in {self.region}: the answer is no page"
+                ) from error
 
         while True:
             items, token = self.patience.call(

@@ -101,6 +101,8 @@ def meaning_of(error: Exception, *, action: str, place: str) -> Meaning:
     """What an exception of Azure's client means. What is no error of the API or of the way there is raised."""
     if isinstance(error, TextnlpFastError):
         return Meaning(error)
+    if isinstance(error, ValueError) and type(error).__name__ == "JSONDecodeError":
+        return Meaning(ProviderUnavailableError(f"{action} in {place}: the answer is no JSON"), again=True)
     if type(error).__module__.partition(".")[0] != "azure":
         raise error
     status = getattr(error, "status_code", None)
@@ -110,6 +112,10 @@ def meaning_of(error: Exception, *, action: str, place: str) -> Meaning:
             return Meaning(AuthenticationError(f"no Azure credentials that do: {words}", hint=_LOG_IN))
         # No connection, no answer in time, an answer cut short or no JSON.
         return Meaning(ProviderUnavailableError(f"{action} in {place}: {words}"), again=True)
+    if int(status) < 400:
+        # No answer of the API's: something between here and there speaks in its place.
+        unreadable = ProviderUnavailableError(f"{action} in {place}: the answer cannot be read: {words}")
+        return Meaning(unreadable, again=True)
     odata = getattr(error, "error", None)
     code, message = str(getattr(odata, "code", None) or ""), str(getattr(odata, "message", None) or words)
     meaning = error_of_code(code, message, action=action, place=place, status=int(status))
@@ -140,7 +146,10 @@ def error_of_code(code: str, message: str, *, action: str, place: str, status: i
         return UnknownRegionError(said, hint="`zones` of the provider lists those that offer a size.")
     if code == "ResourceGroupNotFound":
         return InvalidInputError(said, hint="Make it with `az group create`, or set AZURE_RESOURCE_GROUP.")
-    if status == 404 and code in {"ResourceNotFound", "NotFound", ""}:
+    if status == 404 and not code:
+        # Not in Azure's words: a proxy's 404 does not say that a machine is gone.
+        return ProviderUnavailableError(said)
+    if status == 404 and code in {"ResourceNotFound", "NotFound"}:
         return InstanceNotFoundError(said, hint="`textnlp-fast gpu list` shows what there is.")
     if status in {409, 412} and code in {"", "Conflict", "PreconditionFailed", "ConditionNotMet"}:
         return ConflictError(said, hint="Run the command again.")

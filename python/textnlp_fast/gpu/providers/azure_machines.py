@@ -14,6 +14,7 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.gpu.providers.azure_client import Arm
 from textnlp_fast.gpu.providers.azure_requests import allocated, failure_of, leftovers
+from textnlp_fast.gpu.providers.calling import at_once
 from textnlp_fast.gpu.providers.contract import LAUNCH_TAG, OWNER_TAG
 
 __all__ = ["Machines"]
@@ -45,15 +46,14 @@ class Machines:
 
         Lists of a group come without instance views: those are asked for one by one.
         """
-        found = []
+        names = []
         for machine in self._arm.pages(_VMS, until=until):
             has = machine.get("tags") or {}
             wanted = OWNER_TAG in has if tags is None else tags.items() <= has.items()
             if wanted and _place(machine) == self._arm.region:
-                seen = self.get(machine["name"], until=until)
-                if seen is not None:
-                    found.append(seen)
-        return found
+                names.append(str(machine["name"]))
+        seen = at_once(lambda name: self.get(name, until=until), names)
+        return [one for one in seen if one is not None]
 
     def addresses(
         self, machines: Sequence[Mapping[str, Any]], *, until: float

@@ -17,7 +17,7 @@ from textnlp_fast.errors import (
     UnknownRegionError,
 )
 from textnlp_fast.gpu.providers import gcp_requests
-from textnlp_fast.gpu.providers.calling import Patience
+from textnlp_fast.gpu.providers.calling import Patience, at_once
 from textnlp_fast.gpu.providers.contract import (
     LAUNCH_TAG,
     OWNER_TAG,
@@ -249,13 +249,9 @@ class GcpProvider(Provider):
 
     def _look_at(self, ids: Sequence[str], until: float) -> list[Instance]:
         """Each by itself: unlike lists, a look at one instance is never behind."""
-        found = []
-        for one in ids:
-            place = parse_instance_id(one, self.region)
-            described = self._get(place, until) if place else None
-            if described is not None:
-                found.append(self._instance(described, until))
-        return found
+        places = [place for place in (parse_instance_id(one, self.region) for one in ids) if place]
+        seen = at_once(lambda place: self._get(place, until), places)
+        return [self._instance(one, until) for one in seen if one is not None]
 
     def _get(self, place: tuple[str, str], until: float) -> Any | None:
         asked = {"zone": place[0], "instance": place[1]}

@@ -60,8 +60,14 @@ def meaning_of(error: Exception, *, action: str, place: str) -> Meaning:
         return Meaning(ProviderUnavailableError(f"{action} in {place}: {_words(error)}"), again=True)
     if isinstance(error, TextnlpFastError):
         return Meaning(error)
-    if isinstance(error, (TypeError, ValueError)) and not isinstance(error, UnicodeError):
-        # Google's client refuses what does not fit its messages, and answers that are no JSON.
+    if type(error).__name__ in {"JSONDecodeError", "ParseError"} or isinstance(error, UnicodeError):
+        # No answer of the API's: something between here and there speaks in its place.
+        unreadable = ProviderUnavailableError(
+            f"{action} in {place}: the answer cannot be read: {_words(error)}"
+        )
+        return Meaning(unreadable, again=True)
+    if isinstance(error, (TypeError, ValueError)):
+        # Google's client refuses what does not fit its messages.
         return Meaning(InvalidInputError(f"{action} in {place}: {_words(error)}"))
     raise error
 
@@ -86,6 +92,9 @@ def _refused(error: Any, *, action: str, place: str) -> Meaning:
         return Meaning(AuthenticationError(said, hint=_LOG_IN))
     if status == 403:
         return Meaning(AuthenticationError(said, hint=_ALLOW))
+    if status == 404 and not any(reasons):
+        # Not in the API's words: a proxy's 404 does not say that a machine is gone.
+        return Meaning(ProviderUnavailableError(said), again=True)
     if status == 404:
         return Meaning(_not_found(said, message))
     if status in {409, 412}:
