@@ -73,6 +73,7 @@ const char* kind_name(nvml::EventKind kind) {
     case nvml::EventKind::driver_hung: return "driver-hung";
     case nvml::EventKind::driver_answers: return "driver-answers";
     case nvml::EventKind::driver_error: return "driver-error";
+    case nvml::EventKind::driver_loaded: return "driver-loaded";
   }
   return "";
 }

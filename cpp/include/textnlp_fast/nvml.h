@@ -63,7 +63,7 @@ struct Reading {
   std::string error;  // what the driver answered where it answered with an error; empty if it did not
 };
 
-enum class EventKind : std::uint8_t { xid, sxid, gpu_count, driver_hung, driver_answers, driver_error };
+enum class EventKind : std::uint8_t { xid, sxid, gpu_count, driver_hung, driver_answers, driver_error, driver_loaded };
 
 struct Event {
   EventKind kind = EventKind::xid;

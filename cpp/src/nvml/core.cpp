@@ -252,7 +252,11 @@ void Core::sample(double timeout_s, std::vector<Reading>* out) {
   Lock lock(mutex_);
   const std::uint64_t mine = ++full_wanted_;
   for_supervisor_.notify_all();
-  (void)for_callers_.wait_until(lock, after(timeout_s), [&] { return full_done_ >= mine || stopping_ || paused_; });
+  (void)for_callers_.wait_until(lock, after(timeout_s), [&] {
+    // Whoever has a reading in hand can count on hearing of the next XID.
+    const bool listening = !session_open_ || !events_watched_ || event_slot_.overdue() || events_session_ == session_;
+    return (full_done_ >= mine && listening) || stopping_ || paused_;
+  });
   snapshot(out);
 }
 

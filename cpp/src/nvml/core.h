@@ -152,6 +152,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::int64_t session_began_ns_ = 0;
   std::int64_t retry_at_ns_ = 0;
   std::int64_t retry_pause_ns_ = 0;
+  bool not_loaded_ = false;  // the driver said so since the last session
   bool counted_ = false;
   unsigned device_count_ = 0;
   std::vector<std::shared_ptr<Device>> devices_;

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -107,6 +108,7 @@ bool parse_kernel_record(std::string_view line, KernelRecord* out) noexcept {
 
 bool parse_kernel_error(std::string_view text, KernelError* out) {
   KernelError error;
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
   if (take_text(&text, "NVRM: Xid (")) {
     error.nvswitch = false;
   } else if (take_text(&text, "nvidia-nvswitch")) {
@@ -122,7 +124,6 @@ bool parse_kernel_error(std::string_view text, KernelError* out) {
     if (text != ",") return false;
     text = {};
   }
-  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
   if (error.nvswitch) {
     // The switch's driver follows an error up with lines of the same form that hold registers.
     if (text.substr(0, 9) == "Severity " || text.substr(0, 5) == "Data ") return false;

@@ -117,7 +117,17 @@ bool Core::open_session(Worker& worker, Lock& lock) {
   session_open_ = true;
   session_began_ns_ = steady_ns();
   counted_ = false;
-  driver_version_ = printable(driver, sizeof driver);
+  const std::string version = printable(driver, sizeof driver);
+  if (not_loaded_ || (!driver_version_.empty() && !version.empty() && version != driver_version_)) {
+    Event event;
+    event.kind = EventKind::driver_loaded;
+    event.at_s = unix_s();
+    event.text = "driver " + version + " was loaded";
+    event.details.emplace_back("version", version);
+    push(std::move(event));
+  }
+  not_loaded_ = false;
+  driver_version_ = version;
   library_version_ = printable(library, sizeof library);
   return true;
 }
@@ -156,6 +166,7 @@ void Core::fail_session(Worker& worker, abi::Return code, const char* call, Lock
     push(std::move(event));
   }
   error_ = error;
+  not_loaded_ = not_loaded_ || code == abi::kDriverNotLoaded;
   retry_pause_ns_ = std::clamp(2 * retry_pause_ns_, kLeastRetry, kMostRetry);
   retry_at_ns_ = steady_ns() + retry_pause_ns_;
   if (session_open_) (void)close_session(worker, lock);

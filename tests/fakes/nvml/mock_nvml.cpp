@@ -35,39 +35,36 @@ constexpr int kMostGpus = 16;
 constexpr int kLinks = NVML_NVLINK_MAX_LINKS;
 constexpr int kEvents = 4096;
 
-#define GPU_NUMBERS(X)                                                                                               \
-  X(present)                                                                                                         \
-  X(lost) X(domain) X(bus) X(device) X(utilization) X(memory_total) X(memory_used) X(memory_reserved) X(temperature) \
-      X(margin) X(threshold_slowdown) X(threshold_gpu_max) X(power_mw) X(enforced_limit_mw) X(management_limit_mw)   \
-          X(sm_clock) X(memory_clock) X(reasons) X(ecc_corrected) X(ecc_uncorrected) X(rows_corrected)               \
-              X(rows_uncorrected) X(rows_pending) X(rows_failed) X(retired_pending) X(pcie_replays) X(pcie_width)    \
-                  X(pcie_width_max) X(pcie_generation) X(pcie_generation_max) X(fabric_state) X(fabric_status)       \
-                      X(fabric_health) X(links) X(memory_temperature) X(recovery_action)
+// The formatter finds no end in these.
+// clang-format off
+#define GPU_NUMBERS(X) \
+  X(present) X(lost) X(domain) X(bus) X(device) X(utilization) X(memory_total) X(memory_used) X(memory_reserved) \
+  X(temperature) X(margin) X(threshold_slowdown) X(threshold_gpu_max) X(power_mw) X(enforced_limit_mw) \
+  X(management_limit_mw) X(sm_clock) X(memory_clock) X(reasons) X(ecc_corrected) X(ecc_uncorrected) \
+  X(rows_corrected) X(rows_uncorrected) X(rows_pending) X(rows_failed) X(retired_pending) X(pcie_replays) \
+  X(pcie_width) X(pcie_width_max) X(pcie_generation) X(pcie_generation_max) X(fabric_state) X(fabric_status) \
+  X(fabric_health) X(links) X(memory_temperature) X(recovery_action)
 
-#define FUNCTIONS(X)                                                                                                \
-  X(nvmlInit)                                                                                                       \
-  X(nvmlShutdown) X(nvmlSystemGetDriverVersion) X(nvmlSystemGetNVMLVersion) X(nvmlDeviceGetCount)                   \
-      X(nvmlDeviceGetHandleByIndex) X(nvmlDeviceGetName) X(nvmlDeviceGetUUID) X(nvmlDeviceGetPciInfo)               \
-          X(nvmlDeviceGetUtilizationRates) X(nvmlDeviceGetMemoryInfo) X(nvmlDeviceGetMemoryInfo_v2)                 \
-              X(nvmlDeviceGetTemperature) X(nvmlDeviceGetTemperatureV) X(nvmlDeviceGetTemperatureThreshold)         \
-                  X(nvmlDeviceGetMarginTemperature) X(nvmlDeviceGetPowerUsage) X(nvmlDeviceGetEnforcedPowerLimit)   \
-                      X(nvmlDeviceGetPowerManagementLimit) X(nvmlDeviceGetClockInfo)                                \
-                          X(nvmlDeviceGetCurrentClocksEventReasons) X(nvmlDeviceGetTotalEccErrors)                  \
-                              X(nvmlDeviceGetRemappedRows) X(nvmlDeviceGetRetiredPagesPendingStatus)                \
-                                  X(nvmlDeviceGetNvLinkState) X(nvmlDeviceGetNvLinkErrorCounter)                    \
-                                      X(nvmlDeviceGetPcieReplayCounter) X(nvmlDeviceGetCurrPcieLinkWidth)           \
-                                          X(nvmlDeviceGetMaxPcieLinkWidth) X(nvmlDeviceGetCurrPcieLinkGeneration)   \
-                                              X(nvmlDeviceGetMaxPcieLinkGeneration) X(nvmlDeviceGetGpuFabricInfoV)  \
-                                                  X(nvmlDeviceGetGpuFabricInfo) X(nvmlDeviceGetFieldValues)         \
-                                                      X(nvmlEventSetCreate) X(nvmlEventSetFree) X(nvmlEventSetWait) \
-                                                          X(nvmlDeviceRegisterEvents)
+#define FUNCTIONS(X) \
+  X(nvmlInit) X(nvmlShutdown) X(nvmlSystemGetDriverVersion) X(nvmlSystemGetNVMLVersion) X(nvmlDeviceGetCount) \
+  X(nvmlDeviceGetHandleByIndex) X(nvmlDeviceGetName) X(nvmlDeviceGetUUID) X(nvmlDeviceGetPciInfo) \
+  X(nvmlDeviceGetUtilizationRates) X(nvmlDeviceGetMemoryInfo) X(nvmlDeviceGetMemoryInfo_v2) \
+  X(nvmlDeviceGetTemperature) X(nvmlDeviceGetTemperatureV) X(nvmlDeviceGetTemperatureThreshold) \
+  X(nvmlDeviceGetMarginTemperature) X(nvmlDeviceGetPowerUsage) X(nvmlDeviceGetEnforcedPowerLimit) \
+  X(nvmlDeviceGetPowerManagementLimit) X(nvmlDeviceGetClockInfo) X(nvmlDeviceGetCurrentClocksEventReasons) \
+  X(nvmlDeviceGetTotalEccErrors) X(nvmlDeviceGetRemappedRows) X(nvmlDeviceGetRetiredPagesPendingStatus) \
+  X(nvmlDeviceGetNvLinkState) X(nvmlDeviceGetNvLinkErrorCounter) X(nvmlDeviceGetPcieReplayCounter) \
+  X(nvmlDeviceGetCurrPcieLinkWidth) X(nvmlDeviceGetMaxPcieLinkWidth) X(nvmlDeviceGetCurrPcieLinkGeneration) \
+  X(nvmlDeviceGetMaxPcieLinkGeneration) X(nvmlDeviceGetGpuFabricInfoV) X(nvmlDeviceGetGpuFabricInfo) \
+  X(nvmlDeviceGetFieldValues) X(nvmlEventSetCreate) X(nvmlEventSetFree) X(nvmlEventSetWait) \
+  X(nvmlDeviceRegisterEvents)
 
 // The fields that are answered; each has a return code of its own.
-#define FIELDS(X)                                                                                                     \
-  X(MEMORY_TEMP)                                                                                                      \
-  X(NVLINK_LINK_COUNT) X(PCIE_REPLAY_COUNTER) X(REMAPPED_COR) X(REMAPPED_UNC) X(REMAPPED_PENDING) X(REMAPPED_FAILURE) \
-      X(NVLINK_ERROR_DL_REPLAY) X(NVLINK_ERROR_DL_RECOVERY) X(NVLINK_ERROR_DL_CRC)                                    \
-          X(NVLINK_COUNT_LINK_RECOVERY_EVENTS) X(GET_GPU_RECOVERY_ACTION)
+#define FIELDS(X) \
+  X(MEMORY_TEMP) X(NVLINK_LINK_COUNT) X(PCIE_REPLAY_COUNTER) X(REMAPPED_COR) X(REMAPPED_UNC) X(REMAPPED_PENDING) \
+  X(REMAPPED_FAILURE) X(NVLINK_ERROR_DL_REPLAY) X(NVLINK_ERROR_DL_RECOVERY) X(NVLINK_ERROR_DL_CRC) \
+  X(NVLINK_COUNT_LINK_RECOVERY_EVENTS) X(GET_GPU_RECOVERY_ACTION)
+// clang-format on
 
 enum Function {
 #define X(name) F_##name,
