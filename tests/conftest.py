@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from textnlp_fast import _native
 
@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest_plugins = ["servers"]
 
 # A busy machine is no reason to fail; a failure prints what to paste to see it again.
-settings.register_profile("any machine", deadline=None, print_blob=True)
+settings.register_profile(
+    "any machine", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 
