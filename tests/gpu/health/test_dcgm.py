@@ -198,14 +198,15 @@ def test_counted_xids_are_told_by_their_growth_and_not_twice() -> None:
 def test_a_gpu_that_is_scraped_no_more_is_missing_until_it_is_back() -> None:
     engine = HealthEngine()
     xids = DcgmXids()
-    for at_s, text in enumerate(
-        [exported(DCGM_FI_DEV_GPU_TEMP=40), exported(DCGM_FI_DEV_GPU_TEMP=[40, None])] * 1
-    ):
+    both, one = exported(DCGM_FI_DEV_GPU_TEMP=40), exported(DCGM_FI_DEV_GPU_TEMP=[40, None])
+    found = []
+    for at_s, text in enumerate([both, one, one, both, both]):
+        if at_s == 2:  # started again in between
+            xids = DcgmXids(json.loads(json.dumps(xids.document())))
         engine.observe(facts_of(text, machine="m", at_s=float(at_s), xids=xids), now_s=float(at_s))
-    assert [one.rule for one in engine.findings()] == ["gpu-count"]
-    engine.observe(facts_of(exported(DCGM_FI_DEV_GPU_TEMP=40), machine="m", at_s=9.0, xids=xids), now_s=9.0)
-    engine.observe([Event(machine="m", kind="gpu-count", at_s=10.0, code=2)], now_s=10.0)
-    assert engine.findings() == []
+        found.append([(finding.rule, finding.evidence) for finding in engine.findings()])
+    missing = [("gpu-count", "1 of 2 GPUs are there")]
+    assert found == [[], missing, missing, [], []]
 
 
 def test_mig_slices_and_strange_series_are_passed_over() -> None:

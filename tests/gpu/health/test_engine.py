@@ -295,6 +295,32 @@ def test_time_that_nobody_saw_does_not_count() -> None:
     assert run(engine, reading(0.0, temperature_margin_c=1.0), reading(600.0, temperature_margin_c=1.0)) == []
 
 
+def test_readings_that_are_far_apart_are_no_time_without_a_break() -> None:
+    engine = HealthEngine()
+    assert run(engine, *(reading(100.0 * t, temperature_margin_c=2.0) for t in range(6))) == []
+
+
+def test_what_grew_before_a_restart_does_not_count_after_it() -> None:
+    engine = HealthEngine()
+    counts = [0, 8, 0, 3, 5]
+    assert run(engine, *(reading(float(t), pcie_replays=count) for t, count in enumerate(counts))) == []
+
+
+def test_another_source_later_tells_of_another_xid() -> None:
+    engine = HealthEngine()
+    run(engine, xid(31, 10.0, source="nvml"), xid(31, 100.0, source="kmsg"))
+    assert only(engine).count == 2
+
+
+def test_a_finding_gets_no_milder_while_it_is_open() -> None:
+    engine = HealthEngine()
+    run(engine, *(reading(float(t), temperature_margin_c=-1.0) for t in range(30)))
+    run(engine, *(reading(30.0 + t, temperature_margin_c=2.0) for t in range(60)))
+    assert (only(engine).severity, only(engine).action) == (Severity.CRITICAL, Action.DRAIN)
+    run(engine, xid(95, 100.0), xid(171, 101.0), xid(94, 102.0))
+    assert next(one for one in engine.findings() if one.rule == "xid-95").severity is Severity.CRITICAL
+
+
 def test_the_absolute_temperature_counts_only_where_no_margin_is_known() -> None:
     hot = {"temperature_c": 93.0}
     engine = HealthEngine()

@@ -159,14 +159,17 @@ async def test_a_source_that_dies_is_told_and_forgiven() -> None:
 
 async def test_one_failed_read_is_no_finding() -> None:
     source = Scripted("m", interval_s=0.05)
+    told: list[str] = []
     async with GPUHealthMonitorManager(sinks=[], failures_told=3) as monitor:
+        monitor.on_finding(lambda finding: told.append(finding.rule))
         await monitor.start_monitoring("test", ["m"], sources=[source])
         reads = source.reads
         source.error = OSError("once")
         await until(lambda: source.reads == reads + 1)
         source.error = None
         await until(lambda: source.reads > reads + 3)
-        assert monitor.findings() == []
+        assert monitor.findings() == [] and monitor.status().sinks["callback-1"].waiting == 0
+    assert told == []
 
 
 async def test_a_source_that_never_answered_is_told_at_once_and_the_fleet_is_bad() -> None:

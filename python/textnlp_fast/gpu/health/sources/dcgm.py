@@ -74,10 +74,12 @@ class DcgmXids:
             str(k): float(v) for k, v in dict(document.get("counts", {})).items()
         }
         self.gpus: int | None = document.get("gpus")
+        """How many there should be: the most that were seen."""
+        self.seen: int | None = document.get("seen")
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {"last": self.last, "counts": self.counts, "gpus": self.gpus}
+        return {"last": self.last, "counts": self.counts, "gpus": self.gpus, "seen": self.seen}
 
 
 class DcgmSource:
@@ -146,7 +148,7 @@ def facts_of(text: str, *, machine: str, at_s: float, xids: DcgmXids) -> list[Fa
             fields["memory_total_bytes"] = used + free if free is not None else None
         facts.append(Reading(machine=machine, gpu=name, index=gpu["index"], at_s=at_s, **fields))
         facts += _xids(machine, name, gpu, at_s, xids)
-    if xids.gpus is not None and xids.gpus != len(gpus):
+    if xids.seen is not None and xids.seen != len(gpus):
         facts.append(
             Event(
                 machine=machine,
@@ -157,8 +159,7 @@ def facts_of(text: str, *, machine: str, at_s: float, xids: DcgmXids) -> list[Fa
                 details={"before": str(xids.gpus)},
             )
         )
-    # How many there should be, not how many there are: a GPU that is gone stays missing.
-    xids.gpus = max(xids.gpus or 0, len(gpus))
+    xids.gpus, xids.seen = max(xids.gpus or 0, len(gpus)), len(gpus)
     while len(xids.last) > 4 * _MOST_GPUS:
         xids.last.pop(next(iter(xids.last)))
     while len(xids.counts) > 16 * _MOST_GPUS:
