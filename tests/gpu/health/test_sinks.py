@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fakes.loopback_http import Asked, LoopbackServer, Said, loopback
+from servers.process import free_port
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.health.facts import Action, Finding, Severity
+from textnlp_fast.gpu.health.http import request
 from textnlp_fast.gpu.health.sinks import Outbox, Refused
 from textnlp_fast.gpu.health.sinks.alertmanager import AlertmanagerSink
 from textnlp_fast.gpu.health.sinks.kubernetes import CONDITION, TAINT, KubernetesSink
@@ -270,13 +276,53 @@ async def test_alerts_fire_get_worse_and_are_resolved(alertmanager: Alertmanager
 
 
 async def test_an_alert_that_is_refused_and_one_that_is_not_taken(alertmanager: Alertmanager) -> None:
-    sink = AlertmanagerSink(f"{alertmanager.server.url}/am", clock=lambda: 0.0)
-    with pytest.raises(Refused):
-        await sink.deliver(finding())  # it would end before it began
+    sink = AlertmanagerSink(f"{alertmanager.server.url}/am", clock=lambda: 1_799_999_000.0)
+    await sink.deliver(finding(resolved=True))  # by a clock that is ahead of ours
+    with loopback(lambda _: Said(400, b"no")) as server, pytest.raises(Refused, match="no"):
+        await AlertmanagerSink(server.url).deliver(finding())
     with pytest.raises(ConnectionError):
         await AlertmanagerSink(alertmanager.server.url).deliver(finding())
     with pytest.raises(InvalidInputError):
         AlertmanagerSink("http://a", labels={"not a name": "x"})
+
+
+async def test_on_a_real_alertmanager(tmp_path: Path) -> None:
+    program = shutil.which("alertmanager") or shutil.which("prometheus-alertmanager")
+    if program is None:
+        pytest.skip("no Alertmanager: apt-get install prometheus-alertmanager")
+    (tmp_path / "am.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
+    port = free_port()
+    process = subprocess.Popen(  # noqa: ASYNC220
+        [program, f"--config.file={tmp_path / 'am.yml'}", f"--web.listen-address=127.0.0.1:{port}",
+         "--cluster.listen-address=", f"--storage.path={tmp_path / 'data'}"],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+
+    async def alerts() -> list[tuple[str, str]]:
+        found = (await request("GET", f"{url}/api/v2/alerts")).json()
+        return [(one["labels"]["severity"], one["status"]["state"]) for one in found]
+
+    try:
+        sink = AlertmanagerSink(url)
+        outbox = Outbox(sink, first_pause_s=0.05)
+        task = await running(outbox)
+        warning = finding("remap-pending", severity=Severity.WARNING, first_at_s=time.time())
+        outbox.put([warning])
+        assert await outbox.drained(60)
+        assert await alerts() in ([("warning", "active")], [("warning", "unprocessed")])
+        outbox.put([replace(warning, severity=Severity.CRITICAL)])
+        assert await outbox.drained(60)
+        await asyncio.sleep(0.5)
+        assert [severity for severity, _ in await alerts()] == ["critical"]
+        outbox.put([replace(warning, severity=Severity.CRITICAL, resolved=True)])
+        assert await outbox.drained(60)
+        await asyncio.sleep(0.5)
+        assert await alerts() == []
+        task.cancel()
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 # --- Kubernetes ---------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def alert_of(
             "provenance": finding.provenance,
             "count": str(finding.count),
         },
-        "startsAt": _rfc3339(finding.first_at_s),
+        # A machine's clock may run ahead: an alert that ends before it begins is refused.
+        "startsAt": _rfc3339(min(finding.first_at_s, ends_at_s)),
         "endsAt": _rfc3339(ends_at_s),
     }
 
