@@ -48,16 +48,47 @@ def show(name: str, seconds: float, calls: float | None = None) -> None:
 
 
 def nvidia_ml_py(nvml: MockNvml) -> Callable[[], None]:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "gpu" / "health"))
-    import pynvml  # noqa: PLC0415
-    from test_collector_oracle import read  # noqa: PLC0415
+    """The same calls through NVIDIA's binding: fields of a GPU's links in one batch, handles kept."""
+    import pynvml as n  # noqa: PLC0415
 
-    pynvml.nvmlLib = ctypes.CDLL(str(nvml.library))
-    pynvml.nvmlInit()
+    n.nvmlLib = ctypes.CDLL(str(nvml.library))
+    n.nvmlInit()
+    handles = [n.nvmlDeviceGetHandleByIndex(gpu) for gpu in range(GPUS)]
+    kinds = (
+        n.NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY,
+        n.NVML_FI_DEV_NVLINK_ERROR_DL_CRC,
+        n.NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY,
+        n.NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_EVENTS,
+    )
+    slow_fields = [n.NVML_FI_DEV_NVLINK_LINK_COUNT, n.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION]
+    link_fields = [(kind, link) for link in range(18) for kind in kinds]
 
     def run() -> None:
-        for gpu in range(GPUS):
-            read(pynvml, gpu)
+        n.nvmlDeviceGetCount()
+        for handle in handles:
+            n.nvmlDeviceGetUtilizationRates(handle)
+            n.nvmlDeviceGetMemoryInfo(handle, version=n.nvmlMemory_v2)
+            n.nvmlDeviceGetTemperatureV(handle, n.NVML_TEMPERATURE_GPU)
+            n.nvmlDeviceGetMarginTemperature(handle)
+            n.nvmlDeviceGetFieldValues(handle, [n.NVML_FI_DEV_MEMORY_TEMP])
+            n.nvmlDeviceGetPowerUsage(handle)
+            n.nvmlDeviceGetClockInfo(handle, n.NVML_CLOCK_SM)
+            n.nvmlDeviceGetClockInfo(handle, n.NVML_CLOCK_MEM)
+            n.nvmlDeviceGetCurrentClocksEventReasons(handle)
+            n.nvmlDeviceGetEnforcedPowerLimit(handle)
+            n.nvmlDeviceGetTotalEccErrors(handle, 0, n.NVML_VOLATILE_ECC)
+            n.nvmlDeviceGetTotalEccErrors(handle, 1, n.NVML_VOLATILE_ECC)
+            n.nvmlDeviceGetRemappedRows(handle)
+            n.nvmlDeviceGetPcieReplayCounter(handle)
+            n.nvmlDeviceGetCurrPcieLinkWidth(handle)
+            n.nvmlDeviceGetMaxPcieLinkWidth(handle)
+            n.nvmlDeviceGetCurrPcieLinkGeneration(handle)
+            n.nvmlDeviceGetMaxPcieLinkGeneration(handle)
+            n.nvmlDeviceGetGpuFabricInfoV(handle, ctypes.byref(n.c_nvmlGpuFabricInfo_v3_t()))
+            n.nvmlDeviceGetFieldValues(handle, slow_fields)
+            for link in range(18):
+                n.nvmlDeviceGetNvLinkState(handle, link)
+            n.nvmlDeviceGetFieldValues(handle, link_fields)
 
     return run
 
@@ -74,10 +105,11 @@ def main() -> None:
         collector.sample()
         before = calls()
         collector.sample()
+        made = calls() - before
         show(
             "collector: everything, with readings made in Python",
             cost(lambda: _ignore(collector.sample()), 200),
-            calls() - before,
+            made,
         )
         show(
             "collector: the last round's readings, made in Python",
@@ -99,10 +131,11 @@ def main() -> None:
         time.sleep(10)
         share = (cpu_s() - before) / (time.monotonic() - began)
         print(f"{'collector by itself at 1 Hz, events too, 10 s':58} {share * 100:24.3f} % of a core")
-    before = calls()
     run = nvidia_ml_py(nvml)
+    before = calls()
     run()
-    show("nvidia-ml-py: the same facts", cost(run, 10), calls() - before)
+    made = calls() - before
+    show("nvidia-ml-py: the same calls", cost(run, 50), made)
     program = (
         "import ctypes,sys; lib=ctypes.CDLL(sys.argv[1]); lib.nvmlInit_v2(); n=ctypes.c_uint(); "
         "lib.nvmlDeviceGetCount_v2(ctypes.byref(n)); lib.nvmlShutdown()"
