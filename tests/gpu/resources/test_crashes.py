@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpu.resources.fleets import Crash, Fleet, Steps
-from textnlp_fast.errors import TextnlpFastError
+from textnlp_fast.errors import InvalidInputError, TextnlpFastError
 from textnlp_fast.gpu.resources import AcquireRequest, GPUResourceManager
 from textnlp_fast.gpu.types import GPUType, Market
 
@@ -176,6 +176,21 @@ def test_what_comes_after_it_was_given_up_is_ended() -> None:
     fleet.cloud.hidden.clear()
     manager.settle()
     assert fleet.cloud.alive() == {}
+
+
+def test_a_place_that_is_not_registered_any_more_is_not_gone_round() -> None:
+    """What was launched there may run: going on elsewhere could make two of it."""
+    fleet = Fleet()
+    names = _steps_of(_launch, Fleet())
+    with pytest.raises(Crash):
+        _launch(fleet.manager(steps=Steps(names.index("after launch"))))
+    fleet.regions = ("there",)
+    with pytest.raises(InvalidInputError, match="not registered"):
+        fleet.manager().acquire(_request())
+    assert len(fleet.cloud.alive()) == 1
+    fleet.regions = ("here", "there")
+    (found,) = fleet.manager().acquire(_request())
+    assert set(fleet.cloud.alive()) == {found.instance_id} == fleet.recorded()
 
 
 def test_every_answer_lost_and_then_the_same_key() -> None:

@@ -14,6 +14,7 @@ from gpu.resources.fleets import Crash, Fleet, Steps
 from textnlp_fast.errors import BudgetExceededError, CapacityError
 from textnlp_fast.gpu import GPUType, Market
 from textnlp_fast.gpu.resources import AcquireRequest, Budget
+from textnlp_fast.gpu.resources.ledger import usd_per_hour_now
 
 _PRICES = {
     ("t4.1", Market.ON_DEMAND): Fraction(1),
@@ -89,7 +90,9 @@ class FleetMachine(RuleBasedStateMachine):
                     (Market.ON_DEMAND,) if market == "on-demand" else (Market.SPOT, Market.ON_DEMAND)
                 )
             )
-            assert self.model.rate + cheapest > _HOURLY_BUDGET or self.fleet.cloud.capacity
+            assert (
+                self.model.rate + self._under_way() + cheapest > _HOURLY_BUDGET or self.fleet.cloud.capacity
+            )
             return
         except CapacityError:
             assert not held
@@ -103,6 +106,11 @@ class FleetMachine(RuleBasedStateMachine):
         assert self.model.rate <= _HOURLY_BUDGET
         if name is not None:
             self.model.keys[name] = found.instance_id
+
+    def _under_way(self) -> Fraction:
+        """What launches may cost whose process died, and of which nothing shows yet."""
+        records = self.fleet.journal().records()
+        return sum((Fraction(usd_per_hour_now(r)) for r in records if r.phase == "intended"), Fraction(0))
 
     @rule(step=st.integers(0, 40), key=st.sampled_from([None, "crash"]))
     def die_while_launching(self, step: int, key: str | None) -> None:

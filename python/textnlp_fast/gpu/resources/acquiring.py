@@ -9,9 +9,9 @@ from typing import Final
 
 from textnlp_fast.errors import (
     AuthenticationError,
+    BudgetExceededError,
     CapacityError,
     ConflictError,
-    InvalidInputError,
     NoPlanError,
     PriceTooHighError,
     ProviderUnavailableError,
@@ -97,6 +97,12 @@ def gather(
                 candidates.insert(0, candidate)
                 record, _ = journal.load(_key(acquisition, number))
                 held += _taken_up(record, request, launcher, alive, errors)
+            except BudgetExceededError as error:
+                # What failed lately is tried last, and may be cheaper.
+                errors.append((candidate.name, error))
+                candidates = [one for one in candidates if one.usd_per_hour < candidate.usd_per_hour]
+                if not journal.store.exists(_key(acquisition, number)):
+                    continue  # a number that is not taken is the next one's, for whoever asks under this key
             except _ELSEWHERE as error:
                 errors.append((candidate.name, error))
                 candidates = [one for one in candidates if not _rules_out(error, candidate, one)]
@@ -140,9 +146,6 @@ def _taken_up(
             if isinstance(error, (ProviderUnavailableError, ConflictError)):
                 raise  # going on elsewhere could make two of it
             errors.append((f"{record.instance_type} in {record.zone or record.region}", error))
-            return []
-        except InvalidInputError as error:
-            errors.append((record.instance_type, error))
             return []
     return [(record, one) for one in alive(record)]
 
