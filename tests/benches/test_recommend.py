@@ -28,10 +28,10 @@ def test_gpu_counts_lie_near_those_of_aiconfigurator(bench: ModuleType) -> None:
 
     rows = bench.compared(json.loads(bench.SIZING.read_text()), Catalog.load())
     fitted, held = bench.summary(rows, held=False), bench.summary(rows, held=True)
-    assert fitted[1] + held[1] >= 40
-    assert held[0] >= 20
-    # What nothing was fitted to is as near as what was.
-    assert held[1] / held[0] >= 0.75
+    assert fitted[1] + held[1] >= 50
+    assert held[0] >= 30
+    # What nothing was fitted to is nearly as near as what was.
+    assert held[1] >= 23
     assert held[2] < 0.10
     known = {
         row["cell"]["system"]: row

@@ -200,6 +200,15 @@ def test_budget_and_formats_bound_plans() -> None:
     assert "fp8 KV cache" in dict(kept.rejected)["nvidia-a100-80gb"]
 
 
+def test_of_one_machine_in_two_regions_the_cheaper_is_taken() -> None:
+    twice = [
+        offer(GPUType.NVIDIA_H100, 8, usd, region=region) for usd, region in ((60.0, "r1"), (50.0, "r2"))
+    ]
+    for listed in (twice, twice[::-1]):
+        bought = recommend(workload(), listed, SPEC_OF).best.purchases[0]
+        assert (bought.offer.region, bought.offer.usd_per_hour) == ("r2", 50.0)
+
+
 def test_spot_takes_the_share_that_is_allowed() -> None:
     asked = workload(requests_per_s=900.0)
     only = [GPUType.NVIDIA_A100_80GB]
@@ -333,6 +342,8 @@ def test_mixed_fleets_are_never_dearer_than_one_type_and_keep_their_limits() -> 
     bought = {one.offer.instance_type.name: one for one in limited.purchases}
     assert bought.get("nvidia-l40s-x1") is None or bought["nvidia-l40s-x1"].machines <= 2
     assert len(bought) > 1
+    with pytest.raises(InvalidInputError, match="no nvidia-l40s-x2 is on offer"):
+        mixed_fleet(asked, OFFERS, SPEC_OF, machine_limits={"nvidia-l40s-x2": 2})
     with pytest.raises(NoPlanError, match="limits of machines"):
         mixed_fleet(asked, OFFERS[1:2], SPEC_OF, machine_limits={"nvidia-h100-x1": 1})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def mixed_fleet(
 
     Minimises what all machines cost, so that together they serve the rate, at most `spot_share` of the capacity is
     spot, no instance type carries more than `max_share` of the rate, and of no instance type (by name) there are more
-    machines than `machine_limits` says. Raises NoPlanError if there is none, MissingPackageError without scipy.
+    machines than `machine_limits` says. One machine of a type is allowed whatever share it
+    carries. Raises NoPlanError if there is none, MissingPackageError without scipy.
     """
     check_share("spot_share", spot_share)
     check_share("max_share", max_share)
@@ -74,6 +76,11 @@ def mixed_fleet(
     if max_usd_per_hour is not None:
         check_positive("max_usd_per_hour", max_usd_per_hour, most=math.inf)
     listed = [one for one in offers if gpu_types is None or one.instance_type.gpu_type in gpu_types]
+    known = {one.instance_type.name for one in listed}
+    if unknown := sorted(set(limits) - known):
+        raise InvalidInputError(
+            f"machine_limits: no {unknown[0]} is on offer there", hint=_nearest(unknown[0], known)
+        )
     sized, why = sized_types(workload, (one.instance_type for one in listed), spec_of)
     columns = _columns(sized, listed, spot_share)
     counts = _solve(columns, workload.capacity_per_s, spot_share, max_share, limits) if columns else None
@@ -86,6 +93,11 @@ def mixed_fleet(
         text = f"the cheapest fleet costs ${plan.usd_per_hour:,.2f} an hour, over ${max_usd_per_hour:,.2f}"
         raise no_plan((*rejected, ("all types", text)))
     return Recommendation(plans=(plan,), rejected=rejected)
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"Did you mean {near[0]}?" if near else "Names are the instance types' own, as p5.48xlarge."
 
 
 def _columns(sized: list[Sized], offers: list[Offer], spot_share: float) -> list[_Column]:
