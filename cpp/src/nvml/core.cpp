@@ -294,8 +294,8 @@ bool Core::pause(double timeout_s) {
   paused_ = true;
   for_workers_.notify_all();
   for_callers_.notify_all();
-  (void)for_callers_.wait_until(lock, after(timeout_s), [this] { return !session_open_ || !paused_ || stopping_; });
-  return !session_open_;
+  (void)for_callers_.wait_until(lock, after(timeout_s), [this] { return !initialised_ || !paused_ || stopping_; });
+  return !initialised_;
 }
 
 void Core::resume() {

@@ -144,6 +144,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::uint64_t full_done_ = 0;
   std::uint64_t rounds_ = 0;
 
+  bool initialised_ = false;  // NVML is; past its shutdown only, not, whereas a session ends before that
   bool session_open_ = false;
   bool events_attached_ = false;
   bool events_watched_ = false;       // there is a thread that waits for them

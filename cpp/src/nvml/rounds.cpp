@@ -114,6 +114,7 @@ bool Core::open_session(Worker& worker, Lock& lock) {
     fail_session(worker, code, "nvmlInit", lock);
     return false;
   }
+  initialised_ = true;
   session_open_ = true;
   session_began_ns_ = steady_ns();
   counted_ = false;
@@ -151,6 +152,7 @@ bool Core::close_session(Worker& worker, Lock& lock) {
     if (api_.shutdown != nullptr) (void)api_.shutdown();
   });
   lock.lock();
+  initialised_ = false;
   return true;
 }
 
