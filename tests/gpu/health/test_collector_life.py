@@ -160,6 +160,7 @@ def test_collectors_without_end_are_refused(nvml: MockNvml) -> None:
     until(lambda: threads_left_behind() == 0)
 
 
+@pytest.mark.slow
 def test_a_thousand_starts_and_ends(nvml: MockNvml) -> None:
     """No thread, descriptor or start of NVML is left over."""
     for gpu in range(1, 8):
