@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from textnlp_fast.gpu.health import gates
@@ -17,7 +16,8 @@ from textnlp_fast.gpu.health.book import Book, named
 from textnlp_fast.gpu.health.facts import Event, Finding, Reading
 from textnlp_fast.gpu.health.incidents import Incidents, group_of
 from textnlp_fast.gpu.health.rules import EventRule, HealthRules, PolledRule, load_rules
-from textnlp_fast.gpu.health.signals import SIGNALS, VOLATILE_COUNTERS
+from textnlp_fast.gpu.health.sequence import Fact, began_anew, ordered, whole
+from textnlp_fast.gpu.health.signals import SIGNALS
 from textnlp_fast.gpu.health.state import (
     MOST_GPUS,
     MOST_MACHINES,
@@ -29,8 +29,6 @@ from textnlp_fast.gpu.health.state import (
 )
 
 __all__ = ["Fact", "HealthEngine"]
-
-Fact = Reading | Event
 
 #: A clock may be ahead of the monitor's by so much; what is further ahead happened now.
 _MOST_AHEAD_S: Final = 300.0
@@ -64,7 +62,7 @@ class HealthEngine:
 
         `now_s` is the monitor's own time.
         """
-        for fact in _ordered(facts):
+        for fact in ordered(facts):
             machine = self._machine(fact.machine, now_s)
             if machine is None:
                 continue
@@ -126,7 +124,7 @@ class HealthEngine:
                 gate.since, gate.good_since, gate.at_s = [], None, None
         gpu.at_s, gpu.heard_s, gpu.index = at_s, now_s, reading.index
         gpu.name = reading.name or gpu.name
-        if self._restarted(gpu, reading):
+        if began_anew(gpu, reading):
             self._incidents.recovered(
                 reading.machine,
                 reading.gpu,
@@ -236,17 +234,6 @@ class HealthEngine:
             if name in other.members:
                 self._book.ends(other, at_s, f"{name} is over")
 
-    def _restarted(self, gpu: GPUState, reading: Reading) -> bool:
-        """Whether counters that only grow are smaller than they were."""
-        restarted = False
-        for name in VOLATILE_COUNTERS:
-            now = getattr(reading, name)
-            if now is None:
-                continue
-            restarted = restarted or now < gpu.counters.get(name, 0)
-            gpu.counters[name] = now
-        return restarted
-
     # --- events -------------------------------------------------------------------------------------------
 
     def _event(self, machine: MachineState, event: Event, at_s: float) -> None:
@@ -334,7 +321,7 @@ class HealthEngine:
         if event.code is None or event.code < 0:
             self.state.ignored += 1
             return
-        expected = max(machine.gpu_count or 0, event.code, _whole(event.details.get("before", "")))
+        expected = max(machine.gpu_count or 0, event.code, whole(event.details.get("before", "")))
         machine.gpu_count = expected
         key = (event.machine, "", "gpu-count")
         finding = self.state.open.get(key)
@@ -410,23 +397,3 @@ class HealthEngine:
                     for finding in self._book.of(name, gpu_name):
                         self._book.ends(finding, now_s, "nothing was heard of the GPU for long")
                     del machine.gpus[gpu_name]
-
-
-def _ordered(facts: Iterable[Fact]) -> Sequence[Fact]:
-    """By time; at one time events first, then readings, then how many GPUs there are, which lost ones explain."""
-
-    def order(fact: Fact) -> tuple[float, int, str, str, str, int]:
-        if isinstance(fact, Reading):
-            return (fact.at_s, 1, fact.machine, fact.gpu, "", fact.index)
-        rank = 2 if fact.kind == "gpu-count" else 0
-        return (fact.at_s, rank, fact.machine, fact.gpu or "", fact.kind, fact.code or 0)
-
-    some = [fact for fact in facts if not math.isnan(fact.at_s)]  # a NaN has no place in time
-    keys = [order(fact) for fact in some]
-    if len(set(keys)) == len(keys):
-        return sorted(some, key=order)
-    return sorted(some, key=lambda fact: (*order(fact), repr(fact)))
-
-
-def _whole(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 6 else 0

@@ -19,12 +19,13 @@ from textnlp_fast.gpu.health.engine import Fact, HealthEngine
 from textnlp_fast.gpu.health.facts import Finding, Severity
 from textnlp_fast.gpu.health.polling import Poller
 from textnlp_fast.gpu.health.rules import HealthRules, load_rules
-from textnlp_fast.gpu.health.sinks.outbox import Outbox, Sink, SinkStatus
+from textnlp_fast.gpu.health.sinks.outbox import Outbox, Sink
 from textnlp_fast.gpu.health.sinks.plain import CallbackSink, LogSink
 from textnlp_fast.gpu.health.sources import Source
 from textnlp_fast.gpu.health.sources.dcgm import DcgmXids
 from textnlp_fast.gpu.health.state import HealthState
 from textnlp_fast.gpu.health.state_file import read_state, write_state
+from textnlp_fast.gpu.health.statuses import MachineStatus, MonitorStatus, SourceStatus
 from textnlp_fast.gpu.health.watching import Wanted, checked_machines, sources_for
 from textnlp_fast.gpu.providers.contract import Provider
 
@@ -35,47 +36,6 @@ _TICK_S: Final = 1.0
 _CLOUD_ONLY: Final = (
     "no GPU of it is read, only what its cloud says: name its agent (agents=) or dcgm-exporter (dcgm=)"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceStatus:
-    """How one source does."""
-
-    name: str
-    reads_gpus: bool
-    heard_s: float | None
-    """When it last answered; None: never."""
-    failures: int
-    """In a row, up to now."""
-    error: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineStatus:
-    """One machine that is watched, and by what."""
-
-    machine: str
-    provider: str
-    sources: tuple[SourceStatus, ...]
-    note: str
-    """What the monitor cannot see of it; empty: nothing."""
-    gpus: int
-    """How many GPUs were heard of."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MonitorStatus:
-    """How the monitor does."""
-
-    running: bool
-    machines: tuple[MachineStatus, ...]
-    open: Mapping[str, int]
-    """How many findings are open, by severity."""
-    sinks: Mapping[str, SinkStatus]
-    facts: int
-    """How many facts were judged since the start."""
-    ignored: int
-    """How many of them said nothing: late ones, kinds that no rule knows."""
 
 
 @dataclass(slots=True)
