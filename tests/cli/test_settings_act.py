@@ -17,6 +17,8 @@ from typing import Any
 import click
 import pytest
 
+from fakes.ec2 import Ec2Proxy
+from gpu.providers.aws_harness import AwsHarness
 from textnlp_fast.cli.arguments import transfer_options
 from textnlp_fast.cli.configured import OTHERS, current_settings, reach, repository_url
 from textnlp_fast.cli.program import group
@@ -25,6 +27,7 @@ from textnlp_fast.config.settings import PREFIX, names_of
 from textnlp_fast.delta import create_patch
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.catalog import refreshed_path
+from textnlp_fast.gpu.providers.contract import OWNER_TAG
 from textnlp_fast.storage import Repository, StorageConfig, TransferOptions
 
 LATER = "nothing reads it yet"
@@ -48,6 +51,12 @@ ACTS = {
     "enable_spot_instances": "test_recommendations_ask_for_the_gpu_and_market_that_are_set",
     "gpu_autoscaling": LATER,
     "gpu_catalog": "test_the_refreshed_catalogue_is_where_set",
+    "fleet_state": "test_the_fleet_is_kept_named_and_bounded_as_set",
+    "fleet_owner": "test_the_fleet_is_kept_named_and_bounded_as_set",
+    "gpu_max_usd_per_hour": "test_the_fleet_is_kept_named_and_bounded_as_set",
+    "gpu_budget_usd_per_hour": "test_the_fleet_is_kept_named_and_bounded_as_set",
+    "gpu_budget_usd": "test_the_fleet_is_kept_named_and_bounded_as_set",
+    "gpu_health_rules": "test_the_rules_of_health_are_those_that_are_set",
     "audit": "test_the_audit_log_is_as_set",
     "audit_reads": "test_the_audit_log_is_as_set",
     "actor": "test_the_audit_log_is_as_set",
@@ -389,6 +398,40 @@ def test_the_refreshed_catalogue_is_where_set(tmp_path: Path, monkeypatch: pytes
     assert refreshed_path() == Path("of-a-file.json")
     monkeypatch.setenv("TEXTNLP_FAST_GPU_CATALOG", "of-the-environment.json")
     assert refreshed_path() == Path("of-the-environment.json")
+
+
+def test_the_fleet_is_kept_named_and_bounded_as_set(
+    run: Any, ec2_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--yes", "--json")
+    with Ec2Proxy(ec2_server) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", proxy.endpoint_url)
+        monkeypatch.setenv("TEXTNLP_FAST_FLEET_STATE", str(tmp_path / "journal"))
+        monkeypatch.setenv("TEXTNLP_FAST_FLEET_OWNER", "fleet-b")
+        truth = AwsHarness(ec2_server, proxy).truth
+        for name in ("MAX_USD_PER_HOUR", "BUDGET_USD_PER_HOUR", "BUDGET_USD"):
+            with monkeypatch.context() as bounded:
+                bounded.setenv(f"TEXTNLP_FAST_GPU_{name}", "0.01")
+                refused = run(*words)
+            assert refused.code == 15, name
+            assert truth() == {}
+        launched = run(*words)
+        assert launched.code == 0, launched.err
+        (one,) = launched.document["instances"]
+        assert one["tags"][OWNER_TAG] == "fleet-b"
+        assert list((tmp_path / "journal").rglob("*.json"))
+        assert run("gpu", "terminate", one["instance_id"], "--yes").code == 0
+        assert truth() == {}
+
+
+def test_the_rules_of_health_are_those_that_are_set(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rules.json").write_text("no rules", encoding="utf-8")
+    monkeypatch.setenv("TEXTNLP_FAST_GPU_HEALTH_RULES", str(tmp_path / "rules.json"))
+    refused = run("gpu", "health", "--agent", "http://127.0.0.1:9")
+    assert refused.code == 2
+    assert "rules.json" in refused.err
 
 
 # --- where models are served -------------------------------------------------------------------------------
