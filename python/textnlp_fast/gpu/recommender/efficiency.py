@@ -1,7 +1,7 @@
 """How much of what the data sheets promise engines reach, by the architecture of the GPU. Few numbers, all physical.
 
 They were fitted once, over half of the cells of `benches/recommend.py`, to what NVIDIA's AIConfigurator (0.12.0, vLLM)
-predicts from its measurements of kernels; the other half was kept to check them (docs/decisions/0031).
+predicts from its measurements of kernels; the other half was kept to check them (docs/decisions/0030).
 Architectures that it has no measurements of take those of the nearest one that it has.
 """
 
