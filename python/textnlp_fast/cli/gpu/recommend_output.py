@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from textnlp_fast.cli.output import print_json, print_line, print_table, without_empty
 
@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from textnlp_fast.gpu.recommender import (
         BatchPlan,
         FineTunePlan,
+        Memory,
         Plan,
         Purchase,
         ReadModel,
         Recommendation,
         Workload,
     )
+    from textnlp_fast.gpu.recommender.fine_tune import FineTuneMemory
     from textnlp_fast.gpu.types import Offer
 
 __all__ = ["show_batch", "show_fine_tune", "show_plans"]
+
+Job = TypeVar("Job", bound="BatchPlan | FineTunePlan")
 
 
 def show_plans(workload: Workload, found: Recommendation, model: ReadModel, chosen: dict[str, Any]) -> None:
@@ -59,19 +63,17 @@ def show_plans(workload: Workload, found: Recommendation, model: ReadModel, chos
 
 
 def _row(number: int | None, plan: Plan, one: Purchase) -> list[str]:
-    its, point = one.offer.instance_type, one.point
+    point = one.point
     first = number is not None
     return [
-        f"{number or ' '} {its.gpu_type.value.removeprefix('nvidia-')}",
-        its.name,
-        one.offer.zone or one.offer.region,
-        one.offer.market.value,
+        f"{number or ' '} {one.offer.instance_type.gpu_type.value.removeprefix('nvidia-')}",
+        *_place(one.offer),
         str(one.machines),
         str(point.layout),
         str(one.replicas),
         str(one.gpus),
         str(point.batch),
-        f"{point.memory.used_gib:.0f}/{point.memory.limit_gib:.0f}",
+        _gib(point.memory),
         f"{point.ttft_s:.2f}",
         f"{point.tpot_s * 1000:.1f}",
         f"{one.requests_per_s:.1f}",
@@ -82,75 +84,90 @@ def _row(number: int | None, plan: Plan, one: Purchase) -> list[str]:
 
 def show_batch(plans: Sequence[BatchPlan], model: ReadModel, chosen: dict[str, Any]) -> None:
     """Plans for a batch job."""
-    shown = plans[: chosen["limit"]]
-    if chosen["as_json"]:
-        listed = [
-            {
-                **_offer(plan.offer),
-                "machines": plan.machines,
-                "layout": str(plan.sized.point.layout),
-                "hours": plan.hours,
-                "usd": plan.usd,
-            }
-            for plan in shown
-        ]
-        print_json({"model": _model(model, chosen["weights"]), "plans": listed, "notes": list(model.notes)})
-        return
-    rows = [
-        [
-            plan.offer.instance_type.gpu_type.value,
-            plan.offer.instance_type.name,
-            plan.offer.zone or plan.offer.region,
-            plan.offer.market.value,
-            str(plan.machines),
-            str(plan.sized.point.layout),
-            f"{plan.hours:.2f}",
-            f"{plan.usd:,.2f}",
-        ]
-        for plan in shown
-    ]
-    print_table(
-        ["gpu", "type", "region", "market", "machines", "layout", "hours", "USD"], rows, left=4, yields=1
-    )
-    _notes(model, [plan.offer for plan in shown])
+
+    def document(plan: BatchPlan) -> dict[str, Any]:
+        return {
+            **_offer(plan.offer),
+            "machines": plan.machines,
+            "layout": str(plan.sized.point.layout),
+            "hours": plan.hours,
+            "usd": plan.usd,
+        }
+
+    columns: dict[str, Callable[[BatchPlan], str]] = {
+        "machines": lambda plan: str(plan.machines),
+        "layout": lambda plan: str(plan.sized.point.layout),
+        "hours": lambda plan: f"{plan.hours:.2f}",
+        "USD": lambda plan: f"{plan.usd:,.2f}",
+    }
+    _show_jobs(plans, model, chosen, document, columns)
 
 
 def show_fine_tune(plans: Sequence[FineTunePlan], model: ReadModel, chosen: dict[str, Any]) -> None:
     """Plans for fine-tuning."""
+
+    def document(plan: FineTunePlan) -> dict[str, Any]:
+        return {
+            **_offer(plan.offer),
+            "machines": plan.machines,
+            "gpus": plan.gpus,
+            "memory_gib": _memory(plan.memory),
+            "hours": plan.hours,
+            "bound_by": plan.bound_by,
+            "usd": plan.usd,
+        }
+
+    columns: dict[str, Callable[[FineTunePlan], str]] = {
+        "machines": lambda plan: str(plan.machines),
+        "gpus": lambda plan: str(plan.gpus),
+        "GiB": lambda plan: _gib(plan.memory),
+        "bound by": lambda plan: plan.bound_by,
+        "hours": lambda plan: f"{plan.hours:.1f}",
+        "USD": lambda plan: f"{plan.usd:,.2f}",
+    }
+    _show_jobs(plans, model, chosen, document, columns)
+
+
+def _show_jobs(
+    plans: Sequence[Job],
+    model: ReadModel,
+    chosen: dict[str, Any],
+    document: Callable[[Job], dict[str, Any]],
+    columns: Mapping[str, Callable[[Job], str]],
+) -> None:
+    """Plans of one offer each: `document` for scripts, else what it offers and the `columns`."""
     shown = plans[: chosen["limit"]]
     if chosen["as_json"]:
-        listed = [
+        print_json(
             {
-                **_offer(plan.offer),
-                "machines": plan.machines,
-                "gpus": plan.gpus,
-                "memory_gib": {**vars(plan.memory), "used_gib": plan.memory.used_gib},
-                "hours": plan.hours,
-                "bound_by": plan.bound_by,
-                "usd": plan.usd,
+                "model": _model(model, chosen["weights"]),
+                "plans": [document(plan) for plan in shown],
+                "notes": list(model.notes),
             }
-            for plan in shown
-        ]
-        print_json({"model": _model(model, chosen["weights"]), "plans": listed, "notes": list(model.notes)})
+        )
         return
     rows = [
         [
             plan.offer.instance_type.gpu_type.value,
-            plan.offer.instance_type.name,
-            plan.offer.zone or plan.offer.region,
-            plan.offer.market.value,
-            str(plan.machines),
-            str(plan.gpus),
-            f"{plan.memory.used_gib:.0f}/{plan.memory.limit_gib:.0f}",
-            plan.bound_by,
-            f"{plan.hours:.1f}",
-            f"{plan.usd:,.2f}",
+            *_place(plan.offer),
+            *(cell(plan) for cell in columns.values()),
         ]
         for plan in shown
     ]
-    columns = ["gpu", "type", "region", "market", "machines", "gpus", "GiB", "bound by", "hours", "USD"]
-    print_table(columns, rows, left=4, yields=1)
+    print_table(["gpu", "type", "region", "market", *columns], rows, left=4, yields=1)
     _notes(model, [plan.offer for plan in shown])
+
+
+def _place(offer: Offer) -> list[str]:
+    return [offer.instance_type.name, offer.zone or offer.region, offer.market.value]
+
+
+def _gib(memory: Memory | FineTuneMemory) -> str:
+    return f"{memory.used_gib:.0f}/{memory.limit_gib:.0f}"
+
+
+def _memory(memory: Memory | FineTuneMemory) -> dict[str, Any]:
+    return {**vars(memory), "used_gib": memory.used_gib}
 
 
 def _notes(model: ReadModel, offers: Sequence[Offer]) -> None:
@@ -211,7 +228,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
                 "requests_per_s": one.requests_per_s,
                 "ttft_s": one.point.ttft_s,
                 "tpot_s": one.point.tpot_s,
-                "memory_gib": {**vars(one.point.memory), "used_gib": one.point.memory.used_gib},
+                "memory_gib": _memory(one.point.memory),
             }
             for one in plan.purchases
         ],
