@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import http.client
 import re
-import socket
-import sys
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Literal
 from urllib.parse import urlsplit
 
 from faults.matching import RequestFault
+from faults.server import Exchange, FaultyServer
 
 Kind = Literal[
     "lose_answer",  # upstream does it, the client's connection is cut
@@ -58,47 +54,27 @@ class Fault(RequestFault):
     """What `status` and `status_after` answer with."""
 
 
-class FaultProxy:
-    """The proxy, running from ``with`` to the end of the block.
+class FaultProxy(FaultyServer[Fault]):
+    """The proxy.
 
     ``requests`` records what came: (method, path); ``seen`` the headers, too.
     """
 
     def __init__(self, upstream_url: str) -> None:
+        super().__init__(_exchange(self))
         parts = urlsplit(upstream_url)
         assert parts.hostname and parts.port
         self.upstream = (parts.hostname, parts.port)
         self.requests: list[tuple[str, str]] = []
         self.seen: list[tuple[str, str, dict[str, str]]] = []
-        self._faults: list[Fault] = []
-        self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-
-    @property
-    def endpoint_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def inject(self, fault: Fault) -> Fault:
-        """Add a fault; of several that match a request the first does its harm."""
-        with self._lock:
-            self._faults.append(fault)
-        return fault
-
-    def heal(self) -> None:
-        """Forget all faults."""
-        with self._lock:
-            self._faults.clear()
 
     def count(self, method: str) -> int:
         """How many requests of this method came."""
         return sum(1 for seen, _ in self.requests if seen == method)
 
-    def fault_for(self, method: str, path: str) -> Fault | None:
-        with self._lock:
-            self.requests.append((method, path))
-            return next((fault for fault in self._faults if fault.applies(method, path)), None)
+    def fault_for(self, method: str, target: str) -> Fault | None:
+        self.requests.append((method, target))
+        return super().fault_for(method, target)
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """What upstream answers: status, headers, body. A proxy for one protocol may know better."""
@@ -111,48 +87,24 @@ class FaultProxy:
         finally:
             connection.close()
 
-    def __enter__(self) -> FaultProxy:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed, or had enough, is no error of the proxy's."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
-
 
 def _flipped(body: bytes) -> bytes:
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
 
 
-def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet: the tests look at what was done, not at what was said."""
-
-        def _forward(self) -> None:
+def _exchange(proxy: FaultProxy) -> type[Exchange]:
+    class ProxyExchange(Exchange):
+        def serve(self) -> None:
             proxy.seen.append((self.command, self.path, dict(self.headers.items())))
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.read_body()
             form = (self.headers.get("Content-Type") or "").startswith(_FORM)
             fault = proxy.fault_for(self.command, f"{self.path}?{body.decode()}" if form else self.path)
             kind = fault.kind if fault else None
             if fault and kind == "lose_request":
                 if fault.meanwhile:
                     fault.meanwhile()
-                self._cut()
+                self.cut()
                 return
             if fault and kind == "status":
                 self._answer(fault.code, [], fault.body)
@@ -168,7 +120,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             if fault and kind == "delay":
                 time.sleep(fault.seconds)
             if kind == "lose_answer":
-                self._cut()
+                self.cut()
             elif fault and kind == "status_after":
                 self._answer(fault.code, [], fault.body)
             elif fault and kind == "drip":
@@ -178,7 +130,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
                     time.sleep(fault.seconds)
             elif kind == "cut_body":
                 self._answer(status, headers, answer, send=len(answer) // 2)
-                self._cut()
+                self.cut()
             else:
                 self._answer(status, headers, _flipped(answer) if kind == "corrupt_answer" else answer)
 
@@ -198,10 +150,4 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body if send is None else body[:send])
             self.wfile.flush()
 
-        def _cut(self) -> None:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = _forward
-
-    return Handler
+    return ProxyExchange

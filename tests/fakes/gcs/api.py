@@ -22,7 +22,8 @@ from fakes.gcs.state import (
     object_resource,
 )
 from fakes.gcs.uploads import Uploads
-from fakes.gcs.wire import Answer, Request, json_answer, masked, media_range, parse_json
+from fakes.gcs.wire import Answer, json_answer, masked, media_range, parse_json
+from faults.server import Request
 
 __all__ = ["COMMON", "METHODS", "Api", "Method"]
 

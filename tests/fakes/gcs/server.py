@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
 import sys
-import threading
 import time
 import uuid
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from fakes.gcs.api import Api
 from fakes.gcs.state import ApiError
-from fakes.gcs.wire import Answer, Request, json_answer
+from fakes.gcs.wire import Answer, json_answer
 from faults.matching import RequestFault
+from faults.server import Exchange, FaultyServer, Request
 
 __all__ = ["GcsFake", "GcsFault"]
 
@@ -42,27 +39,20 @@ class GcsFault(RequestFault):
     keep: int = 0
 
 
-class GcsFake:
-    """The server, running from ``with`` to the end of the block.
+class GcsFake(FaultyServer[GcsFault]):
+    """The server.
 
     ``exchanges`` records requests, without long bodies, and their answers. With ``require_tokens`` only who has a token
     of its own ``/token`` endpoint is let in.
     """
 
     def __init__(self, *, require_tokens: bool = False, port: int = 0) -> None:
+        super().__init__(_exchange(self), port=port)
         self.api = Api()
         self.require_tokens = require_tokens
         self.tokens: set[str] = set()
         self.token_requests: list[dict[str, str]] = []
         self.exchanges: list[tuple[Request, Answer]] = []
-        self._faults: list[GcsFault] = []
-        self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", port), _handler(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-
-    @property
-    def endpoint_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def make_bucket(self, *, default_kms_key: str | None = None) -> str:
         """A new, empty bucket."""
@@ -79,21 +69,6 @@ class GcsFake:
     def open_uploads(self) -> int:
         """Resumable sessions that were begun and neither finished nor cancelled."""
         return self.api.uploads.open_sessions
-
-    def inject(self, fault: GcsFault) -> GcsFault:
-        """Add a fault; of several that match a request the first does its harm."""
-        with self._lock:
-            self._faults.append(fault)
-        return fault
-
-    def heal(self) -> None:
-        """Forget all faults."""
-        with self._lock:
-            self._faults.clear()
-
-    def fault_for(self, method: str, target: str) -> GcsFault | None:
-        with self._lock:
-            return next((fault for fault in self._faults if fault.applies(method, target)), None)
 
     def answer(self, request: Request) -> Answer:
         """What the API says, errors included."""
@@ -135,50 +110,20 @@ class GcsFake:
             }
         )
 
-    def __enter__(self) -> GcsFake:
-        self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-
-def _handler(fake: GcsFake) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+def _exchange(fake: GcsFake) -> type[Exchange]:
+    class GcsExchange(Exchange):
         wbufsize = 1 << 16
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet: the tests look at what was done, not at what was said."""
-
-        def _serve(self) -> None:
-            parts = urlsplit(self.path)
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            request = Request(
-                self.command,
-                parts.path,
-                dict(parse_qsl(parts.query, keep_blank_values=True)),
-                {name.lower(): value for name, value in self.headers.items()},
-                body,
-                f"{self.headers.get('X-Forwarded-Proto', 'http')}://{self.headers['Host']}",
-            )
+        def serve(self) -> None:
+            request = self.read_request(bytes)
             fault = fake.fault_for(self.command, self.path)
             if fault is not None and fault.kind == "lose_request":
-                self._cut()
+                self.cut()
                 return
             if fault is not None and fault.kind == "cut_chunk":
                 fake.api.uploads.keep(request, fault.keep)
-                self._cut()
+                self.cut()
                 return
             if fault is not None and fault.kind == "status":
                 answer = json_answer(ApiError(fault.code, fault.reason, "Injected.").body, fault.code)
@@ -188,7 +133,7 @@ def _handler(fake: GcsFake) -> type[BaseHTTPRequestHandler]:
             if fault is not None and fault.meanwhile is not None:
                 fault.meanwhile()
             if fault is not None and fault.kind == "lose_answer":
-                self._cut()
+                self.cut()
                 return
             if fault is not None and fault.kind == "status_after":
                 answer = json_answer(ApiError(fault.code, fault.reason, "Injected.").body, fault.code)
@@ -202,13 +147,7 @@ def _handler(fake: GcsFake) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(answer.body)
             self.wfile.flush()
 
-        def _cut(self) -> None:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = _serve
-
-    return Handler
+    return GcsExchange
 
 
 def main() -> None:

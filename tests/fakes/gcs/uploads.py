@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from fakes.gcs.state import ApiError, State, Stored, check_preconditions, object_resource
-from fakes.gcs.wire import Answer, Request, content_range, json_answer, parse_json, split_related
+from fakes.gcs.wire import Answer, content_range, json_answer, parse_json, split_related
+from faults.server import Request
 
 __all__ = ["Session", "Uploads"]
 

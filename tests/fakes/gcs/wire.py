@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fakes.gcs.state import ApiError
+from faults.server import Request
 
 __all__ = [
     "Answer",
-    "Request",
     "content_range",
     "json_answer",
     "masked",
@@ -22,18 +22,6 @@ __all__ = [
     "parse_json",
     "split_related",
 ]
-
-
-@dataclass
-class Request:
-    """One request; header names are lower-case."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-    base: str  # scheme and host, as the client sees them
 
 
 @dataclass
