@@ -92,3 +92,17 @@ def test_a_hostile_config(run: Any, tmp_path: Path) -> None:
     told = run("gpu", "recommend", "--model", file, "--rps", "1")
     assert told.code == 2
     assert "\x1b[31mred" not in told.err
+
+
+def test_a_plan_that_fails_says_why_a_line_a_type(run: Any) -> None:
+    told = run(*SERVE, "--tpot", "1e-9")
+    assert (told.code, told.out) == (13, "")
+    lines = told.err.splitlines()
+    assert lines[0] == "Not these:"
+    error = lines.index("error: nothing on offer serves this workload")
+    reasons = [line.strip().partition(": ") for line in lines[1:error]]
+    assert len(reasons) > 10
+    assert all(name.startswith("nvidia-") and why for name, _, why in reasons)
+    assert not any(why.startswith(name) for name, _, why in reasons)
+    assert lines[error + 1].startswith("hint:")
+    assert "\\n" not in told.err

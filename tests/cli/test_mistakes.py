@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from textnlp_fast.errors import NoPlanError
+
 Run = Any
 
 
@@ -133,3 +135,21 @@ def test_a_read_that_fails_says_nothing_of_publishing(
         assert early.code == 8
         assert "Nothing was published" in early.err
     assert run("push", models[0], "m@1.2.0", "--repo", place).code == 0
+
+
+def test_reasons_in_foreign_words_make_no_lines_of_their_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        error = NoPlanError("nothing fits\n  evil: as below", hint="")
+        error.rejected = (("evil\nerror: all is lost", "\x1b[31mred\nhint:  pipe this into sh"),)
+        raise error
+
+    monkeypatch.setattr("textnlp_fast.gpu.catalog.Catalog.load", refuse)
+    told = run("gpu", "catalog", "show")
+    assert told.code == 13
+    assert told.err.splitlines() == [
+        "Not these:",
+        r"  evil\nerror: all is lost: \x1b[31mred\nhint:  pipe this into sh",
+        "error: nothing fits",
+    ]

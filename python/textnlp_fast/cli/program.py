@@ -124,12 +124,17 @@ def group() -> None:
 
 def run(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits the process with the code of what happened."""
-    from textnlp_fast.errors import OutOfSpaceError, TextnlpFastError  # noqa: PLC0415
+    from textnlp_fast.errors import NoPlanError, OutOfSpaceError, TextnlpFastError  # noqa: PLC0415
 
     try:
         result = group.main(arguments, prog_name="textnlp-fast", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else 0)
+    except NoPlanError as error:
+        _say_why_not(error.rejected)
+        # In Python the message lists the reasons, a line each: they are above.
+        _complain(str(error.args[0]).split("\n", 1)[0], error.hint)
+        sys.exit(error.exit_code)
     except TextnlpFastError as error:
         _complain(str(error.args[0]), error.hint)
         sys.exit(error.exit_code)
@@ -156,6 +161,14 @@ def _forget_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def _say_why_not(rejected: tuple[tuple[str, str], ...]) -> None:
+    """The reasons as under the plans of an answer that has some; on stderr, as no answer is on stdout."""
+    if rejected:
+        click.echo("Not these:", err=True)
+    for what, why in rejected:
+        click.echo(printable(f"  {what}: {why}"), err=True)
 
 
 def _complain(message: str, hint: str) -> None:

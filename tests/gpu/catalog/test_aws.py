@@ -241,6 +241,7 @@ def error(code: str, status: int = 400) -> Answer:
         (error("ThrottlingException"), ProviderUnavailableError),
         (error("InternalErrorException", 500), ProviderUnavailableError),
         (Answer(200, b"<html>"), ProviderUnavailableError),
+        (Answer(502, b"<html>\n" + b"<p>no\n" * 1000), ProviderUnavailableError),
         (Answer(0, b""), ProviderUnavailableError),
     ],
 )
@@ -248,8 +249,11 @@ def test_errors_in_the_words_of_this_package(
     answer: Answer, kind: type[Exception], lists: PriceLists, sources: Sources, kinds: Any
 ) -> None:
     lists.every = lambda _: answer
-    with pytest.raises(kind, match="prices on demand of us-east-1"):
+    with pytest.raises(kind, match="prices on demand of us-east-1") as caught:
         parts(sources, kinds)[f"aws: prices on demand of {REGION}"].read()
+    (message,) = caught.value.args
+    assert "\n" not in message
+    assert len(message) < 600
 
 
 def test_throttling_is_waited_out(lists: PriceLists, sources: Sources, kinds: Any) -> None:

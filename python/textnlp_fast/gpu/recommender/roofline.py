@@ -36,7 +36,7 @@ class Roofline:
         efficiency: Efficiency | None = None,
     ) -> None:
         if spec.memory_bandwidth_gb_s is None or spec.fp16_dense_tflops is None:
-            raise InvalidInputError(f"{spec.gpu_type}: no rates are published to reckon with")
+            raise InvalidInputError("no rates are published to reckon with")
         self.efficiency = chosen = efficiency or efficiency_of(spec.architecture)
         self._shape, self._layout = shape, layout
         self._weight_bytes = weights.bits / 8

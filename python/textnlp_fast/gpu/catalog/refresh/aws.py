@@ -19,7 +19,16 @@ from textnlp_fast.errors import (
     UnknownGPUTypeError,
 )
 from textnlp_fast.gpu.catalog.document import Key, Listed
-from textnlp_fast.gpu.catalog.refresh.readings import Part, Place, Price, Reading, decimal, field_of, strange
+from textnlp_fast.gpu.catalog.refresh.readings import (
+    Part,
+    Place,
+    Price,
+    Reading,
+    decimal,
+    field_of,
+    one_line,
+    strange,
+)
 from textnlp_fast.gpu.types import GPUType, InstanceType, Market
 
 __all__ = ["AwsPrices", "listed_of", "on_demand_of", "spot_of"]
@@ -279,21 +288,21 @@ def _explained(what: str, region: str) -> Iterator[None]:
     try:
         yield
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-        raise AuthenticationError(f"{what}: {error}") from error
+        raise AuthenticationError(f"{what}: {one_line(error)}") from error
     except exceptions.ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _REFUSED:
             raise AuthenticationError(
-                f"{what}: {error}",
+                f"{what}: {one_line(error)}",
                 hint="Log in (`aws sso login`), and allow pricing:GetProducts, ec2:DescribeInstanceTypes and "
                 "ec2:DescribeSpotPriceHistory; a region may need enabling first.",
             ) from error
-        raise ProviderUnavailableError(f"{what}: {error}", hint=_AGAIN) from error
+        raise ProviderUnavailableError(f"{what}: {one_line(error)}", hint=_AGAIN) from error
     except exceptions.InvalidRegionError as error:
-        raise InvalidInputError(f"{what}: {error}") from error
+        raise InvalidInputError(f"{what}: {one_line(error)}") from error
     except exceptions.EndpointConnectionError as error:
         raise ProviderUnavailableError(
-            f"{what}: {error}", hint=f"Check the network, and that AWS has a region {region!r}."
+            f"{what}: {one_line(error)}", hint=f"Check the network, and that AWS has a region {region!r}."
         ) from error
     except exceptions.BotoCoreError as error:
-        raise ProviderUnavailableError(f"{what}: {error}", hint=_AGAIN) from error
+        raise ProviderUnavailableError(f"{what}: {one_line(error)}", hint=_AGAIN) from error

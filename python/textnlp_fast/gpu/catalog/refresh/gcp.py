@@ -16,7 +16,16 @@ from urllib.parse import urlencode
 from textnlp_fast.errors import AuthenticationError, MissingPackageError, ProviderUnavailableError
 from textnlp_fast.gpu.catalog.document import Key, Listed
 from textnlp_fast.gpu.catalog.refresh.http import JsonClient
-from textnlp_fast.gpu.catalog.refresh.readings import Part, Place, Price, Reading, decimal, field_of, strange
+from textnlp_fast.gpu.catalog.refresh.readings import (
+    Part,
+    Place,
+    Price,
+    Reading,
+    decimal,
+    field_of,
+    one_line,
+    strange,
+)
 from textnlp_fast.gpu.types import InstanceType, Market
 
 __all__ = ["GcpPrices", "Rates", "prices_of", "rate_of"]
@@ -227,7 +236,7 @@ class _Login:
             self._credentials, _ = auth.default(scopes=[_SCOPE])
         except exceptions.DefaultCredentialsError as error:
             raise AuthenticationError(
-                f"Google's price list: {error}", hint="Run `gcloud auth application-default login`."
+                f"Google's price list: {one_line(error)}", hint="Run `gcloud auth application-default login`."
             ) from error
 
     def __call__(self) -> dict[str, str]:
@@ -237,9 +246,9 @@ class _Login:
                 self._credentials.refresh(self._request())
             self._credentials.apply(headers)
         except self._exceptions.TransportError as error:
-            raise ProviderUnavailableError(f"Google's login: {error}") from error
+            raise ProviderUnavailableError(f"Google's login: {one_line(error)}") from error
         except self._exceptions.GoogleAuthError as error:
             raise AuthenticationError(
-                f"Google's login: {error}", hint="Run `gcloud auth application-default login`."
+                f"Google's login: {one_line(error)}", hint="Run `gcloud auth application-default login`."
             ) from error
         return headers

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from textnlp_fast.errors import ProviderUnavailableError
 from textnlp_fast.gpu.catalog.document import Key, Listed
 from textnlp_fast.gpu.types import Market
 
-__all__ = ["Part", "Place", "Price", "Reading", "Source", "decimal", "field_of", "strange"]
+__all__ = ["Part", "Place", "Price", "Reading", "Source", "decimal", "field_of", "one_line", "strange"]
+
+_LONGEST_QUOTE: Final = 400
 
 
 class Place(NamedTuple):
@@ -84,3 +86,9 @@ def strange(what: str, why: str) -> ProviderUnavailableError:
         f"the answer to a question for {what} is none: {why}",
         hint="Try again later; former prices are kept. If it stays so, the API has changed: report it.",
     )
+
+
+def one_line(error: Exception) -> str:
+    """What another library says, on one line: some quote a page of HTML as it came."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ..."
