@@ -77,6 +77,23 @@ def test_a_picture(run: Any, tmp_path: Path) -> None:
         (("--params", "8e9", "--requests", "5"), 2, "by when"),
         (("--params", "8e9", "--rps", "5", "--mixed", "--machine-limit", "x"), 2, "is no limit"),
         (("--params", "8e9", "--requests", "5", "--deadline-h", "1", "--plot", "x.png"), 2, "can be drawn"),
+        (("--params", "8e9", "--rps", "5", "--mixed", "--machine-limit", "foo=1"), 2, "no foo is on offer"),
+        (("--params", "8e9", "--rps", "5", "--machine-limit", "g6.xlarge=1"), 2, "without --mixed"),
+        (
+            ("--params", "8e9", "--rps", "5", "--max-share", "1.0"),
+            2,
+            "--max-share means nothing without --mixed",
+        ),
+        (("--params", "8e9", "--rps", "5", "--deadline-h", "1"), 2, "without --requests or --train-tokens"),
+        (("--params", "8e9", "--rps", "5", "--sequence", "4096"), 2, "--sequence means nothing"),
+        (("--params", "8e9", "--rps", "5", "--max-usd", "9"), 2, "--max-usd means nothing"),
+        (("--params", "8e9", "--requests", "5", "--deadline-h", "1", "--mixed"), 2, "--mixed means nothing"),
+        (
+            ("--params", "8e9", "--requests", "5", "--deadline-h", "1", "--ttft", "1"),
+            2,
+            "--ttft means nothing",
+        ),
+        (("--params", "8e9", "--train-tokens", "1e8", "--prompt", "5"), 2, "without --rps or --requests"),
         (("--model", "/nowhere/config.json", "--rps", "1"), 2, "cannot be read"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from textnlp_fast.cli.arguments import json_option
 from textnlp_fast.cli.configured import setting
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
     from textnlp_fast.gpu.catalog import Catalog
     from textnlp_fast.gpu.recommender import ReadModel
     from textnlp_fast.gpu.types import GPUType, Offer
+
+# Options that mean something to some of the questions only. Given to another, they would be dropped without a word.
+_ONLY_FOR = {
+    "ttft": ("rps",),
+    "tpot": ("rps",),
+    "context": ("rps",),
+    "headroom": ("rps",),
+    "spot_share": ("rps",),
+    "max_usd_per_hour": ("rps",),
+    "mixed": ("rps",),
+    "max_share": ("mixed",),
+    "limits": ("mixed",),
+    "prompt": ("rps", "requests"),
+    "output": ("rps", "requests"),
+    "kv_cache": ("rps", "requests"),
+    "deadline_h": ("requests", "train_tokens"),
+    "max_usd": ("requests", "train_tokens"),
+    "method": ("train_tokens",),
+    "sequence": ("train_tokens",),
+    "zero": ("train_tokens",),
+    "rank": ("train_tokens",),
+}
 
 EPILOG = """\b
 Examples:
@@ -126,6 +149,7 @@ def command(**chosen: Any) -> None:
         raise InvalidInputError(
             "say what the machines are for", hint="Give one of --rps, --requests and --train-tokens."
         )
+    _refuse_what_is_not_for([*jobs, "mixed"] if chosen["mixed"] else jobs)
     if chosen["plot"] is not None:
         if jobs != ["rps"] or chosen["mixed"]:
             raise InvalidInputError("only plans of one type for traffic (--rps) can be drawn")
@@ -148,6 +172,19 @@ def command(**chosen: Any) -> None:
         recommend_output.show_batch(_batch(chosen, model, catalog, offers, share), model, chosen)
     else:
         recommend_output.show_fine_tune(_fine_tune(chosen, model, catalog, offers, share), model, chosen)
+
+
+def _refuse_what_is_not_for(asked: list[str]) -> None:
+    context = click.get_current_context()
+    flags = {one.name: max(one.opts, key=len) for one in context.command.params}
+    for name, wanted in _ONLY_FOR.items():
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and not set(wanted) & set(asked):
+            others = " or ".join(flags[one] for one in wanted)
+            raise InvalidInputError(
+                f"{flags[name]} means nothing without {others}",
+                hint="Leave it out, or ask the other question.",
+            )
 
 
 def _model(chosen: dict[str, Any]) -> ReadModel:
