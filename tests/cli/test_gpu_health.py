@@ -51,6 +51,16 @@ def test_a_good_fleet_is_0_and_another_is_1() -> None:
         assert done.stdout.index("node-2") < done.stdout.index("node-1")
 
 
+@pytest.mark.parametrize(("temperature", "xid"), [("NaN", "NaN"), ("40", "-1"), ("-40", "-40")])
+def test_telemetry_that_says_nothing_is_not_good(temperature: str, xid: str) -> None:
+    text = EXPORTED.format(xid=xid).replace(" 40\n", f" {temperature}\n")
+    with loopback(lambda _: Said(200, text.encode())) as server:
+        done = health("--dcgm", f"n1={server.url}")
+    assert done.returncode == 1
+    assert "1 machine: DEGRADED" in done.stdout and "telemetry-unusable" in done.stdout
+    assert "nothing to do" not in done.stdout and "check the machine" in done.stdout
+
+
 def test_json_and_rules_of_ones_own(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text("xids: {79: {severity: info, action: none}}\n")

@@ -148,13 +148,45 @@ def test_blank_and_missing_values_are_unknown() -> None:
     )
     facts = facts_of(text, machine="m", at_s=0.0, xids=DcgmXids())
     for one in facts:
-        assert isinstance(one, Reading)
+        assert isinstance(one, Reading)  # the clock can be used: nothing is wrong with what is told
         assert (one.temperature_c, one.ecc_uncorrected, one.power_w, one.sm_clock_mhz) == (
             None,
             None,
             None,
             100.0,
         )
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", 9223372036854775794, 2147483632, -40])
+def test_a_gpu_without_one_usable_value_is_not_known_to_be_well(value: object) -> None:
+    engine, xids = HealthEngine(), DcgmXids()
+    fields = ("DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL")
+
+    def scraped(at_s: float, one: object) -> list[tuple[str | None, str, str, int]]:
+        text = exported(**{name: [one, 40 if name == fields[0] else 0] for name in fields})
+        engine.observe(facts_of(text, machine="m", at_s=at_s, xids=xids), now_s=at_s)
+        return [(one.gpu, one.rule, one.action.value, one.count) for one in engine.findings()]
+
+    found = [("GPU-aaaa", "telemetry-unusable", "check", 1)]
+    assert scraped(0.0, value) == found
+    xids = DcgmXids(json.loads(json.dumps(xids.document())))
+    assert scraped(15.0, value) == found
+    assert scraped(30.0, 0) == [] and scraped(45.0, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("DCGM_FI_DEV_XID_ERRORS", -1), ("DCGM_FI_DEV_GPU_UTIL", 4294967295), ("DCGM_FI_DEV_POWER_USAGE", -3),
+     ("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", -1), ("DCGM_FI_DEV_ROW_REMAP_FAILURE", -1), ("DCGM_FI_DEV_FB_USED", -5)],
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_said_beside_good_ones(name: str, value: int) -> None:
+    text = exported(DCGM_FI_DEV_GPU_TEMP=40, **{name: [value, 0]})
+    facts = facts_of(text, machine="m", at_s=0.0, xids=DcgmXids())
+    (event,) = [one for one in facts if isinstance(one, Event)]
+    assert (event.kind, event.gpu, event.text) == ("telemetry-unusable", "GPU-aaaa", f"{name} is {value:g}")
+    first = facts[0]
+    assert isinstance(first, Reading) and first.temperature_c == 40.0
+    assert (first.ecc_uncorrected, first.power_w, first.remap_failed, first.memory_used_bytes) == (None,) * 4
 
 
 def xids_in(text: str, xids: DcgmXids) -> list[tuple[str | None, int | None]]:

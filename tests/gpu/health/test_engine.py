@@ -439,7 +439,7 @@ def test_what_comes_and_goes_is_held() -> None:
         ("maintenance", {}, "maintenance", Severity.WARNING, Action.DRAIN),
         ("status-check", {"check": "system"}, "status-check-system", Severity.CRITICAL, Action.REPLACE),
         ("status-check", {"check": "instance"}, "status-check-instance", Severity.CRITICAL, Action.REBOOT),
-        ("agent-unreachable", {}, "agent-unreachable", Severity.WARNING, Action.NONE),
+        ("agent-unreachable", {}, "agent-unreachable", Severity.WARNING, Action.CHECK),
     ],
 )
 def test_events_are_findings(

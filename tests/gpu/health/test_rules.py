@@ -254,4 +254,4 @@ def test_the_schema_takes_the_rules_that_ship() -> None:
 
 def test_severities_and_actions_are_in_order() -> None:
     assert [severity_rank(one) for one in Severity] == [0, 1, 2]
-    assert action_rank(Action.NONE) == 0 and action_rank(Action.CONTACT_VENDOR) == 6
+    assert action_rank(Action.NONE) == 0 and action_rank(Action.CONTACT_VENDOR) == 7

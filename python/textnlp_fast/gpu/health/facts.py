@@ -24,6 +24,8 @@ class Action(str, Enum):
     """What to do, the mildest first."""
 
     NONE = "none"
+    CHECK = "check"
+    """Look after the machine and what reads it: whether it is well is not known."""
     RESTART_APP = "restart-app"
     RESET_GPU = "reset-gpu"
     REBOOT = "reboot"
@@ -96,7 +98,7 @@ class Event:
     """`xid`, `sxid`, `gpu-count`, `driver-hung`, `driver-answers`, `driver-error`,
     `driver-loaded` (all that is volatile began anew),
     `spot-interruption`, `rebalance`, `maintenance`, `preempted`, `status-check`, `agent-unreachable`,
-    `agent-reachable`."""
+    `agent-reachable`, `telemetry-unusable`."""
     at_s: float
     gpu: str | None = None
     code: int | None = None

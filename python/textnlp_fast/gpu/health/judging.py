@@ -13,6 +13,7 @@ __all__ = ["ACTION_WORDS", "Judgement", "judge_sxid", "judge_xid", "recovery_in"
 
 ACTION_WORDS: Final = {
     Action.NONE: "nothing to do",
+    Action.CHECK: "check the machine and its agent",
     Action.RESTART_APP: "restart the application",
     Action.RESET_GPU: "reset the GPU",
     Action.REBOOT: "reboot the machine",

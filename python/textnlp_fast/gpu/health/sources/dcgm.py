@@ -8,6 +8,9 @@ numbers.
 change of it is an XID, at the moment of the scrape; the same XID twice in a row is not seen, and neither are all but
 the last of several between two scrapes. Where the exporter counts XIDs (`DCGM_EXP_XID_ERRORS_COUNT`, label `xid`)
 those are found too.
+
+**Values that make no sense** (a GPU of -40 degrees, XID -1), and a GPU of which no value says anything, are
+an event `telemetry-unusable`, until that is mended: silence is no health.
 """
 
 from __future__ import annotations
@@ -59,6 +62,18 @@ _NUMBER: Final[Mapping[str, str]] = {
     "DCGM_FI_DEV_SM_CLOCK": "sm_clock_mhz",
     "DCGM_FI_DEV_MEM_CLOCK": "memory_clock_mhz",
 }
+#: What no GPU can have; counts, flags and XIDs are not below 0.
+_SENSE: Final[Mapping[str, tuple[float, float]]] = {
+    "utilisation_percent": (0, 100),
+    "temperature_c": (-30, 200),
+    "temperature_margin_c": (-200, 200),
+    "memory_temperature_c": (-30, 200),
+    "power_w": (0, 100_000),
+    "power_limit_w": (0, 100_000),
+    "sm_clock_mhz": (0, 100_000),
+    "memory_clock_mhz": (0, 100_000),
+}
+_MOST_SENSELESS: Final = 4
 _NVLINK_ERRORS: Final = tuple(
     f"DCGM_FI_DEV_NVLINK_{kind}_ERROR_COUNT_TOTAL" for kind in ("CRC_FLIT", "CRC_DATA", "REPLAY", "RECOVERY")
 )
@@ -76,10 +91,18 @@ class DcgmXids:
         self.gpus: int | None = document.get("gpus")
         """How many there should be: the most that were seen."""
         self.seen: int | None = document.get("seen")
+        self.unusable: set[str] = {str(name) for name in document.get("unusable", ())}
+        """GPUs of which nothing usable was told the last time."""
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {"last": self.last, "counts": self.counts, "gpus": self.gpus, "seen": self.seen}
+        return {
+            "last": self.last,
+            "counts": self.counts,
+            "gpus": self.gpus,
+            "seen": self.seen,
+            "unusable": sorted(self.unusable),
+        }
 
 
 class DcgmSource:
@@ -133,7 +156,7 @@ def facts_of(text: str, *, machine: str, at_s: float, xids: DcgmXids) -> list[Fa
             continue
         if name not in gpus and len(gpus) >= _MOST_GPUS:
             continue
-        gpu = gpus.setdefault(name, {"index": len(gpus), "xid_counts": {}, "fields": {}})
+        gpu = gpus.setdefault(name, {"index": len(gpus), "xid_counts": {}, "fields": {}, "senseless": []})
         _take(gpu, sample)
     if not gpus:
         raise ProviderUnavailableError(
@@ -148,6 +171,8 @@ def facts_of(text: str, *, machine: str, at_s: float, xids: DcgmXids) -> list[Fa
             fields["memory_total_bytes"] = used + free if free is not None else None
         facts.append(Reading(machine=machine, gpu=name, index=gpu["index"], at_s=at_s, **fields))
         facts += _xids(machine, name, gpu, at_s, xids)
+        facts += _unusable(machine, name, gpu, at_s, xids)
+    xids.unusable &= gpus.keys()
     if xids.seen is not None and xids.seen != len(gpus):
         facts.append(
             Event(
@@ -181,20 +206,59 @@ def _take(gpu: dict[str, Any], sample: Sample) -> None:
         return
     if not abs(value) < _BLANK or int(value) in _BLANK_INT32:  # NaN, too
         return
-    if sample.name in _NUMBER:
+    if not _makes_sense(sample.name, value):
+        gpu["senseless"].append(f"{sample.name} is {value:g}")
+    elif sample.name in _NUMBER:
         fields[_NUMBER[sample.name]] = value
     elif sample.name in _WHOLE:
-        fields[_WHOLE[sample.name]] = max(0, int(value))
+        fields[_WHOLE[sample.name]] = int(value)
     elif sample.name in _FLAG:
         fields[_FLAG[sample.name]] = value > 0
     elif sample.name in _NVLINK_ERRORS:
-        fields["nvlink_errors"] = (fields.get("nvlink_errors") or 0) + max(0, int(value))
+        fields["nvlink_errors"] = (fields.get("nvlink_errors") or 0) + int(value)
     elif sample.name == "DCGM_FI_DEV_FB_USED":
         gpu["used"] = int(value) * _MIB
     elif sample.name == "DCGM_FI_DEV_FB_FREE":
         gpu["free"] = int(value) * _MIB
     elif sample.name == "DCGM_FI_DEV_XID_ERRORS":
         gpu["xid"] = int(value)
+
+
+def _makes_sense(name: str, value: float) -> bool:
+    if name in _NUMBER:
+        least, most = _SENSE[_NUMBER[name]]
+        return least <= value <= most
+    counted = name in _WHOLE or name in _FLAG or name in _NVLINK_ERRORS
+    return value >= 0 or not (counted or name.startswith(("DCGM_FI_DEV_FB_", "DCGM_FI_DEV_XID_")))
+
+
+def _unusable(machine: str, name: str, gpu: dict[str, Any], at_s: float, xids: DcgmXids) -> list[Event]:
+    """Says once that a GPU's values are not to be used, and once that they are again."""
+    senseless = gpu["senseless"]
+    told = [value for field, value in gpu["fields"].items() if field not in ("name", "pci_bus_id")]
+    text = ", ".join(senseless[:_MOST_SENSELESS])
+    if (
+        not senseless
+        and "xid" not in gpu
+        and not gpu["xid_counts"]
+        and not any(one is not None for one in told)
+    ):
+        text = "the exporter has no usable value of it"
+    if not text and name not in xids.unusable:
+        return []
+    (xids.unusable.add if text else xids.unusable.discard)(name)
+    return [
+        Event(
+            machine=machine,
+            kind="telemetry-unusable",
+            at_s=at_s,
+            gpu=name,
+            text=text,
+            source="dcgm",
+            # With an `id`, what is told again and again with other numbers is one finding that was found once.
+            details={"id": "values"} if text else {"over": "true"},
+        )
+    ]
 
 
 def _xids(machine: str, name: str, gpu: dict[str, Any], at_s: float, xids: DcgmXids) -> list[Event]:
