@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,10 @@ import pytest
 from cli.conftest import Run
 from fakes.ec2 import Ec2Proxy
 from gpu.providers.aws_harness import AwsHarness
+from textnlp_fast.gpu.providers.contract import InstanceState
+from textnlp_fast.gpu.resources.journal import Journal
+from textnlp_fast.gpu.resources.records import InstanceRecord, LaunchRecord, Period, Phase
+from textnlp_fast.gpu.types import Market
 
 
 @pytest.fixture
@@ -127,6 +133,102 @@ def test_a_cloud_that_does_not_answer_is_told_of(aws: AwsHarness, run: Run) -> N
     assert outcome.code == 9
     assert one["instance_id"] in outcome.out
     assert "did not answer" in outcome.err
+
+
+def test_a_launch_that_was_refused_before_it_was_asked_leaves_no_place(
+    aws: AwsHarness, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Google's has no image and no credentials: nothing was asked of it, so it need not be asked what became of it."""
+    monkeypatch.setenv("GCP_PROJECT_ID", "some-project")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/key.json")
+    (one,) = run("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--yes", "--json").document[
+        "instances"
+    ]
+    words = ("gpu", "launch", "--gpu", "t4", "--in", "gcp:us-central1", "--yes")
+    assert run(*words).code == 2  # no image
+    refused = run(*words, "--image", "projects/p/global/images/i")
+    assert refused.code == 9, refused.err  # no credentials
+    listed = run("gpu", "list")
+    assert (listed.code, listed.err) == (0, "")
+    assert one["instance_id"] in listed.out
+    # Named, it is looked at, and does not answer.
+    assert "gcp in us-central1" in run("gpu", "list", "--in", "gcp:us-central1").err
+
+
+@pytest.fixture
+def lost_place(aws: AwsHarness) -> str:
+    """A machine in a place of a provider that this environment has not: its package is gone."""
+    clock = datetime.datetime(2026, 11, 1, tzinfo=datetime.timezone.utc)
+    period = Period(began=clock)
+    machine = InstanceRecord(
+        instance_id="elsewhere/m-1",
+        zone=None,
+        state=InstanceState.RUNNING,
+        wanted=InstanceState.RUNNING,
+        periods=(period,),
+    )
+    record = LaunchRecord(
+        acquisition="a00",
+        number=0,
+        owner="fleet-a",
+        phase=Phase.LAUNCHED,
+        provider="gone-cloud",
+        region="elsewhere",
+        zone=None,
+        market=Market.ON_DEMAND,
+        instance_type="x",
+        gpu_type="nvidia-t4",
+        gpu_count=1,
+        count=1,
+        min_count=1,
+        usd_per_hour=Decimal(1),
+        on_demand_usd_per_hour=None,
+        max_usd_per_hour=None,
+        image=None,
+        disk_gib=100,
+        user_data_digest=None,
+        created_at=clock,
+        process="p",
+        instances=(machine,),
+    )
+    assert Journal.open().create(record)
+    return machine.instance_id
+
+
+def test_a_place_that_cannot_be_asked_leaves_the_others_as_they_are(
+    aws: AwsHarness, run: Run, lost_place: str
+) -> None:
+    (one,) = run("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--yes", "--json").document[
+        "instances"
+    ]
+    for words in (("list",), ("list", "--in", "aws:us-east-1")):
+        listed = run("gpu", *words)
+        assert listed.code == 2
+        assert "gone-cloud in elsewhere cannot be asked: there is no provider" in listed.err
+        assert one["instance_id"] in listed.out and lost_place in listed.out
+    assert run("gpu", "orphans").out == "none\n"
+    assert run("gpu", "terminate", lost_place, "--yes", "--json").document == {"terminated": []}
+    ended = run("gpu", "terminate", "--all", "--yes", "--json")
+    assert ended.code == 2
+    assert "gone-cloud in elsewhere" in ended.err
+    assert ended.document == {"terminated": [one["instance_id"]]}
+    assert aws.truth() == {}
+    assert [it["instance_id"] for it in run("gpu", "list", "--json").document["instances"]] == [lost_place]
+
+
+@pytest.mark.parametrize(("name", "value"), [("AWS_PROFILE", "nope"), ("AWS_REGION", "mars")])
+def test_a_setting_that_is_wrong_does_not_hide_the_machines(
+    aws: AwsHarness, run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    words = ("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--yes", "--json")
+    (one,) = run(*words).document["instances"]
+    monkeypatch.setenv(name, value)
+    listed = run("gpu", "list")
+    assert listed.code != 0
+    assert value in listed.err
+    assert one["instance_id"] in listed.out
+    named = run("gpu", "list", "--in", "aws:mars")
+    assert named.out == ""  # whoever names a place is told that it is wrong
 
 
 def test_no_place_was_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

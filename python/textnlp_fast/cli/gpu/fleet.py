@@ -10,16 +10,18 @@ import click
 
 from textnlp_fast.cli.output import print_line, print_table
 from textnlp_fast.cli.program import printable
-from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.errors import InvalidInputError, MissingPackageError, TextnlpFastError
 
 if TYPE_CHECKING:
     from textnlp_fast.gpu.resources import GPUResourceManager
     from textnlp_fast.gpu.resources.fleet import FleetInstance
+    from textnlp_fast.gpu.resources.keeping import Problem
 
 __all__ = [
     "confirmed",
     "instance_document",
     "open_fleet",
+    "open_known_fleet",
     "places_option",
     "print_instances",
     "tell_problems",
@@ -27,6 +29,7 @@ __all__ = [
     "yes_option",
 ]
 
+_CANNOT_ASK = (InvalidInputError, MissingPackageError)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -46,26 +49,56 @@ def yes_option(command: Command) -> Command:
     return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
 
 
-def open_fleet(places: Sequence[str], *, where_machines_are: bool = True) -> GPUResourceManager:
-    """A manager with these places; without any, AWS_REGION's. And those that the journal has machines in, if wanted."""
+def open_fleet(places: Sequence[str]) -> GPUResourceManager:
+    """A manager to rent with: of these places, or of AWS_REGION's. Raises what keeps one of them from being made."""
     from textnlp_fast.gpu.resources import GPUResourceManager  # noqa: PLC0415
 
     manager = GPUResourceManager()
+    for name, region in _named(places, manager):
+        manager.register_provider(name, region)
+    return manager
+
+
+def open_known_fleet(places: Sequence[str]) -> tuple[GPUResourceManager, list[Problem]]:
+    """A manager to look and to end with: of these places, and of those that the journal has machines in.
+
+    A place that cannot be made is a problem, and no reason to leave the others alone; it raises where --in names it.
+    """
+    from textnlp_fast.gpu.resources import GPUResourceManager  # noqa: PLC0415
+    from textnlp_fast.gpu.resources.keeping import Problem  # noqa: PLC0415
+
+    manager = GPUResourceManager()
+    known = dict.fromkeys(
+        (record.provider, record.region)
+        for record in manager.journal.records()
+        # Of launches that did not end well, too: something may have come of them.
+        if (record.phase != "launched" and not record.refused)
+        or any(one.state.alive for one in record.instances)
+    )
+    wanted = _named(places, manager, needed=not known)
+    problems = []
+    for place in dict.fromkeys([*wanted, *known]):
+        try:
+            manager.register_provider(*place)
+        except TextnlpFastError as error:
+            if places and place in wanted:
+                raise
+            problems.append(Problem(place=place, error=error))
+    return manager, problems
+
+
+def _named(
+    places: Sequence[str], manager: GPUResourceManager, *, needed: bool = True
+) -> Sequence[tuple[str, str]]:
+    """The places of --in; without any, AWS_REGION's."""
     wanted = dict.fromkeys(_parsed(place) for place in places)
     if not wanted and manager.settings.aws_region:
         wanted["aws", manager.settings.aws_region] = None
-    if where_machines_are:
-        for record in manager.journal.records():
-            # Of launches that did not end well, too: something may have come of them.
-            if record.phase != "launched" or any(one.state.alive for one in record.instances):
-                wanted[record.provider, record.region] = None
-    if not wanted:
+    if needed and not wanted:
         raise InvalidInputError(
-            "no place was named to rent in", hint="Pass --in aws:us-east-1, for example, or set AWS_REGION."
+            "no place was named", hint="Pass --in aws:us-east-1, for example, or set AWS_REGION."
         )
-    for name, region in wanted:
-        manager.register_provider(name, region)
-    return manager
+    return list(wanted)
 
 
 def _parsed(place: str) -> tuple[str, str]:
@@ -146,6 +179,7 @@ def tell_problems(problems: Iterable[Any]) -> int:
     code = 0
     for problem in problems:
         name, region = problem.place
-        click.echo(printable(f"{name} in {region} did not answer: {problem.error.args[0]}"), err=True)
+        said = "cannot be asked" if isinstance(problem.error, _CANNOT_ASK) else "did not answer"
+        click.echo(printable(f"{name} in {region} {said}: {problem.error.args[0]}"), err=True)
         code = code or problem.error.exit_code
     return code

@@ -88,7 +88,7 @@ def command(
     The cheapest that fits is tried first, what failed lately last. Before anything is asked of a cloud it is written to
     the journal: a launch that is cut off is found again, and happens once. Asks before it spends money.
     """
-    manager = open_fleet(places, where_machines_are=False)
+    manager = open_fleet(places)
     request = manager.request(
         gpu_types=gpu_types,
         gpu_count=gpus,

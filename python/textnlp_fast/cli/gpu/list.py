@@ -7,7 +7,7 @@ import click
 from textnlp_fast.cli.arguments import FleetVerb, json_option
 from textnlp_fast.cli.gpu.fleet import (
     instance_document,
-    open_fleet,
+    open_known_fleet,
     places_option,
     print_instances,
     tell_problems,
@@ -31,8 +31,8 @@ def command(*, places: tuple[str, ...], offline: bool, as_json: bool) -> int:
 
         manager = GPUResourceManager()
     else:
-        manager = open_fleet(places)
-        code = tell_problems(manager.settle())
+        manager, problems = open_known_fleet(places)
+        code = tell_problems([*problems, *manager.settle()])
     found = manager.list(refresh=False)
     if as_json:
         print_json({"instances": [instance_document(one) for one in found]})

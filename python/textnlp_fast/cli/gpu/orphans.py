@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from textnlp_fast.cli.arguments import FleetVerb, json_option
-from textnlp_fast.cli.gpu.fleet import confirmed, open_fleet, places_option, tell_problems, yes_option
+from textnlp_fast.cli.gpu.fleet import confirmed, open_known_fleet, places_option, tell_problems, yes_option
 from textnlp_fast.cli.output import print_json, print_line, print_table
 
 
@@ -20,9 +20,9 @@ def command(*, terminate: bool, places: tuple[str, ...], yes: bool, as_json: boo
     The latter are written down as ended. Looks in the places of --in and where the journal has machines; machines of
     other owners are left alone.
     """
-    manager = open_fleet(places)
+    manager, problems = open_known_fleet(places)
     found = manager.orphans()
-    code = tell_problems(found.problems)
+    code = tell_problems([*problems, *found.problems])
     if terminate and found.strays:
         confirmed(f"End {len(found.strays)} machines that no launch knows?", yes)
         manager.orphans(terminate=True)

@@ -21,7 +21,7 @@ from textnlp_fast.errors import (
     TextnlpFastError,
     UnknownRegionError,
 )
-from textnlp_fast.gpu.providers.calling import Meaning
+from textnlp_fast.gpu.providers.calling import Meaning, NoCredentialsError
 
 __all__ = ["error_of_code", "meaning_of"]
 
@@ -108,7 +108,9 @@ def meaning_of(error: Exception, *, action: str, place: str) -> Meaning:
     status = getattr(error, "status_code", None)
     words = " ".join(str(getattr(error, "message", None) or error).split())[:500]
     if status is None:
-        if type(error).__name__ in {"ClientAuthenticationError", "CredentialUnavailableError"}:
+        if type(error).__name__ == "CredentialUnavailableError":
+            return Meaning(NoCredentialsError(f"no Azure credentials: {words}", hint=_LOG_IN))
+        if type(error).__name__ == "ClientAuthenticationError":
             return Meaning(AuthenticationError(f"no Azure credentials that do: {words}", hint=_LOG_IN))
         # No connection, no answer in time, an answer cut short or no JSON.
         return Meaning(ProviderUnavailableError(f"{action} in {place}: {words}"), again=True)

@@ -13,15 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from textnlp_fast.errors import ProviderUnavailableError, TextnlpFastError
+from textnlp_fast.errors import AuthenticationError, ProviderUnavailableError, TextnlpFastError
 from textnlp_fast.telemetry import count
 
-__all__ = ["Meaning", "Patience", "at_once"]
+__all__ = ["Meaning", "NoCredentialsError", "Patience", "at_once"]
 
 LONGEST_PAUSE_S: Final = 8.0
 _AT_ONCE: Final = 8
 Answer = TypeVar("Answer")
 Thing = TypeVar("Thing")
+
+
+class NoCredentialsError(AuthenticationError):
+    """There are none on this machine, so that the cloud was asked nothing."""
 
 
 @dataclass(frozen=True)

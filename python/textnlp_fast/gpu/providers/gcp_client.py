@@ -8,12 +8,11 @@ import time
 from typing import Any
 
 from textnlp_fast.errors import (
-    AuthenticationError,
     InvalidInputError,
     MissingPackageError,
     ProviderUnavailableError,
 )
-from textnlp_fast.gpu.providers.calling import Patience
+from textnlp_fast.gpu.providers.calling import NoCredentialsError, Patience
 from textnlp_fast.gpu.providers.gcp_errors import meaning_of
 from textnlp_fast.gpu.providers.gcp_requests import last_part
 
@@ -93,7 +92,7 @@ class Compute:
             try:
                 self._credentials, project = auth.default()
             except auth.exceptions.GoogleAuthError as error:
-                raise AuthenticationError(
+                raise NoCredentialsError(
                     f"no Google credentials found: {error}",
                     hint="Run `gcloud auth application-default login`, or give the machine a service account.",
                 ) from error

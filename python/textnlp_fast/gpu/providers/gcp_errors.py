@@ -21,7 +21,7 @@ from textnlp_fast.errors import (
     TextnlpFastError,
     UnknownRegionError,
 )
-from textnlp_fast.gpu.providers.calling import Meaning
+from textnlp_fast.gpu.providers.calling import Meaning, NoCredentialsError
 
 __all__ = ["meaning_of", "operation_error"]
 
@@ -55,7 +55,10 @@ def meaning_of(error: Exception, *, action: str, place: str) -> Meaning:
                 f"{action} in {place}: no token to be had: {_words(error)}"
             )
             return Meaning(unavailable, again=True)
-        return Meaning(AuthenticationError(f"Google's credentials do not do: {_words(error)}", hint=_LOG_IN))
+        # The first is raised where there are none; any other may come in the middle of a launch.
+        none = type(error).__name__ == "DefaultCredentialsError"
+        kind = NoCredentialsError if none else AuthenticationError
+        return Meaning(kind(f"Google's credentials do not do: {_words(error)}", hint=_LOG_IN))
     if family in {"requests", "urllib3"} or isinstance(error, OSError):
         return Meaning(ProviderUnavailableError(f"{action} in {place}: {_words(error)}"), again=True)
     if isinstance(error, TextnlpFastError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 from textnlp_fast.errors import (
     AuthenticationError,
@@ -23,6 +24,7 @@ from textnlp_fast.errors import (
     TextnlpFastError,
     UnknownRegionError,
 )
+from textnlp_fast.gpu.providers.calling import NoCredentialsError
 from textnlp_fast.gpu.providers.contract import OWNER_TAG, LaunchOutcome, LaunchRequest, Provider
 from textnlp_fast.gpu.resources.candidates import Candidate
 from textnlp_fast.gpu.resources.failures import Failures, Place
@@ -34,6 +36,10 @@ from textnlp_fast.gpu.resources.requests import AcquireRequest, Budget
 from textnlp_fast.telemetry import operation
 
 __all__ = ["Launcher", "TakenError", "belongs", "digest_of", "summed"]
+
+
+#: Errors after which nothing can be there: those of the request, and of credentials that are not there.
+_REFUSALS = (InvalidInputError, NoCredentialsError, PriceTooHighError)
 
 
 class TakenError(Exception):
@@ -86,9 +92,9 @@ class Launcher:
                 # Again, with the record there: of two that fit by themselves only, at most one passes.
                 self._check_budget(record, request)
             except BudgetExceededError as error:
-                self._journal.update(record.key, _if_intended(failed, error))
+                self._journal.update(record.key, _if_intended(partial(failed, refused=True), error))
                 raise
-            return self._carry_out(record, request, last)
+            return self._carry_out(record, request, last, first=True)
 
     def carry_out(self, record: LaunchRecord, request: AcquireRequest, *, last: bool) -> LaunchRecord:
         """Asks for what the record intends, for the first time or again; returns what was written down of it.
@@ -99,7 +105,9 @@ class Launcher:
         with at_work_on(record):
             return self._carry_out(record, request, last)
 
-    def _carry_out(self, record: LaunchRecord, request: AcquireRequest, last: bool) -> LaunchRecord:
+    def _carry_out(
+        self, record: LaunchRecord, request: AcquireRequest, last: bool, *, first: bool = False
+    ) -> LaunchRecord:
         provider = self._provider_at(record.provider, record.region)
         place = Place(record.provider, record.region, record.zone, record.instance_type, record.market)
         try:
@@ -118,7 +126,9 @@ class Launcher:
             PriceTooHighError,
             QuotaError,
         ) as error:
-            stored = self._journal.update(record.key, _if_intended(failed, error))
+            # Asked again, what fails now may have come off before.
+            refused = first and isinstance(error, _REFUSALS)
+            stored = self._journal.update(record.key, _if_intended(partial(failed, refused=refused), error))
             if stored.phase is Phase.LAUNCHED:
                 return stored  # another process asked at the same time, and got it
             if not isinstance(error, InvalidInputError) or isinstance(error, UnknownRegionError):

@@ -103,6 +103,8 @@ class LaunchRecord:
     error: str | None = None
     """The class of the error that it ended with."""
     why: str | None = None
+    refused: bool = False
+    """True if it failed before a cloud was asked to launch anything: nothing can have come of it."""
     recovered: bool = False
     """True if the process that launched it died, and what it launched was found."""
     instances: tuple[InstanceRecord, ...] = ()
@@ -139,10 +141,10 @@ def launched(record: LaunchRecord, instances: Iterable[Instance], *, recovered: 
     return replace(record, phase=Phase.LAUNCHED, instances=found, recovered=record.recovered or recovered)
 
 
-def failed(record: LaunchRecord, error: BaseException) -> LaunchRecord:
-    """It launched nothing, for this reason."""
+def failed(record: LaunchRecord, error: BaseException, *, refused: bool = False) -> LaunchRecord:
+    """It launched nothing, for this reason; `refused`: nor was it asked to."""
     why = str(error.args[0]) if error.args else type(error).__name__
-    return replace(record, phase=Phase.FAILED, error=type(error).__name__, why=why[:1000])
+    return replace(record, phase=Phase.FAILED, error=type(error).__name__, why=why[:1000], refused=refused)
 
 
 def abandoned(record: LaunchRecord, error: BaseException) -> LaunchRecord:
@@ -231,6 +233,7 @@ def record_document(record: LaunchRecord) -> bytes:
             "process": record.process,
             "error": record.error,
             "why": record.why,
+            "refused": record.refused,
             "recovered": record.recovered,
             "instances": [
                 {
@@ -282,6 +285,8 @@ def parse_record(data: bytes, what: str) -> LaunchRecord:
             process=take(document, "process", str, "it"),
             error=_optional(document, "error"),
             why=_optional(document, "why"),
+            # Records from before there was this word do not say.
+            refused=document.get("refused") is True,
             recovered=take(document, "recovered", bool, "it"),
             instances=tuple(_instance(one) for one in take(document, "instances", list, "it")),
         )
