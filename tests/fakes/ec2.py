@@ -3,7 +3,8 @@
 moto launches anew for a client token that it has seen, knows no capacity, no prices of spot, and shows everything at
 once. The proxy keeps EC2's word on tokens (developer guide, "Ensuring idempotency in Amazon EC2 API requests": the same
 parameters get the first answer again, others are refused, and a zone that was named has tokens of its own), gives out
-`capacity` at most, and hides what is new for as many looks as it is told to.
+`capacity` at most, and hides what is new for as many looks as it is told to. An instant fleet gets from it the zone, as
+`price-capacity-optimized` chooses, and the errors of those that would not do, which moto knows nothing of.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode
 
+from fakes.ec2_fleets import Override, chosen, fleet_answer, only, overrides_of
 from faults.proxy import Answer, Fault, FaultProxy
 
 __all__ = ["UBUNTU", "Ec2Proxy", "error_document"]
@@ -39,10 +41,16 @@ class Ec2Proxy(FaultProxy):
         self.capacity: int | None = None
         """Instances that a launch gets at most; None: as many as it asks for."""
         self.spot_price_usd = 0.2
+        self.pools: dict[tuple[str, str], tuple[int, float]] = {}
+        """For fleets: (type, zone) -> how many there are, and what one costs; without an entry as the two above say."""
+        self.fleet_errors: list[tuple[str, str]] = []
+        """What the next fleets are told (code, message) of each of their places, in an answer that is a good one."""
         self.hide_for = 0
         """Looks (describe, terminate, tag, stop, start) that new instances stay hidden from."""
         self.calls: list[str] = []
         self._tokens: dict[tuple[str, str], tuple[dict[str, str], Answer]] = {}
+        self.zone_of: dict[str, str] = {}
+        """Of subnets, for fleets that name them."""
         self._hidden: dict[str, int] = {}
         self._launching = threading.Lock()
 
@@ -60,6 +68,12 @@ class Ec2Proxy(FaultProxy):
         if action == "RunInstances":
             with self._launching:
                 return self._launch(method, path, headers, form)
+        if action == "CreateFleet":
+            with self._launching:
+                return self._launch_fleet(method, path, headers, form)
+        if action == "CreateLaunchTemplate" and form["LaunchTemplateData.ImageId"].startswith("resolve:ssm:"):
+            body = urlencode({**form, "LaunchTemplateData.ImageId": UBUNTU}).encode()
+            headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
         hidden = self._hidden_now(action)
         asked = {value for name, value in form.items() if re.match(r"(InstanceId|ResourceId)\.\d+$", name)}
         if asked & hidden:
@@ -88,14 +102,8 @@ class Ec2Proxy(FaultProxy):
     def _launch(self, method: str, path: str, headers: Mapping[str, str], form: dict[str, str]) -> Answer:
         zone = form.get("Placement.AvailabilityZone") or form.get("SubnetId") or ""
         key = (form.get("ClientToken", ""), zone)
-        if key[0] and key in self._tokens:
-            before, answer = self._tokens[key]
-            if before != form:
-                message = (
-                    "Arguments on this idempotent request are inconsistent with those of a previous one."
-                )
-                return 400, _XML, error_document("IdempotentParameterMismatch", message)
-            return answer
+        if (answered := self._answered(key, form)) is not None:
+            return answered
         most, least = int(form["MaxCount"]), int(form["MinCount"])
         granted = most if self.capacity is None else min(most, self.capacity)
         if granted < least:
@@ -115,10 +123,84 @@ class Ec2Proxy(FaultProxy):
         if answer[0] == 200:
             if key[0]:
                 self._tokens[key] = (form, answer)
-            if self.hide_for:
-                new = re.findall(rb"<instanceId>(i-[0-9a-f]+)</instanceId>", answer[2])
-                self._hidden.update((one.decode(), self.hide_for) for one in new)
+            self._hide(re.findall(rb"<instanceId>(i-[0-9a-f]+)</instanceId>", answer[2]))
         return answer
+
+    def _answered(self, key: tuple[str, str], form: dict[str, str]) -> Answer | None:
+        """What was answered to this token before."""
+        if not key[0] or key not in self._tokens:
+            return None
+        before, answer = self._tokens[key]
+        if before != form:
+            message = "Arguments on this idempotent request are inconsistent with those of a previous one."
+            return 400, _XML, error_document("IdempotentParameterMismatch", message)
+        return answer
+
+    def _hide(self, new: list[bytes]) -> None:
+        if self.hide_for:
+            self._hidden.update((one.decode(), self.hide_for) for one in new)
+
+    def _launch_fleet(
+        self, method: str, path: str, headers: Mapping[str, str], form: dict[str, str]
+    ) -> Answer:
+        """An answer with nothing launched belongs to its token, too: the fleet was made, and has no machine."""
+        key = (form.get("ClientToken", ""), "of a fleet")
+        if (answered := self._answered(key, form)) is not None:
+            return answered
+        wanted, least = (
+            int(form[f"{name}TargetCapacity"])
+            for name in ("TargetCapacitySpecification.Total", "SpotOptions.Min")
+        )
+        overrides = overrides_of(form)
+        if self.fleet_errors:
+            code, message = self.fleet_errors.pop(0)
+            answer: Answer = 200, _XML, fleet_answer(form, [(one, code, message) for one in overrides])
+        else:
+            place, granted, errors = chosen(overrides, wanted, least, self._pool)
+            if place is None:
+                answer = 200, _XML, fleet_answer(form, errors)
+            else:
+                changed = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+                subnet = place.subnet or self._subnet_of(changed, place.zone)
+                sent = urlencode(only(form, place, subnet, granted)).encode()
+                status, _, document = super().ask(method, path, changed, sent)
+                if status != 200:  # EC2 tells what is wrong with a template's content in a good answer
+                    code, message = (
+                        re.search(rf"<{name}>(.*?)</{name}>", document.decode()).group(1)  # type: ignore[union-attr]
+                        for name in ("Code", "Message")
+                    )
+                    if code.startswith("InvalidLaunchTemplate"):
+                        return status, _XML, document  # no fleet was made, and the token is free
+                    answer = 200, _XML, fleet_answer(form, [(one, code, message) for one in overrides])
+                else:
+                    new = re.findall(rb">(i-[0-9a-f]+)<", document)
+                    self._hide(new)
+                    answer = 200, _XML, fleet_answer(form, errors, place, [one.decode() for one in new])
+        if key[0]:
+            self._tokens[key] = (form, answer)
+        return answer
+
+    def templates_of(self, instance_id: str) -> set[str]:
+        """The launch templates of fleets that launched the instance."""
+        return {
+            form["LaunchTemplateConfigs.1.LaunchTemplateSpecification.LaunchTemplateName"]
+            for form, answer in self._tokens.values()
+            if form["Action"] == "CreateFleet" and instance_id.encode() in answer[2]
+        }
+
+    def _pool(self, override: Override) -> tuple[int, float]:
+        usual = (10**6 if self.capacity is None else self.capacity, self.spot_price_usd)
+        zone = override.zone or self.zone_of[override.subnet or ""]
+        return self.pools.get((override.instance_type, zone), usual)
+
+    def _subnet_of(self, headers: Mapping[str, str], zone: str) -> str:
+        """The default VPC's subnet in the zone."""
+        form = {"Action": "DescribeSubnets", "Version": "2016-11-15", "Filter.1.Name": "availability-zone"}
+        form |= {"Filter.1.Value.1": zone}
+        document = super().ask("POST", "/", headers, urlencode(form).encode())[2].decode()
+        found = re.search(r"<subnetId>(subnet-[0-9a-f]+)</subnetId>", document)
+        assert found is not None, document
+        return found.group(1)
 
     def _states(self, headers: Mapping[str, str], instances: set[str]) -> dict[str, str]:
         """Those of the instances that moto knows, and their states."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fakes.ec2 import UBUNTU, Ec2Proxy
@@ -10,11 +11,11 @@ from faults.proxy import Fault
 from gpu.providers.harness import Harness
 from textnlp_fast.gpu.providers.aws import AwsProvider
 from textnlp_fast.gpu.providers.contract import LAUNCH_TAG, Provider
+from textnlp_fast.gpu.types import Market
 
-__all__ = ["AwsHarness"]
+__all__ = ["AwsFleetHarness", "AwsHarness"]
 
 _ACTIONS = {
-    "launch": "RunInstances",
     "terminate": "TerminateInstances",
     "tag": "CreateTags",
     "stop": "StopInstances",
@@ -35,6 +36,7 @@ class AwsHarness(Harness):
     bad_zone = "us-east-1q"
     image = UBUNTU
     bad_image = "ami-0123456789abcdef0"
+    launch_action: ClassVar[str] = "RunInstances"
     sdk: ClassVar[str | None] = "boto3"
 
     def __init__(self, moto_url: str, proxy: Ec2Proxy) -> None:
@@ -43,6 +45,9 @@ class AwsHarness(Harness):
         self.proxy = proxy
         self.spot_price_usd = proxy.spot_price_usd
         self.ec2 = boto3.client("ec2", endpoint_url=moto_url, region_name=self.region)
+
+    def _action(self, verb: str) -> str:
+        return _ACTIONS.get(verb, self.launch_action)
 
     def provider(self, *, region: str | None = None, **options: Any) -> Provider:
         quick: dict[str, Any] = {"first_pause_s": 0.01, "settle_s": 20.0, "timeout_s": 20.0}
@@ -63,6 +68,8 @@ class AwsHarness(Harness):
     def heal(self) -> None:
         self.proxy.heal()
         self.proxy.capacity = None
+        self.proxy.pools.clear()
+        self.proxy.fleet_errors.clear()
         self.proxy.hide_for = 0
 
     def no_capacity(self) -> None:
@@ -78,10 +85,10 @@ class AwsHarness(Harness):
         self.proxy.refuse(r"\w+", "RequestLimitExceeded", 503, times=times)
 
     def lose_answer(self, verb: str, times: int = 1) -> None:
-        self.proxy.inject(Fault("lose_answer", path=rf"Action={_ACTIONS[verb]}\b", times=times))
+        self.proxy.inject(Fault("lose_answer", path=rf"Action={self._action(verb)}\b", times=times))
 
     def lose_request(self, verb: str, times: int = 1) -> None:
-        self.proxy.inject(Fault("lose_request", path=rf"Action={_ACTIONS[verb]}\b", times=times))
+        self.proxy.inject(Fault("lose_request", path=rf"Action={self._action(verb)}\b", times=times))
 
     def hide_new(self, looks: int) -> None:
         self.proxy.hide_for = looks
@@ -90,10 +97,10 @@ class AwsHarness(Harness):
         self.proxy.refuse(r"\w+", "RequestExpired", times=_ALWAYS)
 
     def deny(self) -> None:
-        self.proxy.refuse("RunInstances", "UnauthorizedOperation", 403, times=_ALWAYS)
+        self.proxy.refuse(self.launch_action, "UnauthorizedOperation", 403, times=_ALWAYS)
 
     def launches_asked(self) -> int:
-        return self.proxy.calls.count("RunInstances")
+        return self.proxy.calls.count(self.launch_action)
 
     def user_data_of(self, instance_id: str) -> str:
         answer = self.ec2.describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
@@ -103,3 +110,28 @@ class AwsHarness(Harness):
         filters = [{"Name": "attachment.instance-id", "Values": [instance_id]}]
         (volume,) = self.ec2.describe_volumes(Filters=filters)["Volumes"]
         return int(volume["Size"])
+
+
+class AwsFleetHarness(AwsHarness):
+    """Spot that names no zone: the other road."""
+
+    market = Market.SPOT
+    launch_action = "CreateFleet"
+    cannot: ClassVar[Mapping[str, str]] = {"stop": "EC2 does not stop a spot machine of one launch"}
+
+    def no_quota(self) -> None:
+        said = ("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+        self.proxy.fleet_errors = [said] * 100
+
+    def template_of(self, instance_id: str) -> Mapping[str, Any]:
+        """The content of the template that the only fleet used: moto gives its instances no disk after it."""
+        templates = self.ec2.describe_launch_templates(MaxResults=200)["LaunchTemplates"]
+        (name,) = {one["LaunchTemplateName"] for one in templates} & self.proxy.templates_of(instance_id)
+        answer = self.ec2.describe_launch_template_versions(LaunchTemplateName=name)
+        (version,) = answer["LaunchTemplateVersions"]
+        content: Mapping[str, Any] = version["LaunchTemplateData"]
+        return content
+
+    def disk_gib_of(self, instance_id: str) -> int:
+        (disk,) = self.template_of(instance_id)["BlockDeviceMappings"]
+        return int(disk["Ebs"]["VolumeSize"])

@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 
 from fakes.ec2 import Ec2Proxy
-from gpu.providers.aws_harness import AwsHarness
+from gpu.providers.aws_harness import AwsFleetHarness, AwsHarness
 
 
 @pytest.fixture
 def aws(ec2_server: str) -> Iterator[AwsHarness]:
     with Ec2Proxy(ec2_server) as proxy:
         yield AwsHarness(ec2_server, proxy)
+
+
+@pytest.fixture
+def aws_fleet(ec2_server: str) -> Iterator[AwsFleetHarness]:
+    with Ec2Proxy(ec2_server) as proxy:
+        yield AwsFleetHarness(ec2_server, proxy)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class LaunchCases:
         assert instance.provider == harness.name
         assert instance.region == harness.region
         assert instance.instance_type == harness.instance_type
-        assert instance.market is Market.ON_DEMAND
+        assert instance.market is harness.market
         assert instance.state.alive
         assert instance.launch_id == request.launch_id
 
@@ -198,7 +198,7 @@ class LaunchCases:
     @pytest.mark.parametrize(("price", "cap", "launches"), [(1.0, 0.99, 0), (1.0, 1.0, 1), (1.0, 1.5, 1)])
     def test_a_cap_on_demand(self, harness: Harness, price: float, cap: float, launches: int) -> None:
         provider = harness.provider(price_of=lambda _type, _market: price)
-        request = request_for(harness, max_usd_per_hour=cap)
+        request = request_for(harness, market=Market.ON_DEMAND, max_usd_per_hour=cap)
         if launches:
             provider.launch(request)
         else:
@@ -211,8 +211,9 @@ class LaunchCases:
         self, harness: Harness, options: dict[str, object]
     ) -> None:
         harness.needs("unknown prices")
+        request = request_for(harness, market=Market.ON_DEMAND, max_usd_per_hour=1e6)
         with pytest.raises(PriceTooHighError, match="not known"):
-            harness.provider(**options).launch(request_for(harness, max_usd_per_hour=1e6))
+            harness.provider(**options).launch(request)
         assert harness.truth() == {}
 
     @pytest.mark.parametrize(("of_price", "launches"), [(0.9, 0), (1.1, 1)])

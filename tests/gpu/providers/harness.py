@@ -34,6 +34,8 @@ class Harness(ABC):
     zone: str | None
     """One that offers `instance_type`."""
     bad_zone: ClassVar[str]
+    market: ClassVar[Market] = Market.ON_DEMAND
+    """What the cases launch where they do not say: a cloud may have another road for each."""
     image: str | None = None
     bad_image: ClassVar[str] = "no-such-image"
     spot_price_usd: float = 0.2
@@ -116,7 +118,7 @@ def request_for(harness: Harness, **changes: Any) -> LaunchRequest:
         "launch_id": f"l{uuid.uuid4().hex[:20]}",
         "instance_type": harness.instance_type,
         "image": harness.image,
-        "market": Market.ON_DEMAND,
+        "market": harness.market,
         "tags": {OWNER_TAG: "fleet-a"},
     }
     return LaunchRequest(**{**chosen, **changes})

@@ -94,9 +94,14 @@ def test_subnets_say_which_zones_there_are(harness: AwsHarness) -> None:
         provider.launch(request_for(harness, zone="us-east-1c"))
 
 
-def test_spot_goes_through_with_its_cap_in_dollars(harness: AwsHarness) -> None:
-    harness.provider().launch(request_for(harness, market=Market.SPOT, max_usd_per_hour=1.25))
-    assert harness.proxy.calls.count("RunInstances") == 1
+def test_spot_in_a_named_zone_goes_through_with_its_cap_in_dollars(harness: AwsHarness) -> None:
+    asked = {"market": Market.SPOT, "zone": harness.zone}
+    with pytest.raises(errors.PriceTooHighError):
+        harness.provider().launch(request_for(harness, max_usd_per_hour=0.1, **asked))
+    (instance,) = harness.provider().launch(request_for(harness, max_usd_per_hour=1.25, **asked)).instances
+    assert (instance.market, instance.zone) == (Market.SPOT, harness.zone)
+    assert harness.proxy.calls.count("RunInstances") == 2
+    assert "CreateFleet" not in harness.proxy.calls
 
 
 def test_boto3_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

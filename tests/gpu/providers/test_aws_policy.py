@@ -11,6 +11,7 @@ import os
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from servers.process import shared_process
 from textnlp_fast.errors import AuthenticationError
 from textnlp_fast.gpu.providers.aws import AwsProvider
 from textnlp_fast.gpu.providers.contract import OWNER_TAG, LaunchRequest
+from textnlp_fast.gpu.types import Market
 
 _POLICY = Path(__file__).parents[3] / "docs" / "guide" / "policies" / "aws-fleet.json"
 _NOT_MOTOS = {"ssm:GetParameters"}  # EC2 looks the image up in its caller's name; moto does not
@@ -95,6 +97,9 @@ def _everything(provider: AwsProvider, launch_id: str) -> None:
     provider.stop(ids)
     provider.start(ids)
     provider.terminate(ids)
+    spot = replace(request, launch_id=f"s-{launch_id}"[:36], market=Market.SPOT)
+    (spotted,) = provider.launch(spot).instances
+    provider.terminate([spotted.instance_id])
 
 
 def test_the_policy_is_enough(provider_of: Callable[[str], AwsProvider]) -> None:
@@ -119,8 +124,11 @@ def test_launches_and_ends_are_bound_to_the_fleets_tag() -> None:
     by_sid = {one["Sid"]: one for one in _document()["Statement"]}
     launch = by_sid["LaunchWithTheFleetsTag"]["Condition"]["StringEquals"]
     assert launch == {f"aws:RequestTag/{OWNER_TAG}": "MY-FLEET"}
+    template = by_sid["LaunchFromTheFleetsTemplates"]["Condition"]["StringEquals"]
+    assert template == {f"aws:ResourceTag/{OWNER_TAG}": "MY-FLEET"}
     change = by_sid["StopStartEndAndTagTheFleetsOwn"]["Condition"]["StringEquals"]
     assert change == {f"aws:ResourceTag/{OWNER_TAG}": "MY-FLEET"}
     unconditional = {"LookAtMachines", "LaunchFromAndInto", "FindTheImageWithNvidiasDriver"}
     assert all("Condition" in one for sid, one in by_sid.items() if sid not in unconditional)
-    assert not any("instance/" in one for one in by_sid["LaunchFromAndInto"]["Resource"])
+    for resource in ("instance/", "launch-template/"):
+        assert not any(resource in one for one in by_sid["LaunchFromAndInto"]["Resource"])

@@ -1,4 +1,4 @@
-"""The manager over Google's and Microsoft's clients, killed at each step: no orphan, no double, one record."""
+"""The manager over clients of Google, Microsoft and of EC2's fleets, killed at each step: no orphan, no double."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from textnlp_fast.gpu.types import GPUType
 from textnlp_fast.objectstore import open_store
 
 
-@pytest.fixture(params=["gcp", "azure"])
+@pytest.fixture(params=["gcp", "azure", "aws_fleet"])
 def harness(request: pytest.FixtureRequest) -> Harness:
     cloud: Harness = request.getfixturevalue(request.param)
     return cloud
@@ -38,8 +38,9 @@ def _manager(harness: Harness, state: str, steps: Steps | None = None) -> GPURes
     return manager
 
 
-def _request(key: str) -> AcquireRequest:
-    return AcquireRequest(gpu_types=[GPUType.NVIDIA_T4], key=key, instances=2)
+def _request(harness: Harness, key: str) -> AcquireRequest:
+    market: Any = str(harness.market)
+    return AcquireRequest(gpu_types=[GPUType.NVIDIA_T4], key=key, instances=2, market=market)
 
 
 def _recorded(state: str) -> set[str]:
@@ -54,13 +55,13 @@ def _recorded(state: str) -> set[str]:
 def test_a_launch_that_died_at_any_step_is_one_launch(harness: Harness) -> None:
     steps = Steps()
     whole = f"memory://fleet-{uuid.uuid4().hex}"
-    _manager(harness, whole).release(_manager(harness, whole, steps).acquire(_request("whole")))
+    _manager(harness, whole).release(_manager(harness, whole, steps).acquire(_request(harness, "whole")))
     assert eventually(harness.truth, lambda found: not found) == {}
     assert "before launch" in steps.names
     for die_at in range(len(steps.names)):
         state = f"memory://fleet-{uuid.uuid4().hex}"
         # A key of its own for each: the cloud remembers which launches it has seen.
-        request = _request(f"train-{die_at}")
+        request = _request(harness, f"train-{die_at}")
         with pytest.raises(Crash):
             _manager(harness, state, Steps(die_at)).acquire(request)
         manager = _manager(harness, state)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textnlp_fast.errors import NoPlanError, PriceTooHighError
-from textnlp_fast.gpu.resources.candidates import on_demand_prices, planned
+from textnlp_fast.gpu.resources.candidates import Plan, on_demand_prices, planned
 from textnlp_fast.gpu.resources.failures import Failure, Place
 from textnlp_fast.gpu.resources.requests import AcquireRequest
 from textnlp_fast.gpu.types import GPUType, InstanceType, Market, Offer
@@ -124,3 +124,45 @@ def test_a_price_of_a_zone_that_lacks_the_type_is_no_place() -> None:
     request = AcquireRequest(gpu_types=[_T4], market="spot")
     plan = planned(request, offers, zones={("aws", "east", "t1"): ["east-b"]}, list_prices={}, failures={})
     assert [one.place.zone for one in plan.candidates] == ["east-b"]
+
+
+@given(
+    prices=st.lists(st.integers(1, 500), min_size=1, max_size=6),
+    cap=st.none() | st.floats(0.05, 5),
+    how=st.sampled_from(["open", "zones", "spread", "on-demand"]),
+)
+def test_a_cloud_that_chooses_is_one_place_at_the_most_it_may_cost(
+    prices: list[int], cap: float | None, how: str
+) -> None:
+    market = Market.ON_DEMAND if how == "on-demand" else Market.SPOT
+    offers = [
+        _offer("t1", _T4, 1, "east", f"east-{place}", market, cents / 100)
+        for place, cents in enumerate(prices)
+    ]
+    names = [f"east-{place}" for place in range(len(prices))]
+    request = AcquireRequest(
+        gpu_types=[_T4],
+        market=str(market),  # type: ignore[arg-type]
+        max_usd_per_hour=cap,
+        zones=names if how == "zones" else None,
+        spread=how == "spread",
+    )
+    under = [cents / 100 for cents in prices if cap is None or cents / 100 <= cap]
+
+    def plan() -> Plan:
+        chooses = {("aws", "east", Market.SPOT)}
+        zones = {("aws", "east", "t1"): names}
+        return planned(request, offers, zones=zones, list_prices={}, failures={}, cloud_chooses=chooses)
+
+    if not under:
+        with pytest.raises(PriceTooHighError):
+            plan()
+        return
+    seen = [(one.place.zone, float(one.usd_per_hour)) for one in plan().candidates]
+    if how == "open":
+        assert seen == [(None, max(under))]
+    else:
+        assert sorted(price for _, price in seen) == sorted(under)
+        assert None not in [zone for zone, _ in seen]
+    assert len(plan().rejected) == len(prices) - len(under)
+    assert all("east-" in name for name, _ in plan().rejected)

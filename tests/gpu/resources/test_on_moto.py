@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,13 +80,59 @@ def test_quota_and_credentials_are_what_is_said(aws: AwsHarness) -> None:
     assert aws.truth() == {}
 
 
+def test_spot_is_one_request_over_all_zones(aws: AwsHarness) -> None:
+    """The zone with room that costs least gets it; one zone after another is on-demand's way."""
+    manager = GPUResourceManager(owner="fleet-a")
+    manager.register_provider("aws", "us-east-1", first_pause_s=0.01)
+    request = manager.request(
+        gpu_types=GPUType.NVIDIA_T4, market="spot-first", instance_types=["g4dn.xlarge"], instances=2
+    )
+    plan = [one.place for one in manager.plan(request).candidates]
+    assert [one.zone for one in plan if one.market is Market.SPOT] == [None]
+    assert None not in [one.zone for one in plan if one.market is Market.ON_DEMAND]
+    zones = manager._provider_at("aws", "us-east-1").zones("g4dn.xlarge")
+    assert len(zones) >= 4
+    aws.proxy.pools = {("g4dn.xlarge", zone): (0, 0.1) for zone in zones}
+    aws.proxy.pools |= {
+        ("g4dn.xlarge", zones[1]): (1, 0.1),  # cheap, and not enough
+        ("g4dn.xlarge", zones[2]): (5, 0.3),
+        ("g4dn.xlarge", zones[3]): (5, 0.2),
+    }
+    found = manager.acquire(request)
+    assert {(one.instance.zone, one.instance.market) for one in found} == {(zones[3], Market.SPOT)}
+    assert (aws.proxy.calls.count("CreateFleet"), aws.proxy.calls.count("RunInstances")) == (1, 0)
+    (record,) = manager.journal.records()
+    assert set(aws.truth()) == {one.instance_id for one in record.instances}
+    manager.release(found)
+    # No spot anywhere: what is asked for next is on demand, and the one place of spot is tried last from then on.
+    aws.proxy.pools = {("g4dn.xlarge", zone): (0, 0.1) for zone in zones}
+    again = manager.acquire(request)
+    assert {one.instance.market for one in again} == {Market.ON_DEMAND}
+    assert aws.proxy.calls.count("CreateFleet") == 2
+    assert manager.plan(request).candidates[-1].place.market is Market.SPOT
+    manager.release(again)
+    assert aws.truth() == {}
+
+
+def test_spot_goes_by_zones_where_they_are_named_or_machines_are_spread(aws: AwsHarness) -> None:
+    manager = GPUResourceManager(owner="fleet-a")
+    manager.register_provider("aws", "us-east-1", first_pause_s=0.01)
+    for more in ({"zones": ["us-east-1b"]}, {"spread": True}):
+        request = manager.request(gpu_types=GPUType.NVIDIA_T4, market="spot", **more)
+        assert None not in [one.place.zone for one in manager.plan(request).candidates]
+    manager.release(
+        manager.acquire(manager.request(gpu_types=GPUType.NVIDIA_T4, market="spot", zones=["us-east-1b"]))
+    )
+    assert "CreateFleet" not in aws.proxy.calls
+
+
 # --- killed -------------------------------------------------------------------------------------------------------
 
 
 class _Child:
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, market: str = "on-demand") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(_CHILD), key],
+            [sys.executable, str(_CHILD), key, market],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -110,7 +157,7 @@ class _Child:
         return code
 
 
-def _found_again(aws: AwsHarness, key: str) -> None:
+def _found_again(aws: AwsHarness, key: str, market: Any = "on-demand") -> None:
     """The next process with the same key has one machine, and there is no other."""
     aws.heal()
     manager = GPUResourceManager(owner="fleet-a")
@@ -119,7 +166,7 @@ def _found_again(aws: AwsHarness, key: str) -> None:
         found = manager.list()
         assert len(found) <= 1
     else:
-        found = manager.acquire(manager.request(gpu_types=GPUType.NVIDIA_T4, key=key))
+        found = manager.acquire(manager.request(gpu_types=GPUType.NVIDIA_T4, market=market, key=key))
         assert len(found) == 1
     assert set(aws.truth()) == {one.instance_id for one in found}
     assert manager.orphans().strays == ()
@@ -136,28 +183,34 @@ def _found_again(aws: AwsHarness, key: str) -> None:
         ("DescribeInstances", "lose_answer", 1),
         ("RunInstances", "lose_request", 0),
         ("RunInstances", "lose_answer", 0),
+        ("CreateLaunchTemplate", "lose_request", 0),
+        ("CreateLaunchTemplate", "lose_answer", 0),
+        ("CreateFleet", "lose_request", 0),
+        ("CreateFleet", "lose_answer", 0),
     ],
 )
 def test_killed_at_a_request(aws: AwsHarness, key: str, action: str, kind: str, after: int) -> None:
-    child = _Child(key)
+    market = "spot" if action in ("CreateLaunchTemplate", "CreateFleet") else "on-demand"
+    child = _Child(key, market)
     aws.proxy.inject(
         Fault(kind, path=rf"Action={action}\b", after=after, meanwhile=child.kill)  # type: ignore[arg-type]
     )
     child.go()
     assert child.end() == -signal.SIGKILL
-    assert len(aws.truth()) == (action == "RunInstances" and kind == "lose_answer")
-    _found_again(aws, key)
+    assert len(aws.truth()) == (action in ("RunInstances", "CreateFleet") and kind == "lose_answer")
+    _found_again(aws, key, market)
 
 
+@pytest.mark.parametrize("market", ["on-demand", "spot"])
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_at_any_time(aws: AwsHarness, seed: int) -> None:
-    child = _Child("train")
+def test_killed_at_any_time(aws: AwsHarness, seed: int, market: str) -> None:
+    child = _Child("train", market)
     timer = threading.Timer(random.Random(seed).uniform(0.0, 0.6), child.kill)
     child.go()
     timer.start()
     assert child.end() in (0, -signal.SIGKILL)
     timer.cancel()
-    _found_again(aws, "train")
+    _found_again(aws, "train", market)
 
 
 def test_the_examples_of_the_guide_run(aws: AwsHarness) -> None:

@@ -1,28 +1,28 @@
-"""EC2, through boto3. Launches are RunInstances with a client token; `docs/decisions` says why not a fleet."""
+"""EC2, through boto3.
+
+Launches are RunInstances with a client token; spot that names no zone is an instant fleet (`aws_fleet`), which finds
+the zone where it lasts. `docs/decisions` says why two roads.
+"""
 
 from __future__ import annotations
 
-import difflib
-import functools
-import importlib
-import os
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from textnlp_fast.errors import (
     AuthenticationError,
     CapacityError,
     ConflictError,
     InvalidInputError,
-    MissingPackageError,
     ProviderUnavailableError,
     TextnlpFastError,
     UnknownRegionError,
 )
-from textnlp_fast.gpu.providers import aws_requests
+from textnlp_fast.gpu.providers import aws_fleet, aws_requests
+from textnlp_fast.gpu.providers.aws_client import connected, imported
 from textnlp_fast.gpu.providers.aws_errors import NOT_FOUND, code_of, message_of, translated
 from textnlp_fast.gpu.providers.contract import (
     LAUNCH_TAG,
@@ -103,8 +103,13 @@ class AwsProvider(Provider):
         # What this object launched and EC2 may not know everywhere yet: id -> when, by the monotonic clock.
         self._fresh: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._errors = _import("botocore.exceptions")
-        self._client = self._connect(endpoint_url, profile, timeout_s)
+        self._errors = imported("botocore.exceptions")
+        self._client = connected(region, endpoint_url=endpoint_url, profile=profile, timeout_s=timeout_s)
+        self._fleets = aws_fleet.Fleets(
+            self._call, region=region, retries=retries, first_pause_s=first_pause_s
+        )
+        if aws_fleet.known_to(self._client):
+            self.chooses_zone = frozenset({Market.SPOT})
 
     # --- launching --------------------------------------------------------------------------------------------
 
@@ -120,20 +125,35 @@ class AwsProvider(Provider):
         if request.market is not Market.SPOT and request.max_usd_per_hour is not None:
             price = self._price_of(request.instance_type, request.market) if self._price_of else None
             refuse_over_cap(request, price)
-        parameters = aws_requests.run_instances(
-            request,
-            image=request.image or self._image or _default_image(request.instance_type),
-            root_device=self._root_device,
-            subnet=self._subnet(request.zone),
-            tags=tags,
-            extra=self._extra,
-        )
+        image = request.image or self._image or _default_image(request.instance_type)
+        pools = self._pools(request)
         try:
-            answer = self._call("run_instances", **parameters)
+            if pools:
+                instances, why = self._fleets.launch(
+                    request,
+                    pools,
+                    template=aws_fleet.template(
+                        request, image=image, root_device=self._root_device, tags=tags, extra=self._extra
+                    ),
+                    tags=tags,
+                )
+                # What EC2 shows of them says more than the fleet's answer does.
+                shown = {one.instance_id: one for one in before}
+                instances = [shown.get(one.instance_id, one) for one in instances]
+            else:
+                parameters = aws_requests.run_instances(
+                    request,
+                    image=image,
+                    root_device=self._root_device,
+                    subnet=self._subnet(request.zone),
+                    tags=tags,
+                    extra=self._extra,
+                )
+                answer = self._call("run_instances", **parameters)
+                instances, why = [self._instance(one) for one in answer["Instances"]], None
         except ConflictError as error:
             # Launched before, by a provider that was made with other options: what came of it is in the tags.
             return self._found(request, before or self._seen_late(request.launch_id, error))
-        instances = [self._instance(one) for one in answer["Instances"]]
         with self._lock:
             self._fresh.update(dict.fromkeys((one.instance_id for one in instances), time.monotonic()))
         if len(instances) < request.min_count:  # EC2 says it never does so
@@ -141,10 +161,24 @@ class AwsProvider(Provider):
             raise CapacityError(
                 f"only {len(instances)} of {request.instance_type} could be had in {self.region}"
             )
-        return _outcome(request, instances)
+        return _outcome(request, instances, why)
+
+    def _pools(self, request: LaunchRequest) -> list[aws_fleet.Pool]:
+        """Where a fleet may look, in a stable order; empty where the launch is RunInstances'.
+
+        That depends on the request and on what boto3 can alone: a token counts for one of the two only.
+        """
+        if request.market not in self.chooses_zone or request.zone is not None:
+            return []
+        return [
+            aws_fleet.Pool(kind, zone, self._subnets.get(zone))
+            for kind in dict.fromkeys((request.instance_type, *request.alternatives))
+            for zone in self.zones(kind)
+        ]
 
     def _found(self, request: LaunchRequest, instances: list[Instance]) -> LaunchOutcome:
-        other = next((one for one in instances if one.instance_type != request.instance_type), None)
+        asked_for = (request.instance_type, *request.alternatives)
+        other = next((one for one in instances if one.instance_type not in asked_for), None)
         if other is not None:
             raise InvalidInputError(
                 f"launch {request.launch_id} was of {other.instance_type}, not of {request.instance_type}",
@@ -313,33 +347,6 @@ class AwsProvider(Provider):
                 break
         raise meaning from last
 
-    def _connect(self, endpoint_url: str | None, profile: str | None, timeout_s: float) -> Any:
-        config = _import("botocore.config").Config(
-            connect_timeout=min(timeout_s, 10.0),
-            read_timeout=timeout_s,
-            # Retries are ours: botocore takes "no capacity", which EC2 answers with a 500, for a reason to ask again.
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            user_agent_extra="textnlp-fast",
-        )
-        try:
-            session = _session(profile)
-            known = sorted(
-                {
-                    region
-                    for partition in session.get_available_partitions()
-                    for region in session.get_available_regions("ec2", partition_name=partition)
-                }
-            )
-            if self.region not in known:
-                near = difflib.get_close_matches(self.region, known, 1, 0.6)
-                raise UnknownRegionError(
-                    f"AWS has no region {self.region!r}",
-                    hint=f"Did you mean {near[0]}?" if near else "A new one may need a newer boto3.",
-                )
-            return session.client("ec2", region_name=self.region, endpoint_url=endpoint_url, config=config)
-        except self._errors.ProfileNotFound as error:
-            raise AuthenticationError(str(error)) from error
-
 
 class _UnknownInstanceError(Exception):
     """EC2 knows no instance of some id; `message` names it."""
@@ -350,33 +357,13 @@ class _UnknownInstanceError(Exception):
         self.error = error
 
 
-def _outcome(request: LaunchRequest, instances: list[Instance]) -> LaunchOutcome:
+def _outcome(request: LaunchRequest, instances: list[Instance], why: str | None = None) -> LaunchOutcome:
     missing = max(0, request.count - len(instances))
-    why = f"EC2 had {len(instances)} of the {request.count} asked for" if missing else None
-    return LaunchOutcome(instances=tuple(instances), missing=missing, why=why)
+    if not missing:
+        return LaunchOutcome(instances=tuple(instances))
+    had = f"EC2 had {len(instances)} of the {request.count} asked for"
+    return LaunchOutcome(instances=tuple(instances), missing=missing, why=f"{had}: {why}" if why else had)
 
 
 def _default_image(instance_type: str) -> str:
     return DEFAULT_IMAGES["arm64" if instance_type.startswith(_ARM_FAMILIES) else "x86_64"]
-
-
-def _session(profile: str | None) -> Any:
-    """A session of its own, for credentials may differ, that shares what botocore read of EC2's description."""
-    boto3 = _import("boto3")
-    core = _import("botocore.session").Session(profile=profile)
-    core.register_component("data_loader", _data_loader())
-    return boto3.Session(botocore_session=core)
-
-
-@functools.lru_cache(maxsize=1)
-def _data_loader() -> Any:
-    return _import("botocore.loaders").create_loader(os.environ.get("AWS_DATA_PATH"))
-
-
-def _import(name: str) -> Any:
-    try:
-        return cast("Any", importlib.import_module(name))
-    except ImportError as error:
-        raise MissingPackageError(
-            "the provider aws needs boto3", hint="Run: pip install 'textnlp-fast[aws]'"
-        ) from error

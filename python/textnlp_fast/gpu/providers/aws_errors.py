@@ -21,9 +21,17 @@ from textnlp_fast.errors import (
     UnknownRegionError,
 )
 
-__all__ = ["NOT_FOUND", "code_of", "message_of", "translated"]
+__all__ = ["NOT_FOUND", "MissingTemplateError", "code_of", "meaning_of", "message_of", "translated"]
 
 NOT_FOUND: Final = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
+
+_NO_TEMPLATE: Final = frozenset(
+    {
+        "InvalidLaunchTemplateId.NotFound",
+        "InvalidLaunchTemplateId.VersionNotFound",
+        "InvalidLaunchTemplateName.NotFoundException",
+    }
+)
 
 _CAPACITY: Final = frozenset(
     {
@@ -95,6 +103,10 @@ _AGAIN: Final = frozenset(
 _BUSY: Final = frozenset({"IncorrectInstanceState", "IncorrectState"})
 
 
+class MissingTemplateError(ConflictError):
+    """EC2 does not know a launch template, or does not show yet that it has it."""
+
+
 def code_of(error: Any) -> str:
     """The code of a botocore ClientError, without the `Client.` or `Server.` that old ones begin with."""
     code = str(error.response.get("Error", {}).get("Code", ""))
@@ -109,8 +121,12 @@ def message_of(error: Any) -> str:
 
 def translated(error: Any, *, action: str, region: str) -> TextnlpFastError:
     """The error of this package that says what to do about a ClientError of botocore's."""
-    code, message = code_of(error), message_of(error)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return meaning_of(code_of(error), message_of(error), status=status, action=action, region=region)
+
+
+def meaning_of(code: str, message: str, *, status: int, action: str, region: str) -> TextnlpFastError:
+    """The same for a code that stands in an answer: a fleet tells what it could not launch in a good one."""
     said = f"{action} in {region}: {message or 'no reason given'} ({code or status})"
     if code in _CAPACITY:
         return CapacityError(said)
@@ -130,6 +146,10 @@ def translated(error: Any, *, action: str, region: str) -> TextnlpFastError:
         return AuthenticationError(
             said, hint="Log in again (`aws sso login`, or new keys), and check the machine's clock."
         )
+    if code in _NO_TEMPLATE:
+        return MissingTemplateError(said)
+    if code == "InvalidLaunchTemplateName.AlreadyExistsException":
+        return ConflictError(said)
     if code in NOT_FOUND:
         return InstanceNotFoundError(said, hint="`textnlp-fast gpu list` shows what there is.")
     if code in _BUSY:

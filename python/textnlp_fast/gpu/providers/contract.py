@@ -67,6 +67,9 @@ class LaunchRequest:
     launch_id: str
     """Client token: at most 36 characters of a-z, 0-9 and `-`, beginning with a letter."""
     instance_type: str
+    alternatives: tuple[str, ...] = ()
+    """Other types that will do as well, for a cloud that chooses (spot on AWS that names no zone); all instances of a
+    launch are of one type. Other launches are of `instance_type`, and leave these aside."""
     count: int = 1
     min_count: int = 1
     """Fewer than `count` are taken, down to this; below it, whatever came is given back."""
@@ -152,6 +155,8 @@ class Provider(ABC):
 
     name: str
     region: str
+    chooses_zone: frozenset[Market] = frozenset()
+    """Markets in which a launch that names no zone goes where the cloud finds it best: one request for all zones."""
 
     @abstractmethod
     def launch(self, request: LaunchRequest) -> LaunchOutcome:

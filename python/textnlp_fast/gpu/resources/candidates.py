@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from textnlp_fast.errors import NoPlanError, PriceTooHighError
@@ -62,12 +62,15 @@ def planned(
     zones: Mapping[tuple[str, str, str], Iterable[str]],
     list_prices: Mapping[tuple[str, str, str], float],
     failures: Mapping[Place, Failure],
+    cloud_chooses: Collection[tuple[str, str, Market]] = (),
 ) -> Plan:
     """Every zone of every offer: those that did not fail lately first, then by market as asked for, then by price.
 
     `zones` says for (provider, region, instance type) where it is offered; without an entry, or with an empty one, the
-    cloud chooses. `list_prices` are on-demand's, by the same. Raises NoPlanError where nothing fits, PriceTooHighError
-    where all that does is over the cap.
+    cloud chooses. So it does for (provider, region, market) in `cloud_chooses`, where the request leaves the zone open:
+    one place for all zones under the cap, at the price of the dearest, for it may be that one. `list_prices` are
+    on-demand's, by the same. Raises NoPlanError where nothing fits, PriceTooHighError where all that does is over the
+    cap.
     """
     markets = MARKETS[request.market]
     found: dict[Place, Candidate] = {}
@@ -81,10 +84,16 @@ def planned(
         if offer.zone is not None and known and offer.zone not in known:
             continue  # a price of a zone that does not offer it (any more)
         anywhere: list[str | None] = [*known] or [None]
+        is_open = (
+            (kind.provider, offer.region, offer.market) in cloud_chooses
+            and request.zones is None
+            and not request.spread  # over places that we choose
+        )
         for zone in anywhere if offer.zone is None else [offer.zone]:
             if request.zones is not None and zone not in request.zones:
                 continue
-            place = Place(kind.provider, offer.region, zone, kind.name, offer.market)
+            where = Place(kind.provider, offer.region, zone, kind.name, offer.market)
+            place = replace(where, zone=None) if is_open else where
             candidate = Candidate(
                 place=place,
                 instance_type=kind,
@@ -96,10 +105,9 @@ def planned(
             cap = request.max_usd_per_hour
             if cap is not None and offer.usd_per_hour > cap:
                 over_cap += 1
-                rejected.append(
-                    (candidate.name, f"{offer.usd_per_hour:.4f} USD an hour is over the cap of {cap:.4f}")
-                )
-            elif place not in found or candidate.usd_per_hour < found[place].usd_per_hour:
+                name = replace(candidate, place=where).name
+                rejected.append((name, f"{offer.usd_per_hour:.4f} USD an hour is over the cap of {cap:.4f}"))
+            elif place not in found or (candidate.usd_per_hour < found[place].usd_per_hour) is not is_open:
                 found[place] = candidate
     candidates = tuple(
         sorted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import getpass
 import os
 import re
@@ -225,17 +226,21 @@ class GPUResourceManager:
         offers = self._offers(request)
         fit = fitting(request, offers)
         zones = self._zones({(one.instance_type.provider, one.region, one.instance_type.name) for one in fit})
+        chooses = {
+            (name, region, market)
+            for name, region in self.places
+            for market in self._provider_at(name, region).chooses_zone
+        }
         prices = on_demand_prices(offers)
-        plan = planned(request, offers, zones=zones, list_prices=prices, failures={})
+        tried = functools.partial(planned, request, offers, zones=zones, cloud_chooses=chooses)
+        plan = tried(list_prices=prices, failures={})
         now = self._now()
         failures: dict[LaunchPlace, Failure] = {}
         for candidate in plan.candidates:
             failure = self._failures.of(candidate.place, now)
             if failure is not None:
                 failures[candidate.place] = failure
-        if not failures:
-            return plan
-        return planned(request, offers, zones=zones, list_prices=prices, failures=failures)
+        return tried(list_prices=prices, failures=failures) if failures else plan
 
     def _offers(self, request: AcquireRequest) -> Sequence[Offer]:
         """All offers of the regions that are registered, in any market: list prices say what spot saves."""
