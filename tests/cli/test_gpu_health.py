@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -79,6 +80,40 @@ def test_json_and_rules_of_ones_own(tmp_path: Path) -> None:
 def test_a_machine_that_does_not_answer_is_bad() -> None:
     done = health("--agent", "http://127.0.0.1:9", "--timeout", "5")
     assert done.returncode == 1 and "agent-unreachable" in done.stdout
+
+
+def test_a_slow_exporter_is_bad_for_a_reason() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # it takes the connection, and says nothing
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/slow"
+        done = health("--dcgm", f"n1={url}", "--timeout", "1", "--json")
+    (machine,) = json.loads(done.stdout)["machines"]
+    assert (done.returncode, machine["verdict"], machine["action"]) == (1, "bad", "check")
+    (finding,) = machine["findings"]
+    assert finding["rule"] == "agent-unreachable"
+    assert finding["evidence"] == f"dcgm {url}: no answer within 1 s"
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (Said(404), "answered 404"),
+        (Said(500), "answered 500"),
+        (Said(302, b"", {"Location": "http://127.0.0.1:1/"}), "answered 302"),
+        (Said(200, b"<html>"), "line 1 is no sample: '<html>' is no name"),
+        (Said(200, b"up 1\n"), "(Is it a dcgm-exporter, and does it see GPUs?)"),
+    ],
+)
+def test_what_is_no_exporter_is_said_in_a_line_with_something_to_do(said: Said, why: str) -> None:
+    with loopback(lambda _: said) as server:
+        done = health("--dcgm", f"n1={server.url}", "--json")
+        shown = health("--dcgm", f"n1={server.url}").stdout
+    (machine,) = json.loads(done.stdout)["machines"]
+    (finding,) = machine["findings"]
+    assert (done.returncode, machine["verdict"], machine["action"]) == (1, "bad", "check")
+    assert finding["evidence"].endswith(why) and "\n" not in finding["evidence"]
+    assert "nothing to do" not in shown and "BAD" in shown and "check the machine and its agent" in shown
+    # What to do after an order, or with a broken object, is not about health.
+    assert "ordered" not in shown and "restore" not in shown
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,8 @@ def _machine(status: MachineStatus, findings: Sequence[Finding]) -> MachineHealt
     severity = max((one.severity for one in findings), key=severity_rank, default=Severity.INFO)
     action = max((one.action for one in findings), key=action_rank, default=Action.NONE)
     silent = not any(source.heard_s is not None for source in status.sources)
+    if silent:
+        action = max(action, Action.CHECK, key=action_rank)
     if severity is Severity.CRITICAL or silent:
         verdict = Verdict.BAD
     else:

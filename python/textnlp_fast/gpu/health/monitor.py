@@ -151,6 +151,9 @@ class GPUHealthMonitorManager:
         for one in late:
             one.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+        for watch, first in zip(watches, firsts, strict=True):
+            if first in late:
+                watch.poller.late(first_round_s)
         refused = next((watch.poller.error for watch in watches if _is_callers(watch.poller.error)), None)
         if refused is not None:
             await self._drop(watches)
@@ -354,7 +357,7 @@ def _status_of(poller: Poller) -> SourceStatus:
         reads_gpus=poller.source.reads_gpus,
         heard_s=poller.heard_s,
         failures=poller.failures,
-        error=str(poller.error) if poller.error is not None else None,
+        error=poller.trouble,
     )
 
 

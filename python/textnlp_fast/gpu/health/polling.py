@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from textnlp_fast.errors import ProviderUnavailableError, TextnlpFastError
 from textnlp_fast.gpu.health.engine import Fact
 from textnlp_fast.gpu.health.facts import Event
 from textnlp_fast.gpu.health.sources import Source
@@ -63,6 +64,16 @@ class Poller:
         self._answered(facts)
         return max(0.0, self.source.interval_s - (time.monotonic() - begun))
 
+    def late(self, waited_s: float) -> None:
+        """The first read was given up after `waited_s`: nothing is known, which is to be said like a failure."""
+        if self.heard_s is None and self.error is None:
+            self._failed(ProviderUnavailableError(f"no answer within {waited_s:g} s"))
+
+    @property
+    def trouble(self) -> str | None:
+        """What the last read failed with, in a line; None: it did not."""
+        return None if self.error is None else _in_a_line(self.error)
+
     async def run(self, pause_s: float = 0.0) -> None:
         """Reads again and again, first after `pause_s`."""
         try:
@@ -86,12 +97,7 @@ class Poller:
         if self._out_of_reach or (self.heard_s is not None and self.failures < self._failures_told):
             return
         self._out_of_reach = True
-        text = (
-            f"{self.source.name}: {type(error).__name__}"
-            if not str(error)
-            else f"{self.source.name}: {error}"
-        )
-        self._take(self._events("agent-unreachable", text[:300]))
+        self._take(self._events("agent-unreachable", f"{self.source.name}: {_in_a_line(error)}"[:300]))
 
     def _answered(self, facts: Sequence[Fact]) -> None:
         self.heard_s = self._clock()
@@ -115,3 +121,11 @@ class Poller:
             )
             for machine in self.source.machines
         ]
+
+
+def _in_a_line(error: BaseException) -> str:
+    """What went wrong. A hint is told only where it is about this error: the general ones are about other calls."""
+    if isinstance(error, TextnlpFastError) and error.args:
+        about = f" ({error.hint})" if error.hint and error.hint != error.default_hint else ""
+        return " ".join(f"{error.args[0]}{about}".split())
+    return " ".join(str(error).split()) or type(error).__name__
