@@ -360,3 +360,28 @@ def test_without_a_driver(nvml: MockNvml, tmp_path: Path) -> None:
     _, error = process.communicate(timeout=60)
     assert process.returncode == 11
     assert "TEXTNLP_FAST_NVML" in error
+
+
+def test_a_port_that_is_taken_is_said_with_what_to_do(nvml: MockNvml) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "textnlp_fast.cli",
+                "gpu",
+                "agent",
+                "--no-kernel-log",
+                "--port",
+                str(port),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "TEXTNLP_FAST_NVML": str(nvml.library)},
+            check=False,
+        )
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in done.stderr
+    assert "hint:" in done.stderr and "another port" in done.stderr and "output" not in done.stderr

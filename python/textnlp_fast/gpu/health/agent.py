@@ -21,6 +21,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.gpu.health.addresses import host_name, is_loopback, listening, resolved
 from textnlp_fast.gpu.health.collector import Collector
 from textnlp_fast.gpu.health.exposition import CONTENT_TYPE, exposition
 from textnlp_fast.gpu.health.facts import Event
@@ -122,7 +123,7 @@ class Agent:
     network that you trust, put a proxy with TLS in front. At most ``most_connections`` are served at once; a request
     must be there within ``request_timeout_s``.
 
-    Raises InvalidInputError for an address without the token that it needs, OSError if the port is taken.
+    Raises InvalidInputError for an address without the token that it needs, and for one that it cannot listen on.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Agent:
                 f"the token has fewer than {_LEAST_TOKEN} characters, or some that a header cannot carry",
                 hint="Make one: openssl rand -hex 32",
             )
-        family, address = _resolved(host, port)
+        family, address = resolved(host, port)
         if token is None and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
             raise InvalidInputError(
                 f"other machines reach {host}, and there is no token",
@@ -156,7 +157,7 @@ class Agent:
         self._may_wait = threading.BoundedSemaphore(max(1, most_connections // 2))
         self._stopping = threading.Event()
         self.events = EventLog()
-        self._listener = socket.create_server(address[:2], family=family, backlog=64)
+        self._listener = listening(family, address, host)
         self.host: str = self._listener.getsockname()[0]
         self.port: int = self._listener.getsockname()[1]
         self._names = {host.lower(), self.host.lower(), "localhost"}
@@ -267,8 +268,8 @@ class Agent:
                 raise _Refused(401, "the token is missing or wrong")
             return
         # A page in a browser of this machine may send requests here under a name of its own; not under these.
-        name = _host_name(headers.get("host", ""))
-        if name not in self._names and not _is_loopback(name):
+        name = host_name(headers.get("host", ""))
+        if name not in self._names and not is_loopback(name):
             raise _Refused(403, "the host is not this machine")
 
     # --- documents ----------------------------------------------------------------------------------------
@@ -307,31 +308,6 @@ class Agent:
             if waits:
                 self._may_wait.release()
         return {"format": FORMAT, "machine": self._collector.machine, "at_s": time.time(), **found}
-
-
-def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """The address that a name means. Raises InvalidInputError if it means none."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError, OverflowError) as error:
-        raise InvalidInputError(f"cannot listen on {host!r}, port {port}: {error}") from None
-    return family, (str(address[0]), int(address[1]))
-
-
-def _host_name(header: str) -> str:
-    """The name of a Host header, without port and brackets."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _request(connection: socket.socket, deadline: float) -> tuple[str, str, dict[str, str]]:
