@@ -440,3 +440,32 @@ async def test_the_rules_of_the_settings_hold(tmp_path: Path, monkeypatch: pytes
     async with GPUHealthMonitorManager(sinks=[]) as monitor:
         await monitor.start_monitoring("test", ["m"], sources=[source])
         assert monitor.findings()[0].action.value == "drain"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"agents": {"a": 5}},
+        {"agents": 5},
+        {"agents": [["http://a"]]},
+        {"agents": {7: "http://a"}},
+        {"dcgm": [None]},
+        {"dcgm": "http://a"},
+        {"aws": 5},
+        {"aws": "i-1"},
+        {"local": 5},
+        {"agents": ["http://127.0.0.1:9"], "look_s": float("nan")},
+        {"agents": ["http://127.0.0.1:9"], "timeout_s": "3"},
+        {"agents": ["http://127.0.0.1:9"], "rules": 5},
+    ],
+)
+async def test_what_is_no_fleet_is_an_error_with_a_name(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        await fleet_health(**options)
+
+
+async def test_a_url_that_is_none_is_refused_by_the_monitor_too() -> None:
+    async with GPUHealthMonitorManager(sinks=[]) as monitor:
+        for url in (5, None, b"http://a"):
+            with pytest.raises(InvalidInputError, match="is no URL"):
+                await monitor.start_monitoring("url", ["a"], agents={"a": url})  # type: ignore[dict-item]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -12,6 +13,7 @@ from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.health.facts import Action, Finding, Severity
 from textnlp_fast.gpu.health.monitor import GPUHealthMonitorManager, MachineStatus
 from textnlp_fast.gpu.health.rules import HealthRules, action_rank, severity_rank
+from textnlp_fast.gpu.health.watching import checked_machines
 
 __all__ = ["FleetHealth", "MachineHealth", "Verdict", "fleet_health", "verdict_of", "watch_fleet"]
 
@@ -114,11 +116,12 @@ async def watch_fleet(
     `agents` and `dcgm` map machines to URLs, or are URLs alone: then each is its machine's name. Raises as
     `start_monitoring` does, and InvalidInputError where nothing is named.
     """
-    of_agents, of_dcgm = _by_machine(agents), _by_machine(dcgm)
+    of_agents, of_dcgm = _by_machine("agents", agents), _by_machine("dcgm", dcgm)
     if not (aws or of_agents or of_dcgm or local):
         raise InvalidInputError(
             "no machine is named", hint="Name agents, exporters, instances of AWS, or this machine."
         )
+    aws = checked_machines(aws) if aws else ()
     rounds = []
     if aws:
         rounds.append(
@@ -170,6 +173,9 @@ async def fleet_health(
     One look finds what is wrong now; what shows in time only (a rate, a throttled GPU) takes `look_s`, or a monitor
     that runs. With `state_file` each call goes on where the last stood.
     """
+    for what, value in (("look_s", look_s), ("timeout_s", timeout_s)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise InvalidInputError(f"{what} is {value!r:.60}: no number of seconds")
     monitor = GPUHealthMonitorManager(rules=rules, sinks=(), state_file=state_file)
     async with monitor:
         await watch_fleet(
@@ -188,7 +194,17 @@ async def fleet_health(
         return verdict_of(monitor)
 
 
-def _by_machine(named: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+def _by_machine(what: str, named: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
     if isinstance(named, str):
         raise InvalidInputError("a list of URLs is needed, not one URL", hint=f"Give [{named!r}].")
-    return dict(named) if isinstance(named, Mapping) else {url: url for url in named}
+    try:
+        table = dict(named) if isinstance(named, Mapping) else {url: url for url in named}
+    except TypeError:
+        table = {"": repr(named)}
+    wrong = [pair for pair in table.items() if not all(isinstance(one, str) and one for one in pair)]
+    if wrong:
+        raise InvalidInputError(
+            f"{what} are {named!r:.100}: no machines and URLs",
+            hint='Give {"node-1": "http://node-1:9401"}, or a list of URLs.',
+        )
+    return table

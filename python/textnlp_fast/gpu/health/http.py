@@ -41,6 +41,8 @@ class Answer:
 
 def checked_url(url: str) -> SplitResult:
     """The parts of an http(s) URL. Raises InvalidInputError for others, and for one with credentials in it."""
+    if not isinstance(url, str):
+        raise InvalidInputError(f"{url!r:.100} is no URL", hint="Give http://host:port/path or https://...")
     try:
         parts = urlsplit(url)
         _ = parts.port

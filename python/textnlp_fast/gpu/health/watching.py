@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ class Wanted:
 
 def checked_machines(instance_ids: Sequence[str]) -> tuple[str, ...]:
     """The ids, each once. Raises InvalidInputError for none, too many, or what is no id."""
-    if isinstance(instance_ids, str) or not instance_ids:
+    if isinstance(instance_ids, str) or not isinstance(instance_ids, Collection) or not instance_ids:
         raise InvalidInputError(
             "there is nothing to monitor", hint='Give a list of ids: ["i-0123456789abcdef0"].'
         )
