@@ -122,6 +122,7 @@ def test_what_is_no_exporter_is_said_in_a_line_with_something_to_do(said: Said, 
         (["--agent", "nonsense"], "no URL"),
         (["--agent", "a=http://x", "--agent", "a=http://y"], "twice"),
         (["--webhook", "https://x", "--dcgm", "http://x"], "--watch"),
+        (["--look", "nan", "--dcgm", "http://x"], "no finite number"),
         (["--dcgm", "http://x", "--rules", "/dev/null/none"], "rules"),
     ],
 )

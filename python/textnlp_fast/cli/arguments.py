@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from textnlp_fast.storage.registry.delivery import Failure
 
 __all__ = [
+    "FiniteRange",
     "FleetVerb",
     "PatchVerb",
     "StorageVerb",
@@ -37,6 +39,16 @@ __all__ = [
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers in a range; NaN, which click's own comparisons let pass, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return number
 
 
 class _LoadingVerb(click.Command):

@@ -208,7 +208,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ("version: 2", "version"),
         ("- a list", "holds no rules"),
         ("polled: [", "line"),
-        ("{" * 5000, "neither YAML nor JSON"),
+        ("{" * 5000, "neither YAML nor JSON: it is nested too deeply"),
+        ("[1,2\n", "line 2 is neither YAML nor JSON: expected ',' or"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, named: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from textnlp_fast.cli.arguments import FiniteRange
 from textnlp_fast.cli.output import print_json
 from textnlp_fast.cli.program import printable
 from textnlp_fast.errors import DeviceError, InvalidInputError
@@ -57,7 +58,7 @@ At /metrics Prometheus finds names of our own and those of dcgm-exporter; /readi
 @click.option(
     "--period",
     "period_s",
-    type=click.FloatRange(0.05, 3600),
+    type=FiniteRange(0.05, 3600),
     default=1.0,
     show_default=True,
     help="Seconds between readings.",
@@ -65,7 +66,7 @@ At /metrics Prometheus finds names of our own and those of dcgm-exporter; /readi
 @click.option(
     "--deadline",
     "deadline_s",
-    type=click.FloatRange(0.1, 600),
+    type=FiniteRange(0.1, 600),
     default=5.0,
     show_default=True,
     help="Seconds after which a call is a driver that hangs.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from textnlp_fast.cli.arguments import json_option
+from textnlp_fast.cli.arguments import FiniteRange, json_option
 from textnlp_fast.cli.output import print_json, print_line, print_table
 from textnlp_fast.cli.program import printable
 from textnlp_fast.errors import InvalidInputError
@@ -52,7 +52,7 @@ _MARKS = {"good": ("good", "green"), "degraded": ("DEGRADED", "yellow"), "bad": 
 @click.option(
     "--look",
     "look_s",
-    type=click.FloatRange(0, 86400),
+    type=FiniteRange(0, 86400),
     default=0.0,
     metavar="SECONDS",
     help="Look for so long: rates and throttling show in time only.",
@@ -60,7 +60,7 @@ _MARKS = {"good": ("good", "green"), "degraded": ("DEGRADED", "yellow"), "bad": 
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0.1, 3600),
+    type=FiniteRange(0.1, 3600),
     default=30.0,
     show_default=True,
     help="Seconds to wait for the first answers.",

@@ -291,6 +291,8 @@ def load_rules(path: str | Path | None = None) -> HealthRules:
     shipped = _shipped()
     if path is None:
         return _parsed(json.dumps(shipped), "the rules that ship")
+    if not isinstance(path, str | Path):
+        raise InvalidInputError(f"{path!r:.100} is neither a set of health rules nor the path of one")
     path = Path(path)
     return _validated(_merged(shipped, _read(path), ""), str(path))
 
@@ -341,7 +343,12 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        raise InvalidInputError(f"{path}{where} is neither YAML nor JSON") from None
+        why = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        if isinstance(error, RecursionError):
+            why = "it is nested too deeply"
+        raise InvalidInputError(
+            f"{path}{where} is neither YAML nor JSON: {' '.join(str(why).split())[:200]}"
+        ) from None
     if document is None:
         return {}
     if not isinstance(document, dict):
