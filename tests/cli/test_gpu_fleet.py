@@ -103,6 +103,9 @@ def test_caps_budgets_and_capacity_have_their_exit_codes(
     assert run("gpu", "launch", "--gpu", "t4", "--yes", "--in", "aws").code == 2
     assert run("gpu", "launch", "--gpu", "t5", "--yes", "--in", "aws:us-east-1").code == 2
     assert run("gpu", "launch", "--gpu", "t4", "--yes", "--in", "aws:us-east-9").code == 2
+    slip = run("gpu", "launch", "--gpu", "t4", "--yes", "--in", "aws:us-east-1", "--type", "g4dn.xlrage")
+    assert slip.code == 2
+    assert "Did you mean g4dn.xlarge?" in slip.err
     assert run("gpu", "launch", "--gpu", "b300", "--yes", "--in", "aws:ap-south-2").code == 13
     assert aws.truth() == {}
 

@@ -127,6 +127,13 @@ def test_one_name_is_as_good_as_a_list_of_it() -> None:
 def test_names_that_are_none_are_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownInstanceTypeError, match=r"Did you mean p5\.48xlarge"):
         CATALOG.instance_type("aws", "p5.48xlarg")
+    with pytest.raises(
+        UnknownInstanceTypeError, match=r"of aws or azure or gcp\n.*Did you mean p5\.48xlarge"
+    ):
+        CATALOG.offers(instance_types=["g6.xlarge", "p5.48xlrage"])
+    with pytest.raises(UnknownInstanceTypeError, match="of gcp"):
+        CATALOG.offers(instance_types="p5.48xlarge", providers="gcp")
+    assert CATALOG.offers(instance_types=[]) == []
     with pytest.raises(UnknownRegionError, match="Did you mean us-east-1"):
         CATALOG.offers(providers=["aws"], regions=["us-east-11"])
     with pytest.raises(UnknownRegionError, match="Did you mean us-central1"):
@@ -144,6 +151,26 @@ def test_names_that_are_none_are_answered_with_the_nearest() -> None:
             CATALOG.offers(max_usd_per_hour=bad)
     with pytest.raises(InvalidInputError, match="max_age_days"):
         Catalog.load(NOWHERE, max_age_days=-1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gpu_type": 5},
+        {"gpu_types": 5},
+        {"gpu_types": [None]},
+        {"providers": 5},
+        {"providers": [5]},
+        {"regions": [None]},
+        {"instance_types": 5},
+        {"markets": 5},
+        {"min_gpus": "x"},
+        {"max_usd_per_hour": []},
+    ],
+)
+def test_filters_that_are_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=r"5|None|'x'|\[\]"):
+        CATALOG.offers(**wrong)
 
 
 def test_a_type_is_what_its_row_says() -> None:
@@ -238,7 +265,8 @@ def test_types_that_the_package_does_not_know(tmp_path: Path) -> None:
     catalog = Catalog.load(write(tmp_path / "c.json", prices, instance_types=[kind]))
     assert catalog.instance_type("aws", "g99.large").gpu_count == 3
     assert "us-moon-1" in catalog.regions("aws")
-    assert not catalog.offers(instance_types="g0.gone")
+    with pytest.raises(UnknownInstanceTypeError):
+        catalog.offers(instance_types="g0.gone")
 
 
 def test_newer_facts_of_a_type_reach_the_packaged_prices(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textnlp_fast.errors import NoPlanError, PriceTooHighError
-from textnlp_fast.gpu.resources.candidates import Plan, on_demand_prices, planned
+from textnlp_fast.errors import NoPlanError, PriceTooHighError, UnknownInstanceTypeError
+from textnlp_fast.gpu.catalog import Catalog
+from textnlp_fast.gpu.resources.candidates import Plan, check_types, on_demand_prices, planned
 from textnlp_fast.gpu.resources.failures import Failure, Place
 from textnlp_fast.gpu.resources.requests import AcquireRequest
 from textnlp_fast.gpu.types import GPUType, InstanceType, Market, Offer
@@ -166,3 +167,20 @@ def test_a_cloud_that_chooses_is_one_place_at_the_most_it_may_cost(
         assert None not in [zone for zone, _ in seen]
     assert len(plan().rejected) == len(prices) - len(under)
     assert all("east-" in name for name, _ in plan().rejected)
+
+
+def test_names_of_instance_types_that_are_none() -> None:
+    own = [_offer("mine.large", _T4, 1, "east", None, Market.ON_DEMAND, 1.0)]
+    catalog = Catalog.load("/nonexistent")
+
+    def check(*names: str, registered: str = "aws", providers: list[str] | None = None) -> None:
+        request = AcquireRequest(gpu_types=_T4, instance_types=names, providers=providers)  # type: ignore[arg-type]
+        check_types(request, own, catalog, {registered, "local"})
+
+    check("mine.large", "g4dn.xlarge")
+    check("whatever", registered="skypilot:aws")  # not in the catalogue: nobody here knows its names
+    check("whatever", providers=["local"])
+    with pytest.raises(UnknownInstanceTypeError, match=r"Did you mean g4dn\.xlarge"):
+        check("mine.large", "g4dn.xlrage")
+    with pytest.raises(UnknownInstanceTypeError, match="of gcp"):
+        check("g4dn.xlarge", registered="gcp")

@@ -120,6 +120,14 @@ class Catalog:
         if region not in self.regions(provider):
             raise _unknown_region(region, {provider: self._regions[provider]})
 
+    def check_instance_types(self, names: Collection[str], providers: Collection[str] | None = None) -> None:
+        """Raises UnknownInstanceTypeError, with the nearest name, for one that no provider of these (None: all) has."""
+        asked = [one for one in self._regions if providers is None or one in providers]
+        known = {name for owner, name in self._types if owner in asked}
+        for name in sorted(names):
+            if name not in known:
+                raise _unknown_type(name, known, asked)
+
     def offers(
         self,
         *,
@@ -135,19 +143,21 @@ class Catalog:
     ) -> list[Offer]:
         """All offers that pass every filter that is given, the cheapest first.
 
-        Raises UnknownRegionError, UnknownGPUTypeError and InvalidInputError for names that are none, so that a slip
-        does not look like an empty market; an empty list of names passes nothing.
+        Raises UnknownRegionError, UnknownGPUTypeError, UnknownInstanceTypeError and InvalidInputError for names that
+        are none, so that a slip does not look like an empty market; an empty list of names passes nothing.
         """
         wanted = self._wanted_providers(providers)
-        places = _names(regions)
+        places = _names("regions", regions)
         if places is not None:
             self._check_regions(places, wanted)
         gpus = _gpu_types(gpu_types, gpu_type)
-        kinds = _names(instance_types)
+        kinds = _names("instance_types", instance_types)
+        if kinds is not None:
+            self.check_instance_types(kinds, wanted)
         ways = _markets(markets)
         for name, value in (("min_gpus", min_gpus), ("max_usd_per_hour", max_usd_per_hour)):
-            if value is not None and not value >= 0:
-                raise InvalidInputError(f"{name} cannot be {value}")
+            if value is not None and not (isinstance(value, (int, float)) and value >= 0):
+                raise InvalidInputError(f"{name} cannot be {value!r}")
         return [
             offer
             for offer in self._offers
@@ -165,17 +175,12 @@ class Catalog:
         self._check_provider(provider)
         listed = self._types.get((provider, name))
         if listed is None:
-            names = [known for owner, known in self._types if owner == provider]
-            near = difflib.get_close_matches(name, names, 1, 0.5)
-            ask = f"Did you mean {near[0]}? " if near else ""
-            raise UnknownInstanceTypeError(
-                f"the catalogue has no instance type {name!r} of {provider}",
-                hint=f"{ask}`textnlp-fast gpu catalog show --provider {provider}` lists them.",
-            )
+            names = {known for owner, known in self._types if owner == provider}
+            raise _unknown_type(name, names, [provider])
         return listed
 
     def _wanted_providers(self, providers: Iterable[str] | str | None) -> frozenset[str] | None:
-        wanted = _names(providers)
+        wanted = _names("providers", providers)
         for provider in sorted(wanted or ()):
             self._check_provider(provider)
         return wanted
@@ -271,10 +276,16 @@ def _by_price(offer: Offer) -> tuple[float, str, str, str, str, str]:
     return offer.usd_per_hour, kind.provider, kind.name, offer.region, offer.zone or "", offer.market.value
 
 
-def _names(names: Iterable[str] | str | None) -> frozenset[str] | None:
+def _names(what: str, names: Iterable[str] | str | None) -> frozenset[str] | None:
     if names is None:
         return None
-    return frozenset([names] if isinstance(names, str) else names)
+    if not isinstance(names, (str, Iterable)):
+        raise InvalidInputError(f"{what} cannot be {names!r}", hint="Give a name, or a list of names.")
+    several = [names] if isinstance(names, str) else [*names]
+    for name in several:
+        if not isinstance(name, str):
+            raise InvalidInputError(f"{what} cannot have {name!r}", hint="Give a name, or a list of names.")
+    return frozenset(several)
 
 
 def _gpu_types(
@@ -285,17 +296,28 @@ def _gpu_types(
     chosen = one if many is None else many
     if chosen is None:
         return None
-    return frozenset(GPUType.parse(name) for name in ([chosen] if isinstance(chosen, str) else chosen))
+    several = chosen if isinstance(chosen, Iterable) and not isinstance(chosen, str) else [chosen]
+    return frozenset(GPUType.parse(name) for name in several)
 
 
 def _markets(markets: Iterable[Market | str] | Market | str | None) -> frozenset[Market] | None:
-    names = _names(markets)
+    names = _names("markets", markets)
     if names is None:
         return None
     try:
         return frozenset(Market(name) for name in names)
     except ValueError as error:
         raise InvalidInputError(str(error), hint=f"Markets are: {', '.join(Market)}.") from None
+
+
+def _unknown_type(name: str, known: Collection[str], providers: Sequence[str]) -> UnknownInstanceTypeError:
+    near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
+    ask = f"Did you mean {near[0]}? " if near else ""
+    show = f" --provider {providers[0]}" if len(providers) == 1 else ""
+    return UnknownInstanceTypeError(
+        f"the catalogue has no instance type {name!r} of {' or '.join(providers)}",
+        hint=f"{ask}`textnlp-fast gpu catalog show{show} --limit 0` lists them.",
+    )
 
 
 def _unknown_region(region: str, asked: Mapping[str, Sequence[str]]) -> UnknownRegionError:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from textnlp_fast.errors import NoPlanError, PriceTooHighError
+from textnlp_fast.gpu.catalog import Catalog
 from textnlp_fast.gpu.resources.failures import Failure, Place
 from textnlp_fast.gpu.resources.requests import MARKETS, AcquireRequest
 from textnlp_fast.gpu.types import InstanceType, Market, Offer
 
-__all__ = ["Candidate", "Plan", "fitting", "on_demand_prices", "planned"]
+__all__ = ["Candidate", "Plan", "check_types", "fitting", "on_demand_prices", "planned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,23 @@ def fitting(request: AcquireRequest, offers: Iterable[Offer]) -> list[Offer]:
         and (request.regions is None or offer.region in request.regions)
         and (request.instance_types is None or offer.instance_type.name in request.instance_types)
     ]
+
+
+def check_types(
+    request: AcquireRequest, offers: Iterable[Offer], catalog: Catalog, registered: Collection[str]
+) -> None:
+    """Raises UnknownInstanceTypeError for a name that is none, which else would be an offer that does not fit.
+
+    What a provider offers itself, among `offers`, need not be in the catalogue.
+    """
+    asked = [
+        one
+        for one in catalog.providers
+        if one in registered and (request.providers is None or one in request.providers)
+    ]
+    if request.instance_types is not None and asked:
+        offered = {offer.instance_type.name for offer in offers}
+        catalog.check_instance_types(set(request.instance_types) - offered, asked)
 
 
 def planned(

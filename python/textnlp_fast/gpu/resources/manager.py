@@ -20,7 +20,7 @@ from textnlp_fast.gpu.catalog import Catalog
 from textnlp_fast.gpu.providers.contract import Instance, InstanceState, Provider
 from textnlp_fast.gpu.providers.registry import create_provider
 from textnlp_fast.gpu.resources.acquiring import Held, acquisition_of, gather
-from textnlp_fast.gpu.resources.candidates import Plan, fitting, on_demand_prices, planned
+from textnlp_fast.gpu.resources.candidates import Plan, check_types, fitting, on_demand_prices, planned
 from textnlp_fast.gpu.resources.failures import Failure, Failures
 from textnlp_fast.gpu.resources.failures import Place as LaunchPlace
 from textnlp_fast.gpu.resources.fleet import FleetInstance, fleet_instance
@@ -254,6 +254,7 @@ class GPUResourceManager:
                 found.extend(
                     self.catalog.offers(providers=name, regions=region, gpu_types=list(request.gpu_types))
                 )
+        check_types(request, found, self.catalog, {name for name, _ in self.places})
         return found
 
     def _zones(self, groups: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], Sequence[str]]:
@@ -269,8 +270,9 @@ class GPUResourceManager:
     def _price(self, name: str, region: str, kind: str, market: Market) -> float | None:
         if name not in self.catalog.providers or region not in self.catalog.regions(name):
             return None
-        offers = self.catalog.offers(providers=name, regions=region, instance_types=kind, markets=market)
-        return max((offer.usd_per_hour for offer in offers), default=None)
+        # A machine that somebody launched by hand may be of a type that the catalogue does not know.
+        offers = self.catalog.offers(providers=name, regions=region, markets=market)
+        return max((one.usd_per_hour for one in offers if one.instance_type.name == kind), default=None)
 
     # --- keeping ----------------------------------------------------------------------------------------------
 
