@@ -127,6 +127,10 @@ def test_the_environment_file(
     )
     assert done.stdout == "/usr/local/cuda-13.0\n"
     assert "is as it should be" in run("gpu", "doctor", "--write-env", "cuda.env").out
+    outcome = run("gpu", "doctor", "--write-env", "nowhere/cuda.env")
+    assert outcome.code == 2
+    assert "there is no folder nowhere" in outcome.err
+    assert not (tmp_path / "nowhere").exists()
     (tmp_path / "mine").write_text("mine\n")
     outcome = run("gpu", "doctor", "--write-env", "mine")
     assert outcome.code == 2

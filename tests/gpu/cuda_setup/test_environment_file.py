@@ -136,7 +136,7 @@ def test_a_machine_without_cuda_has_nothing_to_set(tmp_path: Path) -> None:
 
 
 def test_the_same_text_is_not_written_again(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "cuda.env"
+    file = tmp_path / "cuda.env"
     assert write_environment(facts_with(), file)
     before = file.stat()
     assert not write_environment(facts_with(), file)
@@ -184,3 +184,6 @@ def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInputError, match="cannot be written"):
         write_environment(facts_with(), tmp_path / "file" / "cuda.env")
+    with pytest.raises(InvalidInputError, match="there is no folder"):
+        write_environment(facts_with(), tmp_path / "new" / "cuda.env")
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]

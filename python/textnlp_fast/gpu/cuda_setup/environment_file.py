@@ -67,7 +67,12 @@ def write_environment(facts: Facts, path: Path | str) -> bool:
                     f"{target} is there and was not written by this command",
                     hint="Name another file, or move that one away.",
                 )
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():
+            # Made by us it would hide a slip in the path: nobody sources a file that lies elsewhere.
+            raise InvalidInputError(
+                f"{target} cannot be written: there is no folder {target.parent}",
+                hint="Name a file in a folder that is there.",
+            )
         _replace(target, text)
     except OSError as error:
         raise InvalidInputError(
