@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from fakes.azure_arm import ArmFake
 from fakes.azure_arm.server import GROUP, SUBSCRIPTION
 from fakes.azure_arm.state import Size
-from fakes.control_plane import ControlPlaneFault
-from gpu.providers.harness import Harness
+from gpu.providers.plane_harness import PLENTY, PlaneHarness
 from textnlp_fast.gpu.providers.azure import AzureProvider
 from textnlp_fast.gpu.providers.contract import LAUNCH_TAG, Provider
 
@@ -24,14 +23,12 @@ _VERBS = {
     "start": ("POST", "/start"),
     "describe": ("GET", "/virtualMachines/"),
 }
-_ALWAYS = 10**9
-_PLENTY = 1000
 
 
 def arm_sizes() -> dict[str, Size]:
     """Two sizes in two zones and outside of them."""
     return {
-        name: Size({"": _PLENTY, "1": _PLENTY, "2": _PLENTY}, "standardNCASv3_T4Family")
+        name: Size({"": PLENTY, "1": PLENTY, "2": PLENTY}, "standardNCASv3_T4Family")
         for name in ("Standard_NC4as_T4_v3", "Standard_NC8as_T4_v3")
     }
 
@@ -48,7 +45,7 @@ class StaticToken:
         return AccessToken(self.token, int(time.time()) + 3600)
 
 
-class AzureHarness(Harness):
+class AzureHarness(PlaneHarness):
     name = "azure"
     region = "westeurope"
     bad_region = "moonbase1"
@@ -61,26 +58,23 @@ class AzureHarness(Harness):
     bad_image = "microsoft-dsvm:missing:2204:latest"
     spot_price_usd = 0.2
     sdk: ClassVar[str | None] = "azure.mgmt.compute"
+    verbs = _VERBS
+    throttled = (429, "TooManyRequests")
 
     def __init__(self, fake: ArmFake) -> None:
-        self.fake = fake
-        fake.tokens = {"good"}
-        fake.page_size = 50
+        super().__init__(fake)
         self._free = {name: dict(one.free) for name, one in fake.state.sizes.items()}
 
     def provider(self, *, region: str | None = None, **options: Any) -> Provider:
-        quick: dict[str, Any] = {
+        mine: dict[str, Any] = {
+            **self.options(),
             "resource_group": GROUP,
             "subscription": SUBSCRIPTION,
             "subnet": "network/gpu",
             "ssh_public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE test",
             "credential": StaticToken("good"),
-            "endpoint_url": self.fake.endpoint_url,
-            "first_pause_s": 0.01,
-            "deadline_s": 60.0,
-            "timeout_s": 20.0,
         }
-        return AzureProvider(region or self.region, **{**quick, **options})
+        return AzureProvider(region or self.region, **{**mine, **options})
 
     def truth(self) -> dict[str, str | None]:
         return {
@@ -90,15 +84,10 @@ class AzureHarness(Harness):
         }
 
     def heal(self) -> None:
-        self.fake.heal()
-        self.fake.tokens = {"good"}
-        self.fake.state.hide_for = 0
+        super().heal()
         for name, free in self._free.items():
             self.fake.state.sizes[name].free.update(free)
             self.fake.state.sizes[name].quota = None
-
-    def no_capacity(self) -> None:
-        self.capacity(0)
 
     def capacity(self, count: int) -> None:
         for one in self.fake.state.sizes.values():
@@ -108,39 +97,9 @@ class AzureHarness(Harness):
         for one in self.fake.state.sizes.values():
             one.quota = 0
 
-    def throttle(self, times: int) -> None:
-        self.fake.inject(ControlPlaneFault("status", code=429, reason="TooManyRequests", times=times))
-
-    def lose_answer(self, verb: str, times: int = 1) -> None:
-        method, path = _VERBS[verb]
-        self.fake.inject(ControlPlaneFault("lose_answer", method=method, path=path, times=times))
-
-    def lose_request(self, verb: str, times: int = 1) -> None:
-        method, path = _VERBS[verb]
-        self.fake.inject(ControlPlaneFault("lose_request", method=method, path=path, times=times))
-
-    def hide_new(self, looks: int) -> None:
-        self.fake.state.hide_for = looks
-
-    def expire_credentials(self) -> None:
-        self.fake.tokens = {"another"}
-
     def deny(self) -> None:
         message = "The client does not have authorization to perform action 'virtualMachines/write'."
-        self.fake.inject(
-            ControlPlaneFault(
-                "status",
-                method="PUT",
-                path="/virtualMachines/",
-                code=403,
-                reason="AuthorizationFailed",
-                message=message,
-                times=_ALWAYS,
-            )
-        )
-
-    def launches_asked(self) -> int:
-        return len(self.fake.asked("PUT", "/virtualMachines/"))
+        self.deny_to("launch", reason="AuthorizationFailed", message=message)
 
     def user_data_of(self, instance_id: str) -> str:
         system = self.fake.state.machines[instance_id].body["properties"]["osProfile"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from fakes.control_plane import ControlPlaneFault
 from fakes.gce import GceFake
-from gpu.providers.harness import Harness
+from gpu.providers.plane_harness import PLENTY, PlaneHarness
 from textnlp_fast.gpu.providers.contract import LAUNCH_TAG, Provider
 from textnlp_fast.gpu.providers.gcp import GcpProvider
 
@@ -20,13 +19,11 @@ _VERBS = {
     "start": ("POST", "/start"),
     "describe": ("GET", "/instances/"),
 }
-_ALWAYS = 10**9
-_PLENTY = 1000
 
 
 def gce_regions() -> dict[str, dict[str, dict[str, int]]]:
     """A region with two zones that offer L4s, and one that offers nothing."""
-    offered = {"nvidia-l4": _PLENTY, "nvidia-tesla-t4": _PLENTY}
+    offered = {"nvidia-l4": PLENTY, "nvidia-tesla-t4": PLENTY}
     return {
         "us-central1": {
             "us-central1-a": dict(offered),
@@ -36,7 +33,7 @@ def gce_regions() -> dict[str, dict[str, dict[str, int]]]:
     }
 
 
-class GcpHarness(Harness):
+class GcpHarness(PlaneHarness):
     name = "gcp"
     region = "us-central1"
     bad_region = "us-central9"
@@ -48,28 +45,25 @@ class GcpHarness(Harness):
     image = "projects/images/global/images/family/ubuntu-with-driver"
     bad_image = "projects/images/global/images/missing"
     sdk: ClassVar[str | None] = "google.cloud.compute_v1"
+    verbs = _VERBS
+    throttled = (403, "rateLimitExceeded")
     cannot: ClassVar[dict[str, str]] = {
         "price cap": "Compute Engine takes no cap on spot: the provider holds it against price_of",
     }
 
     def __init__(self, fake: GceFake) -> None:
-        self.fake = fake
-        fake.tokens = {"good"}
-        fake.page_size = 50
+        super().__init__(fake)
         self._free = {zone: dict(free) for zone, free in fake.state.regions[self.region].items()}
 
     def provider(self, *, region: str | None = None, **options: Any) -> Provider:
         from google.oauth2.credentials import Credentials  # noqa: PLC0415
 
-        quick: dict[str, Any] = {
+        mine: dict[str, Any] = {
+            **self.options(),
             "project": "test-project",
             "credentials": Credentials("good"),
-            "endpoint_url": self.fake.endpoint_url,
-            "first_pause_s": 0.01,
-            "deadline_s": 60.0,
-            "timeout_s": 20.0,
         }
-        return GcpProvider(region or self.region, **{**quick, **options})
+        return GcpProvider(region or self.region, **{**mine, **options})
 
     def truth(self) -> dict[str, str | None]:
         return {
@@ -79,15 +73,10 @@ class GcpHarness(Harness):
         }
 
     def heal(self) -> None:
-        self.fake.heal()
-        self.fake.tokens = {"good"}
+        super().heal()
         self.fake.state.quotas[self.region].clear()
-        self.fake.state.hide_for = 0
         for zone, free in self._free.items():
             self.fake.state.regions[self.region][zone].update(free)
-
-    def no_capacity(self) -> None:
-        self.capacity(0)
 
     def capacity(self, count: int) -> None:
         for free in self.fake.state.regions[self.region].values():
@@ -96,33 +85,9 @@ class GcpHarness(Harness):
     def no_quota(self) -> None:
         self.fake.state.quotas[self.region]["NVIDIA_L4_GPUS"] = 0
 
-    def throttle(self, times: int) -> None:
-        self.fake.inject(ControlPlaneFault("status", code=403, reason="rateLimitExceeded", times=times))
-
-    def lose_answer(self, verb: str, times: int = 1) -> None:
-        method, path = _VERBS[verb]
-        self.fake.inject(ControlPlaneFault("lose_answer", method=method, path=path, times=times))
-
-    def lose_request(self, verb: str, times: int = 1) -> None:
-        method, path = _VERBS[verb]
-        self.fake.inject(ControlPlaneFault("lose_request", method=method, path=path, times=times))
-
-    def hide_new(self, looks: int) -> None:
-        self.fake.state.hide_for = looks
-
-    def expire_credentials(self) -> None:
-        self.fake.tokens = {"another"}
-
     def deny(self) -> None:
         message = "Required 'compute.instances.create' permission for 'projects/test-project'"
-        self.fake.inject(
-            ControlPlaneFault(
-                "status", method="POST", code=403, reason="forbidden", message=message, times=_ALWAYS
-            )
-        )
-
-    def launches_asked(self) -> int:
-        return len(self.fake.asked("POST", "bulkInsert"))
+        self.deny_to("launch", reason="forbidden", message=message)
 
     def user_data_of(self, instance_id: str) -> str:
         (item,) = self._machine(instance_id).properties["metadata"]["items"]
