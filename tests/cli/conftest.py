@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from textnlp_fast.cli import main
+from textnlp_fast.config import Settings
+from textnlp_fast.config.settings import PREFIX, names_of
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,13 @@ def place(tmp_path: Path, models: tuple[Path, Path], run: Run) -> Path:
     assert run("push", models[0], "m@1.0.0", "--repo", place, "-m", "first").code == 0
     assert run("push", models[1], "m@1.1.0", "--repo", place).code == 0
     return place
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting comes from the machine that runs the tests."""
+    for name in Settings.model_fields:
+        for variable in names_of(name):
+            monkeypatch.delenv(variable, raising=False)
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)

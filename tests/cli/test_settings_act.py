@@ -1,12 +1,11 @@
 """Every setting that `config show` lists is obeyed by the commands that it is about.
 
-`ACTS` names for each setting the test here that shows it at work, or that it is for a later part. A setting that is new
-has to be in it, and a test has to be there.
+`ACTS` names for each setting the test that shows it at work, here or in test_settings_act_on_gpus.py, or that it is for
+a later part. A setting that is new has to be in it, and a test has to be there.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -17,8 +16,7 @@ from typing import Any
 import click
 import pytest
 
-from fakes.ec2 import Ec2Proxy
-from gpu.providers.aws_harness import AwsHarness
+from cli import test_settings_act_on_gpus
 from textnlp_fast.cli.arguments import transfer_options
 from textnlp_fast.cli.configured import OTHERS, current_settings, reach, repository_url
 from textnlp_fast.cli.program import group
@@ -26,9 +24,9 @@ from textnlp_fast.config import Settings, load_settings
 from textnlp_fast.config.settings import PREFIX, names_of
 from textnlp_fast.delta import create_patch
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.gpu.catalog import refreshed_path
-from textnlp_fast.gpu.providers.contract import OWNER_TAG
 from textnlp_fast.storage import Repository, StorageConfig, TransferOptions
+
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 LATER = "nothing reads it yet"
 ACTS = {
@@ -71,27 +69,18 @@ ACTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting comes from the machine that runs the tests."""
-    for name in Settings.model_fields:
-        for variable in names_of(name):
-            monkeypatch.delenv(variable, raising=False)
-    for name in [name for name in os.environ if name.startswith(PREFIX)]:
-        monkeypatch.delenv(name)
-
-
 def sizes(place: Path) -> list[int]:
     return [file.stat().st_size for file in (place / "objects").rglob("*") if file.is_file()]
 
 
 def test_each_setting_is_shown_at_work_or_is_for_a_later_part() -> None:
     assert list(ACTS) == list(Settings.model_fields)
+    tests = {**vars(test_settings_act_on_gpus), **globals()}
     for name, where in ACTS.items():
         if where == LATER:
             assert LATER in (Settings.model_fields[name].description or "")
         else:
-            assert callable(globals()[where]), name
+            assert callable(tests[where]), name
             assert LATER not in (Settings.model_fields[name].description or "")
 
 
@@ -390,65 +379,3 @@ def test_traces_are_on_while_a_command_runs(run: Any, place: Path, monkeypatch: 
     monkeypatch.setenv("TEXTNLP_FAST_TRACES", "true")
     assert run("verify", "--repo", place).code == 0
     assert happened == ["on", "off"]
-
-
-def test_the_refreshed_catalogue_is_where_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "settings.yaml").write_text("gpu_catalog: of-a-file.json\n", encoding="utf-8")
-    monkeypatch.setenv("TEXTNLP_FAST_CONFIG", str(tmp_path / "settings.yaml"))
-    assert refreshed_path() == Path("of-a-file.json")
-    monkeypatch.setenv("TEXTNLP_FAST_GPU_CATALOG", "of-the-environment.json")
-    assert refreshed_path() == Path("of-the-environment.json")
-
-
-def test_the_fleet_is_kept_named_and_bounded_as_set(
-    run: Any, ec2_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--yes", "--json")
-    with Ec2Proxy(ec2_server) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", proxy.endpoint_url)
-        monkeypatch.setenv("TEXTNLP_FAST_FLEET_STATE", str(tmp_path / "journal"))
-        monkeypatch.setenv("TEXTNLP_FAST_FLEET_OWNER", "fleet-b")
-        truth = AwsHarness(ec2_server, proxy).truth
-        for name in ("MAX_USD_PER_HOUR", "BUDGET_USD_PER_HOUR", "BUDGET_USD"):
-            with monkeypatch.context() as bounded:
-                bounded.setenv(f"TEXTNLP_FAST_GPU_{name}", "0.01")
-                refused = run(*words)
-            assert refused.code == 15, name
-            assert truth() == {}
-        launched = run(*words)
-        assert launched.code == 0, launched.err
-        (one,) = launched.document["instances"]
-        assert one["tags"][OWNER_TAG] == "fleet-b"
-        assert list((tmp_path / "journal").rglob("*.json"))
-        assert run("gpu", "terminate", one["instance_id"], "--yes").code == 0
-        assert truth() == {}
-
-
-def test_the_rules_of_health_are_those_that_are_set(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "rules.json").write_text("no rules", encoding="utf-8")
-    monkeypatch.setenv("TEXTNLP_FAST_GPU_HEALTH_RULES", str(tmp_path / "rules.json"))
-    refused = run("gpu", "health", "--agent", "http://127.0.0.1:9")
-    assert refused.code == 2
-    assert "rules.json" in refused.err
-
-
-# --- where models are served -------------------------------------------------------------------------------
-
-
-def test_recommendations_ask_for_the_gpu_and_market_that_are_set(
-    run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def offered(*more: str) -> set[tuple[str, str]]:
-        document = run("gpu", "recommend", "--params", "8e9", "--rps", "5", "--json", "--limit", "99", *more)
-        bought = [one for plan in document.document["plans"] for one in plan["machines_of"]]
-        return {(one["gpu_type"], one["market"]) for one in bought}
-
-    assert len({gpu for gpu, _ in offered()}) > 3
-    assert {market for _, market in offered()} == {"on-demand"}
-    monkeypatch.setenv("DEFAULT_GPU_TYPE", "nvidia-l40s")
-    assert offered() == {("nvidia-l40s", "on-demand")}
-    monkeypatch.setenv("ENABLE_SPOT_INSTANCES", "true")
-    assert offered() == {("nvidia-l40s", "spot")}
-    assert offered("--gpu", "h100", "--no-spot") == {("nvidia-h100", "on-demand")}
