@@ -26,12 +26,13 @@ from textnlp_fast.gpu.providers.contract import (
     LAUNCH_TAG,
     OWNER_TAG,
     Instance,
-    InstanceState,
     LaunchOutcome,
     LaunchRequest,
     PriceOf,
     Provider,
     check_request,
+    deleted_since,
+    refuse_other_type,
     refuse_over_cap,
 )
 from textnlp_fast.gpu.types import Market
@@ -118,7 +119,7 @@ class AzureProvider(Provider):
         placed = self._records.placed(request.launch_id, until=until)
         if placed is not None:
             return self._remembered(request, placed, until)
-        self._check_type(request, self._look_at(names[:1], until))
+        refuse_other_type(request, self._look_at(names[:1], until), any_case=True)
         if request.market is not Market.SPOT and request.max_usd_per_hour is not None:
             price = self._price_of(request.instance_type, request.market) if self._price_of else None
             refuse_over_cap(request, price)
@@ -195,38 +196,18 @@ class AzureProvider(Provider):
     def _remembered(self, request: LaunchRequest, places: Sequence[str], until: float) -> LaunchOutcome:
         """A launch that is over: what is left of it, and what has ended since."""
         names = [f"{request.launch_id}-{self.region}-{place}" for place in places]
-        found = self._check_type(request, self._look_at(names, until))
+        found = self._look_at(names, until)
+        refuse_other_type(request, found, any_case=True)
         there = {one.instance_id for one in found}
+        now = datetime.datetime.now(datetime.timezone.utc)
         ended = [
-            Instance(
-                provider=self.name,
-                region=self.region,
-                zone=None,
-                instance_id=name,
-                instance_type=request.instance_type,
-                market=request.market,
-                state=InstanceState.TERMINATED,
-                launched_at=datetime.datetime.now(datetime.timezone.utc),
-                launch_id=request.launch_id,
-                tags={**request.tags, LAUNCH_TAG: request.launch_id},
-                reason="deleted since",
-            )
+            deleted_since(request, name, provider=self, zone=None, launched_at=now)
             for name in names
             if name not in there
         ]
         missing = max(0, request.count - len(names))
         why = f"Azure had {len(names)} of the {request.count} asked for" if missing else None
         return LaunchOutcome(instances=(*found, *ended), missing=missing, why=why)
-
-    def _check_type(self, request: LaunchRequest, found: list[Instance]) -> list[Instance]:
-        wanted = request.instance_type.lower()
-        other = next((one for one in found if one.instance_type.lower() != wanted), None)
-        if other is not None:
-            raise InvalidInputError(
-                f"launch {request.launch_id} was of {other.instance_type}, not of {request.instance_type}",
-                hint="Give every launch an id of its own.",
-            )
-        return found
 
     # --- looking ----------------------------------------------------------------------------------------------
 

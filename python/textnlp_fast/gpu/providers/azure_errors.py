@@ -7,7 +7,7 @@ https://learn.microsoft.com/azure/virtual-machines/error-codes-spot.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from textnlp_fast.errors import (
     AuthenticationError,
@@ -21,7 +21,7 @@ from textnlp_fast.errors import (
     TextnlpFastError,
     UnknownRegionError,
 )
-from textnlp_fast.gpu.providers.calling import Meaning, NoCredentialsError
+from textnlp_fast.gpu.providers.calling import Meaning, NoCredentialsError, asked_pause_s
 
 __all__ = ["error_of_code", "meaning_of"]
 
@@ -122,7 +122,7 @@ def meaning_of(error: Exception, *, action: str, place: str) -> Meaning:
     code, message = str(getattr(odata, "code", None) or ""), str(getattr(odata, "message", None) or words)
     meaning = error_of_code(code, message, action=action, place=place, status=int(status))
     again = isinstance(meaning, ProviderUnavailableError)
-    return Meaning(meaning, again=again, after_s=_retry_after(error) if again else None)
+    return Meaning(meaning, again=again, after_s=asked_pause_s(error) if again else None)
 
 
 def error_of_code(code: str, message: str, *, action: str, place: str, status: int = 0) -> TextnlpFastError:
@@ -165,11 +165,3 @@ def _quota(said: str, message: str) -> QuotaError:
     error = QuotaError(said)
     error.quota = (found[1] or found[2]) if found else None
     return error
-
-
-def _retry_after(error: Any) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        return max(0.0, float(headers.get("Retry-After", "")))
-    except ValueError:
-        return None

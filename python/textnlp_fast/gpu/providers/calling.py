@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from textnlp_fast.errors import AuthenticationError, ProviderUnavailableError, TextnlpFastError
 from textnlp_fast.telemetry import count
 
-__all__ = ["Meaning", "NoCredentialsError", "Patience", "at_once"]
+__all__ = ["Meaning", "NoCredentialsError", "Patience", "asked_pause_s", "at_once"]
 
 LONGEST_PAUSE_S: Final = 8.0
 _AT_ONCE: Final = 8
@@ -35,6 +35,15 @@ class Meaning:
     error: TextnlpFastError
     again: bool = False
     after_s: float | None = None
+
+
+def asked_pause_s(error: Any) -> float | None:
+    """The seconds that the answer behind a client's error says to wait (`Retry-After`); None: it says none."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ __all__ = [
     "PriceOf",
     "Provider",
     "check_request",
+    "deleted_since",
+    "refuse_other_type",
     "refuse_over_cap",
 ]
 
@@ -148,6 +150,44 @@ def refuse_over_cap(request: LaunchRequest, usd_per_hour: float | None) -> None:
             hint="Launch it without a cap, or make the provider with price_of.",
         )
     raise PriceTooHighError(f"{what} costs {usd_per_hour:.4f} USD an hour, over the cap of {cap:.4f}")
+
+
+def refuse_other_type(request: LaunchRequest, found: Sequence[Instance], *, any_case: bool = False) -> None:
+    """Raises InvalidInputError where what the launch id launched before is of another type than is asked for now."""
+
+    def spelt(name: str) -> str:
+        return name.lower() if any_case else name
+
+    for one in found:
+        if spelt(one.instance_type) != spelt(request.instance_type):
+            raise InvalidInputError(
+                f"launch {request.launch_id} was of {one.instance_type}, not of {request.instance_type}",
+                hint="Give every launch an id of its own.",
+            )
+
+
+def deleted_since(
+    request: LaunchRequest,
+    instance_id: str,
+    *,
+    provider: Provider,
+    zone: str | None,
+    launched_at: datetime.datetime,
+) -> Instance:
+    """An instance of a launch of which only the order is known any more."""
+    return Instance(
+        provider=provider.name,
+        region=provider.region,
+        zone=zone,
+        instance_id=instance_id,
+        instance_type=request.instance_type,
+        market=request.market,
+        state=InstanceState.TERMINATED,
+        launched_at=launched_at,
+        launch_id=request.launch_id,
+        tags={**request.tags, LAUNCH_TAG: request.launch_id},
+        reason="deleted since",
+    )
 
 
 class Provider(ABC):

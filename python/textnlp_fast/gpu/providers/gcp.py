@@ -22,12 +22,13 @@ from textnlp_fast.gpu.providers.contract import (
     LAUNCH_TAG,
     OWNER_TAG,
     Instance,
-    InstanceState,
     LaunchOutcome,
     LaunchRequest,
     PriceOf,
     Provider,
     check_request,
+    deleted_since,
+    refuse_other_type,
     refuse_over_cap,
 )
 from textnlp_fast.gpu.providers.gcp_client import Compute
@@ -124,7 +125,8 @@ class GcpProvider(Provider):
             )
         body = gcp_requests.bulk_insert(request, image=image, labels=labels, options=self._options)
         until = self._api.patience.until()
-        before = self._check_type(request, self.list_instances({LAUNCH_TAG: request.launch_id}))
+        before = self.list_instances({LAUNCH_TAG: request.launch_id})
+        refuse_other_type(request, before)
         if len(before) >= request.count or any(_age_s(one) > _SETTLED_S for one in before):
             return _outcome(request, before, len(before), None)
         if not before:
@@ -132,15 +134,6 @@ class GcpProvider(Provider):
             refuse_over_cap(request, price)
         operation = self._order(request, body, until)
         return self._harvest(request, operation, until)
-
-    def _check_type(self, request: LaunchRequest, found: list[Instance]) -> list[Instance]:
-        other = next((one for one in found if one.instance_type != request.instance_type), None)
-        if other is not None:
-            raise InvalidInputError(
-                f"launch {request.launch_id} was of {other.instance_type}, not of {request.instance_type}",
-                hint="Give every launch an id of its own.",
-            )
-        return found
 
     def _order(self, request: LaunchRequest, body: dict[str, Any], until: float) -> Any:
         """The operation of this launch, ended: found by its request id, or begun.
@@ -178,9 +171,8 @@ class GcpProvider(Provider):
         zones = [last_part(place) for place in status] or ([request.zone] if request.zone else [])
         zones = zones or self._region_zones(until)
         ids = [f"{zone}/{name}" for zone in zones for name in instance_names(request)]
-        made = self._check_type(
-            request, [one for one in self._look_at(ids, until) if one.launch_id == request.launch_id]
-        )
+        made = [one for one in self._look_at(ids, until) if one.launch_id == request.launch_id]
+        refuse_other_type(request, made)
         created = sum(one.created_vm_count for one in status.values()) if status else len(made)
         if operation.error.errors:
             self.terminate([one.instance_id for one in made])
@@ -225,18 +217,12 @@ class GcpProvider(Provider):
             if not one.error.errors
         ]
         return [
-            Instance(
-                provider=self.name,
-                region=self.region,
+            deleted_since(
+                request,
+                one,
+                provider=self,
                 zone=one.partition("/")[0],
-                instance_id=one,
-                instance_type=request.instance_type,
-                market=request.market,
-                state=InstanceState.TERMINATED,
                 launched_at=moment(operation.insert_time),
-                launch_id=request.launch_id,
-                tags={**request.tags, LAUNCH_TAG: request.launch_id},
-                reason="deleted since",
             )
             for one in ids
             if one not in known

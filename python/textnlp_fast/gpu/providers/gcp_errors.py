@@ -21,7 +21,7 @@ from textnlp_fast.errors import (
     TextnlpFastError,
     UnknownRegionError,
 )
-from textnlp_fast.gpu.providers.calling import Meaning, NoCredentialsError
+from textnlp_fast.gpu.providers.calling import Meaning, NoCredentialsError, asked_pause_s
 
 __all__ = ["meaning_of", "operation_error"]
 
@@ -85,7 +85,7 @@ def _refused(error: Any, *, action: str, place: str) -> Meaning:
     if reasons & _CAPACITY:
         return Meaning(CapacityError(said))
     if reasons & _THROTTLED or status == 429:
-        return Meaning(ProviderUnavailableError(said), again=True, after_s=_retry_after(error))
+        return Meaning(ProviderUnavailableError(said), again=True, after_s=asked_pause_s(error))
     if reasons & _QUOTA:
         return Meaning(_quota(said))
     if reasons & _SWITCHED_OFF:
@@ -103,7 +103,7 @@ def _refused(error: Any, *, action: str, place: str) -> Meaning:
     if status in {409, 412}:
         return Meaning(ConflictError(said, hint="Run the command again."))
     if status >= 500 or status == 408:
-        return Meaning(ProviderUnavailableError(said), again=True, after_s=_retry_after(error))
+        return Meaning(ProviderUnavailableError(said), again=True, after_s=asked_pause_s(error))
     if "zone" in message.lower() and "unknown" in message.lower():
         return Meaning(UnknownRegionError(said))
     return Meaning(InvalidInputError(said))
@@ -148,14 +148,6 @@ def operation_error(errors: list[tuple[str, str]], *, action: str, place: str) -
     ):
         return InvalidInputError(said)
     return ProviderUnavailableError(said)
-
-
-def _retry_after(error: Any) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        return max(0.0, float(headers.get("Retry-After", "")))
-    except ValueError:
-        return None
 
 
 def _words(error: Exception) -> str:
