@@ -1,6 +1,6 @@
-"""Watches machines.
+"""Watches machines: reads sources, judges, and tells sinks.
 
-reads sources, judges, and tells sinks. `GPUHealthMonitorManager` is the fleet's public face of it.
+`GPUHealthMonitorManager` is the fleet's public face of it.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ class GPUHealthMonitorManager:
     """Watches machines until it is told to stop. For one event loop; not thread-safe.
 
     `rules` is a set of rules or the path of a file with what differs from those that ship (else the setting
-    `gpu_health_rules` names it). `state_file` makes it go
-    on after a restart where it stood: what is open, what repeats, what waits for sinks. `sinks` are told of findings;
-    so are functions given to `on_finding`.
+    `gpu_health_rules` names it). `state_file` makes it go on after a restart where it stood: what is open, what
+    repeats, what waits for sinks. `sinks` are told of findings; so are functions given to `on_finding`.
     """
 
     def __init__(
@@ -169,7 +168,7 @@ class GPUHealthMonitorManager:
     ) -> None:
         """Stops watching some machines, or all.
 
-        then sinks get up to `drain_s` for what waits, and the state is kept.
+        After all, sinks get up to `drain_s` for what waits, and the state is kept.
         """
         if instance_ids is not None:
             names = set(checked_machines(instance_ids))
