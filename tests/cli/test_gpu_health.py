@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fakes.loopback_http import Said, loopback
+from servers.s3 import S3Server
 
 EXPORTED = (
     'DCGM_FI_DEV_GPU_TEMP{{gpu="0",UUID="GPU-a"}} 40\nDCGM_FI_DEV_XID_ERRORS{{gpu="0",UUID="GPU-a"}} {xid}\n'
@@ -137,7 +138,38 @@ def test_the_schema() -> None:
 
 def test_without_a_driver_it_says_what_to_do() -> None:
     done = health(TEXTNLP_FAST_NVML="/no/such/library.so.1")
-    assert done.returncode == 11 and "driver" in done.stderr and "hint" in done.stderr
+    assert (done.returncode, done.stdout) == (11, "")
+    assert "driver" in done.stderr and "hint" in done.stderr and "--agent" in done.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--watch",)])
+def test_without_a_driver_scripts_get_a_document(more: tuple[str, ...]) -> None:
+    done = health("--json", *more, TEXTNLP_FAST_NVML="/no/such/library.so.1")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"], document["machines"]) == (11, None, [])
+    assert "/no/such/library.so.1" in document["error"] and "driver" in document["hint"]
+    assert document["error"] in done.stderr and "Traceback" not in done.stderr
+
+
+def test_hints_name_options_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    done = health("--aws", "i-0123456789abcdef0", AWS_CONFIG_FILE="/dev/null")
+    assert done.returncode == 2 and "--region" in done.stderr and "region=" not in done.stderr
+    with loopback(lambda _: Said(401)) as server:
+        done = health("--agent", server.url)
+    assert done.returncode == 9 and "TEXTNLP_FAST_AGENT_TOKEN" in done.stderr
+    done = health("--dcgm", "http://me:secret@127.0.0.1:9")
+    assert done.returncode == 2 and "TEXTNLP_FAST_AGENT_TOKEN" in done.stderr and "headers" not in done.stderr
+    done = health("--watch", "--webhook", "http://other.example/", "--dcgm", "http://127.0.0.1:9")
+    assert done.returncode == 2 and "allow_http" not in done.stderr
+
+
+def test_a_machine_that_only_its_cloud_tells_of_is_noted_with_options(moto: S3Server) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+    where = ("--region", "us-east-1", "--endpoint-url", moto.endpoint_url)
+    done = health("--aws", "i-0123456789abcdef0", *where, **keys)
+    assert "(--agent)" in done.stdout and "(--dcgm)" in done.stdout and "agents=" not in done.stdout
 
 
 def test_watching_prints_what_changes_and_remembers(tmp_path: Path) -> None:

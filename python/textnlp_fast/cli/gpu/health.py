@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import click
 from textnlp_fast.cli.arguments import FiniteRange, json_option
 from textnlp_fast.cli.output import print_json, print_line, print_table
 from textnlp_fast.cli.program import printable
-from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.errors import DeviceError, InvalidInputError, TextnlpFastError
 
 if TYPE_CHECKING:
     from textnlp_fast.gpu.health.facts import Finding
@@ -33,8 +35,20 @@ Examples:
 \b
 Without machines it looks at this one. The token of agents is {TOKEN_VARIABLE}, the key of the webhook
 {SECRET_VARIABLE}.
-Exit codes: 0 the fleet is good, 1 it is not (warnings count, too).
+Exit codes: 0 the fleet is good, 1 it is not (warnings count, too); there is no verdict: 2 wrong call, 9 credentials
+or a token were refused, 11 this machine was asked for and has no NVIDIA driver. With --json these are a document, too:
+its `verdict` is null, and `error` and `hint` say why.
 """
+#: What errors and notes say to Python programs, and to those who type commands.
+_SPOKEN = (
+    ("Pass region=", "Give --region"),
+    ("(agents=)", "(--agent)"),
+    ("(dcgm=)", "(--dcgm)"),
+    (", or pass allow_http=True", ""),
+    ("Give its token: Authorization: Bearer ...", f"Set its token: {TOKEN_VARIABLE}."),
+    ("Pass them as headers, from the environment.", f"An agent's token is taken from {TOKEN_VARIABLE}."),
+)
+_OTHERS = "Other machines are asked by name: --agent URL, --dcgm URL, --aws ID."
 _MARKS = {"good": ("good", "green"), "degraded": ("DEGRADED", "yellow"), "bad": ("BAD", "bold red")}
 
 
@@ -109,22 +123,53 @@ def command(
     if (webhook or alertmanager) and not watch:
         raise InvalidInputError("--webhook and --alertmanager need --watch", hint="Add --watch.")
     token = os.environ.get(TOKEN_VARIABLE)
-    named: dict[str, Any] = {
-        "aws": list(aws),
-        "region": region,
-        "endpoint_url": endpoint_url,
-        "agents": _named(agents),
-        "dcgm": _named(dcgm),
-        "headers": {"Authorization": f"Bearer {token}"} if token else None,
-        "local": None if agents or dcgm or aws else socket.gethostname(),
-    }
-    if watch:
-        return asyncio.run(_watch(named, rules, state_file, timeout_s, webhook, alertmanager, as_json))
-    health = asyncio.run(
-        fleet_health(**named, rules=rules, state_file=state_file, look_s=look_s, timeout_s=timeout_s)
-    )
+    local = None if agents or dcgm or aws else socket.gethostname()
+    with _no_verdict(as_json=as_json, lines=watch, local=local is not None):
+        named: dict[str, Any] = {
+            "aws": list(aws),
+            "region": region,
+            "endpoint_url": endpoint_url,
+            "agents": _named(agents),
+            "dcgm": _named(dcgm),
+            "headers": {"Authorization": f"Bearer {token}"} if token else None,
+            "local": local,
+        }
+        if watch:
+            return asyncio.run(_watch(named, rules, state_file, timeout_s, webhook, alertmanager, as_json))
+        health = asyncio.run(
+            fleet_health(**named, rules=rules, state_file=state_file, look_s=look_s, timeout_s=timeout_s)
+        )
     _show(health, as_json=as_json)
     return 0 if health.good else 1
+
+
+@contextmanager
+def _no_verdict(*, as_json: bool, lines: bool, local: bool) -> Iterator[None]:
+    """Says errors in the words of the command, and to scripts as a document; they go on to stderr and the exit code."""
+    try:
+        yield
+    except TextnlpFastError as error:
+        error.hint = _spoken(error.hint)
+        if local and isinstance(error, DeviceError):
+            error.hint = f"{error.hint} {_OTHERS}"
+        if as_json:
+            document: dict[str, Any] = {
+                "verdict": None,
+                "machines": [],
+                "error": str(error.args[0]),
+                "hint": error.hint,
+            }
+            if lines:
+                print_line(json.dumps(document))
+            else:
+                print_json(document)
+        raise
+
+
+def _spoken(text: str) -> str:
+    for to_programs, to_people in _SPOKEN:
+        text = text.replace(to_programs, to_people)
+    return text
 
 
 def _named(urls: tuple[str, ...]) -> dict[str, str]:
@@ -144,7 +189,12 @@ def _show(health: FleetHealth, *, as_json: bool) -> None:
     from textnlp_fast.gpu.health.judging import ACTION_WORDS  # noqa: PLC0415
 
     if as_json:
-        print_json({"verdict": health.verdict.value, "machines": [asdict(one) for one in health.machines]})
+        print_json(
+            {
+                "verdict": health.verdict.value,
+                "machines": [{**asdict(one), "note": _spoken(one.note)} for one in health.machines],
+            }
+        )
         return
     rows = [
         [
@@ -160,7 +210,9 @@ def _show(health: FleetHealth, *, as_json: bool) -> None:
         for finding in machine.findings:
             click.echo(_line(finding))
         if machine.note:
-            click.echo(f"{click.style('note:', fg='cyan')} {printable(machine.machine)}: {machine.note}")
+            click.echo(
+                f"{click.style('note:', fg='cyan')} {printable(machine.machine)}: {_spoken(machine.note)}"
+            )
     word, colour = _MARKS[health.verdict.value]
     count = len(health.machines)
     click.echo(f"{count} machine{'s' if count != 1 else ''}: {click.style(word, fg=colour.split()[-1])}")
