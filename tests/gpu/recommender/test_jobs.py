@@ -116,6 +116,7 @@ def test_deadlines_take_more_machines_and_budgets_fewer_choices() -> None:
         {"weights": "int4"},
         {"rank": 0},
         {"deadline_h": -1},
+        {"shape": None},
     ],
 )
 def test_runs_that_cannot_be(change: dict[str, Any]) -> None:
@@ -161,11 +162,20 @@ def test_more_time_is_never_dearer_and_more_requests_never_cheaper(
 
 
 @pytest.mark.parametrize(
-    "change", [{"requests": 0}, {"requests": 1.5}, {"deadline_h": 0}, {"deadline_h": 0.05}, {"startup_h": -1}]
+    "change", [{"requests": 0}, {"requests": 1.5}, {"deadline_h": 0}, {"deadline_h": 0.05}, {"startup_h": -1}, {"shape": None}]
 )
 def test_batches_that_cannot_be(change: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         BatchJob(**{"shape": LLAMA, "requests": 100, "deadline_h": 1.0, **change})
+
+
+def test_what_is_no_job_and_no_offer() -> None:
+    batch = BatchJob(shape=LLAMA, requests=100, deadline_h=1.0)
+    for plan, job in ((plan_batch, batch), (plan_fine_tune, FineTune(shape=LLAMA, tokens=1e9))):
+        with pytest.raises(InvalidInputError, match="cannot be None"):
+            plan(None, OFFERS, SPEC_OF)  # type: ignore[operator]
+        with pytest.raises(InvalidInputError, match="offers cannot be None"):
+            plan(job, None, SPEC_OF)  # type: ignore[operator]
 
 
 def test_a_batch_over_budget() -> None:

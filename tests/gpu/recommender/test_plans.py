@@ -248,6 +248,10 @@ def test_a_model_larger_than_a_machine_spans_machines() -> None:
         {"kv_cache": "int4"},
         {"context": 100},
         {"prompt": 200_000},
+        {"shape": None},
+        {"weights": 5},
+        {"kv_cache": None},
+        {"requests_per_s": "20"},
     ],
 )
 def test_workloads_that_cannot_be(change: dict[str, Any]) -> None:
@@ -255,10 +259,34 @@ def test_workloads_that_cannot_be(change: dict[str, Any]) -> None:
         workload(**change)
 
 
-@pytest.mark.parametrize("change", [{"spot_share": 1.5}, {"limit": 0}, {"max_usd_per_hour": -1}])
+@pytest.mark.parametrize("change", [
+        {"spot_share": 1.5},
+        {"limit": 0},
+        {"limit": "x"},
+        {"max_usd_per_hour": -1},
+        {"gpu_types": 5},
+        {"gpu_types": ["h1000"]},
+    ],
+)
 def test_limits_that_cannot_be(change: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         recommend(workload(), OFFERS, SPEC_OF, **change)
+
+
+def test_what_is_no_workload_and_no_offer() -> None:
+    for plan in (recommend, mixed_fleet):
+        with pytest.raises(InvalidInputError, match="workload cannot be None"):
+            plan(None, OFFERS, SPEC_OF)  # type: ignore[arg-type]
+        for offers in (None, 5, [5], "offers"):
+            with pytest.raises(InvalidInputError, match="offer"):
+                plan(workload(), offers, SPEC_OF)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="offers cannot be None"):
+        cheapest(None, [Accelerators(GPUType.NVIDIA_H100)])  # type: ignore[arg-type]
+
+
+def test_types_may_be_named() -> None:
+    found = recommend(workload(), OFFERS, SPEC_OF, gpu_types=["h100"])  # type: ignore[list-item]
+    assert found == recommend(workload(), OFFERS, SPEC_OF, gpu_types=[GPUType.NVIDIA_H100])
 
 
 def test_a_price_that_is_none() -> None:

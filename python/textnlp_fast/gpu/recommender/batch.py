@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.gpu.recommender.plans import Sized, SpecOf, cheapest_by_type, no_plan, sized_types
+from textnlp_fast.gpu.recommender.market import cheapest_by_type, listed, types_of
+from textnlp_fast.gpu.recommender.plans import Sized, SpecOf, no_plan, sized_types
 from textnlp_fast.gpu.recommender.shape import ModelShape
-from textnlp_fast.gpu.recommender.workload import Workload, check_positive, check_whole
-from textnlp_fast.gpu.types import GPUType, Market, Offer
+from textnlp_fast.gpu.recommender.workload import Workload, check_is, check_positive, check_whole
+from textnlp_fast.gpu.types import GPUType, Offer
 
 __all__ = ["BatchJob", "BatchPlan", "plan_batch"]
 
@@ -84,14 +85,10 @@ def plan_batch(
 
     More machines cost the same work and more starts, so the fewest are the cheapest. Raises NoPlanError.
     """
-    listed = [
-        one
-        for one in offers
-        if (gpu_types is None or one.instance_type.gpu_type in gpu_types)
-        and (spot or one.market is Market.ON_DEMAND)
-    ]
-    sized, why = sized_types(job.workload(1.0), (one.instance_type for one in listed), spec_of)
-    cheapest = cheapest_by_type(listed)
+    check_is("job", job, BatchJob)
+    there = listed(offers, types_of(gpu_types), spot=spot)
+    sized, why = sized_types(job.workload(1.0), (one.instance_type for one in there), spec_of)
+    cheapest = cheapest_by_type(there)
     plans = []
     for one in sized:
         unit = one.machines_a_replica

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.gpu.recommender.market import listed
 from textnlp_fast.gpu.recommender.plans import no_plan
 from textnlp_fast.gpu.recommender.workload import check_positive
 from textnlp_fast.gpu.types import GPUType, Market, Offer
@@ -43,7 +44,7 @@ def cheapest(
     market = Market.SPOT if spot else Market.ON_DEMAND
     best: Offer | None = None
     why = dict.fromkeys(any_of, "no machine has that many")
-    for offer in offers:
+    for offer in listed(offers):
         its = offer.instance_type
         fits = [one for one in any_of if its.gpu_type is one.gpu_type and its.gpu_count >= one.count]
         if not fits:

@@ -13,11 +13,12 @@ from typing import Final, Literal
 
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.recommender.layout import GIB, OVERHEAD_BYTES, UTILISATION
-from textnlp_fast.gpu.recommender.plans import SpecOf, cheapest_by_type, no_plan
+from textnlp_fast.gpu.recommender.market import cheapest_by_type, listed, types_of
+from textnlp_fast.gpu.recommender.plans import SpecOf, no_plan
 from textnlp_fast.gpu.recommender.precision import weight_format
 from textnlp_fast.gpu.recommender.shape import ModelShape
-from textnlp_fast.gpu.recommender.workload import check_positive, check_whole
-from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Market, Offer
+from textnlp_fast.gpu.recommender.workload import check_is, check_positive, check_whole
+from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Offer
 
 __all__ = ["FineTune", "FineTuneMemory", "FineTunePlan", "plan_fine_tune", "training_memory"]
 
@@ -51,6 +52,7 @@ class FineTune:
     deadline_h: float | None = None
 
     def __post_init__(self) -> None:
+        check_is("shape", self.shape, ModelShape)
         check_positive("tokens", self.tokens, most=1e15)
         check_whole("sequence", self.sequence, most=10**8)
         check_whole("sequences_a_gpu", self.sequences_a_gpu, most=10**6)
@@ -226,15 +228,11 @@ def plan_fine_tune(
     max_usd: float | None = None,
 ) -> list[FineTunePlan]:
     """Plans that fit and keep the deadline, the cheapest run first. Raises NoPlanError with the reasons."""
-    listed = [
-        one
-        for one in offers
-        if (gpu_types is None or one.instance_type.gpu_type in gpu_types)
-        and (spot or one.market is Market.ON_DEMAND)
-    ]
+    check_is("run", run, FineTune)
+    there = listed(offers, types_of(gpu_types), spot=spot)
     plans: list[FineTunePlan] = []
     why: dict[GPUType, str] = {}
-    for markets in cheapest_by_type(listed).values():
+    for markets in cheapest_by_type(there).values():
         offer = min(markets.values(), key=lambda one: one.usd_per_hour)
         found = _cheapest_count(run, offer, spec_of)
         if isinstance(found, str):

@@ -10,18 +10,18 @@ from importlib import import_module
 from typing import Any
 
 from textnlp_fast.errors import InternalError, InvalidInputError, MissingPackageError
+from textnlp_fast.gpu.recommender.market import cheapest_by_type, listed, types_of
 from textnlp_fast.gpu.recommender.plans import (
     Plan,
     Purchase,
     Recommendation,
     Sized,
     SpecOf,
-    cheapest_by_type,
     no_plan,
     plan_of,
     sized_types,
 )
-from textnlp_fast.gpu.recommender.workload import Workload, check_positive, check_share
+from textnlp_fast.gpu.recommender.workload import Workload, check_is, check_positive, check_share
 from textnlp_fast.gpu.types import GPUType, Market, Offer
 
 __all__ = ["mixed_fleet"]
@@ -65,6 +65,7 @@ def mixed_fleet(
     machines than `machine_limits` says. One machine of a type is allowed whatever share it
     carries. Raises NoPlanError if there is none, MissingPackageError without scipy.
     """
+    check_is("workload", workload, Workload)
     check_share("spot_share", spot_share)
     check_share("max_share", max_share)
     if max_share == 0:
@@ -75,14 +76,14 @@ def mixed_fleet(
             raise InvalidInputError(f"machine_limits: of {name} there cannot be {most!r}")
     if max_usd_per_hour is not None:
         check_positive("max_usd_per_hour", max_usd_per_hour, most=math.inf)
-    listed = [one for one in offers if gpu_types is None or one.instance_type.gpu_type in gpu_types]
-    known = {one.instance_type.name for one in listed}
+    there = listed(offers, types_of(gpu_types))
+    known = {one.instance_type.name for one in there}
     if unknown := sorted(set(limits) - known):
         raise InvalidInputError(
             f"machine_limits: no {unknown[0]} is on offer there", hint=_nearest(unknown[0], known)
         )
-    sized, why = sized_types(workload, (one.instance_type for one in listed), spec_of)
-    columns = _columns(sized, listed, spot_share)
+    sized, why = sized_types(workload, (one.instance_type for one in there), spec_of)
+    columns = _columns(sized, there, spot_share)
     counts = _solve(columns, workload.capacity_per_s, spot_share, max_share, limits) if columns else None
     rejected = tuple(sorted((gpu.value, text) for gpu, text in why.items()))
     if counts is None:

@@ -10,9 +10,10 @@ from typing import Final
 from textnlp_fast.errors import InvalidInputError, NoPlanError
 from textnlp_fast.gpu.recommender.efficiency import Efficiency
 from textnlp_fast.gpu.recommender.layout import Layout
+from textnlp_fast.gpu.recommender.market import cheapest_by_type, listed, types_of
 from textnlp_fast.gpu.recommender.serving import Point, best_point
 from textnlp_fast.gpu.recommender.shape import ModelShape
-from textnlp_fast.gpu.recommender.workload import Workload, check_positive, check_share
+from textnlp_fast.gpu.recommender.workload import Workload, check_is, check_positive, check_share, check_whole
 from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Market, Offer
 
 __all__ = [
@@ -198,14 +199,16 @@ def recommend(
     `offers` is what may be rented, wherever; `spot_share` of the replicas may run on spot machines, if those are
     cheaper, the rest is on demand. Raises NoPlanError, whose `rejected` says for each GPU type why, if nothing serves.
     """
+    check_is("workload", workload, Workload)
     check_share("spot_share", spot_share)
     if max_usd_per_hour is not None:
         check_positive("max_usd_per_hour", max_usd_per_hour, most=math.inf)
-    if limit is not None and limit < 1:
-        raise InvalidInputError(f"limit cannot be {limit}")
-    listed = [one for one in offers if gpu_types is None or one.instance_type.gpu_type in gpu_types]
-    sized, why = sized_types(workload, (one.instance_type for one in listed), spec_of, efficiency=efficiency)
-    cheapest = cheapest_by_type(listed)
+    if limit is not None:
+        check_whole("limit", limit, most=10**9)
+    wanted = types_of(gpu_types)
+    there = listed(offers, wanted)
+    sized, why = sized_types(workload, (one.instance_type for one in there), spec_of, efficiency=efficiency)
+    cheapest = cheapest_by_type(there)
     plans: list[Plan] = []
     dearest: dict[GPUType, float] = {}
     for one in sized:
@@ -224,7 +227,7 @@ def recommend(
         why[gpu] = f"the cheapest plan costs ${usd:,.2f} an hour, over the budget of ${max_usd_per_hour:,.2f}"
     plans = _one_a_type_and_layout(plans)
     served = {gpu for plan in plans for gpu in plan.gpu_types}
-    for gpu in gpu_types or ():
+    for gpu in wanted or ():
         why.setdefault(gpu, "no machine with it is on offer there")
     rejected = tuple(sorted((gpu.value, text) for gpu, text in why.items() if gpu not in served))
     if not plans:
@@ -241,21 +244,6 @@ def no_plan(rejected: tuple[tuple[str, str], ...]) -> NoPlanError:
     )
     error.rejected = rejected
     return error
-
-
-def cheapest_by_type(offers: Iterable[Offer]) -> dict[tuple[str, str], dict[Market, Offer]]:
-    """Of each instance type, the cheapest offer in each market; of equal ones the first by region and zone."""
-    found: dict[tuple[str, str], dict[Market, Offer]] = {}
-    for one in offers:
-        if not (math.isfinite(one.usd_per_hour) and one.usd_per_hour >= 0):
-            raise InvalidInputError(
-                f"{one.instance_type.name} is offered at {one.usd_per_hour!r} dollars an hour"
-            )
-        markets = found.setdefault((one.instance_type.provider, one.instance_type.name), {})
-        before = markets.get(one.market)
-        if before is None or _price(one) < _price(before):
-            markets[one.market] = one
-    return found
 
 
 def sized_types(
@@ -388,7 +376,3 @@ def _one_a_type_and_layout(plans: list[Plan]) -> list[Plan]:
         ):
             best[key] = plan
     return list(best.values())
-
-
-def _price(offer: Offer) -> tuple[float, str, str]:
-    return offer.usd_per_hour, offer.region, offer.zone or ""

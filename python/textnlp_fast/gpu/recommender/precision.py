@@ -56,7 +56,7 @@ KV_BYTES: Final = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp32": 4.
 
 def weight_format(name: str) -> WeightFormat:
     """The format of that name, or of another name for it (`awq`, `bfloat16`). Raises InvalidInputError."""
-    plain = name.strip().lower()
+    plain = str(name).strip().lower()
     try:
         return WEIGHTS[_ALIASES.get(plain, plain)]
     except KeyError:
@@ -68,7 +68,7 @@ def weight_format(name: str) -> WeightFormat:
 
 def kv_bytes_of(name: str) -> float:
     """Bytes an element of the KV cache takes. Raises InvalidInputError."""
-    plain = name.strip().lower()
+    plain = str(name).strip().lower()
     try:
         return KV_BYTES[_ALIASES.get(plain, plain)]
     except KeyError:

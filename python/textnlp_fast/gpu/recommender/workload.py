@@ -10,7 +10,7 @@ from textnlp_fast.gpu.recommender.precision import WeightFormat, kv_bytes_of, we
 from textnlp_fast.gpu.recommender.serving import Traffic
 from textnlp_fast.gpu.recommender.shape import ModelShape
 
-__all__ = ["Workload", "check_positive", "check_share", "check_whole"]
+__all__ = ["Workload", "check_is", "check_positive", "check_share", "check_whole"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class Workload:
     """Capacity to have beyond `requests_per_s`, as a share of it. Predictions are of steady arrivals."""
 
     def __post_init__(self) -> None:
+        check_is("shape", self.shape, ModelShape)
         check_positive("requests_per_s", self.requests_per_s, most=1e7)
         check_whole("prompt", self.prompt, most=10**8)
         check_whole("output", self.output, most=10**8)
@@ -86,6 +87,12 @@ class Workload:
     def capacity_per_s(self) -> float:
         """Requests a second to be ready for."""
         return self.requests_per_s * (1 + self.headroom)
+
+
+def check_is(name: str, value: object, kind: type) -> None:
+    """Raises InvalidInputError unless the value is of that kind."""
+    if not isinstance(value, kind):
+        raise InvalidInputError(f"{name} cannot be {value!r:.80}", hint=f"Give a {kind.__name__}.")
 
 
 def check_positive(name: str, value: float, *, most: float) -> None:
