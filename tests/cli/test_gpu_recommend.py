@@ -22,7 +22,7 @@ def test_a_table_of_plans_and_the_reasons_of_the_rest(run: Any) -> None:
     told = run(*SERVE)
     assert told.code == 0
     assert "8.0B parameters in bf16, 40 requests/s of 2000 + 300 tokens" in told.out
-    assert "USD/Mtok" in told.out
+    assert "USD/Mtok: a million tokens, of prompts and answers together" in told.out
     assert "Not these:" in told.out
     assert "nvidia-p100: compute capability 6.0" in told.out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from textnlp_fast.gpu.catalog import Catalog
 from textnlp_fast.gpu.recommender import ModelShape, read_model
 from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Market, Offer
 
+NIGHTLY = "TEXTNLP_FAST_NIGHTLY" in os.environ
+"""Then properties are tried on many more examples."""
 CONFIGS = Path(__file__).parent / "configs"
 MEMORY_GIB = {
     GPUType.NVIDIA_H100: 80,

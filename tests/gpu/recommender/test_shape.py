@@ -13,7 +13,7 @@ from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.recommender import ModelShape, parse_config, read_model, shape_of_parameters
 from textnlp_fast.gpu.recommender.precision import weight_format
 
-from .conftest import CONFIGS, model
+from .conftest import CONFIGS, NIGHTLY, model
 
 LLAMA: dict[str, Any] = json.loads((CONFIGS / "Meta-Llama-3.1-8B.json").read_text())
 
@@ -68,6 +68,7 @@ def test_windows_bound_the_cache() -> None:
 def test_formats_that_files_tell() -> None:
     assert read_model(CONFIGS / "Qwen3-32B-FP8.json").weights == "fp8-block"
     assert read_model(CONFIGS / "Llama-3.1-70B-Instruct-FP8.json").weights == "fp8"
+    assert parse_config(json.dumps({**LLAMA, "quantization_config": None})).weights == "bf16"
     awq = {**LLAMA, "quantization_config": {"quant_method": "awq", "bits": 4}}
     assert parse_config(json.dumps(awq)).weights == "int4"
     assert model("Meta-Llama-3.1-8B").weight_bytes(weight_format("awq")) == pytest.approx(5.7e9, rel=0.02)
@@ -76,7 +77,7 @@ def test_formats_that_files_tell() -> None:
 
 
 @given(st.floats(1e7, 1e13))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=200 if NIGHTLY else 20, deadline=None)
 def test_a_number_of_parameters_makes_a_model_of_that_many(parameters: float) -> None:
     assert shape_of_parameters(parameters).parameters == pytest.approx(parameters, rel=0.05)
 
@@ -110,6 +111,10 @@ def test_numbers_of_parameters_that_no_model_has(wrong: float) -> None:
         {"mamba_d_state": 128},
         {"linear_num_key_heads": 16},
         {"block_configs": [{"attention": {}}]},
+        {"quantization_config": [1]},
+        {"quantization_config": "fp8"},
+        {"quantization_config": False},
+        {"quantization_config": {}},
     ],
 )
 def test_models_that_cannot_be(change: dict[str, Any]) -> None:
@@ -170,7 +175,7 @@ JSON = st.recursive(
         max_size=4,
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000 if NIGHTLY else 120, deadline=None)
 def test_any_values_make_a_model_or_a_typed_error(change: dict[str, Any]) -> None:
     try:
         read = parse_config(json.dumps({**LLAMA, **change}), ignore_unknown=True)

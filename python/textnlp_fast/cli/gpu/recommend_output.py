@@ -53,6 +53,7 @@ def show_plans(workload: Workload, found: Recommendation, model: ReadModel, chos
         "# gpu,type,region,market,machines,layout,replicas,gpus,batch,GiB,TTFT s,TPOT ms,req/s,USD/h,USD/Mtok"
     )
     print_table(*without_empty(columns.split(","), rows, keep=3), left=4, yields=1)
+    print_line("USD/Mtok: a million tokens, of prompts and answers together, at the rate that was asked for.")
     if len(plans) < len(found.plans):
         print_line(f"{len(found.plans) - len(plans)} more: --limit.")
     if found.rejected:

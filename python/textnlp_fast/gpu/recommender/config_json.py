@@ -235,7 +235,12 @@ def _experts(config: Mapping[str, Any], layers: int, experts: int, intermediate:
 def _weights(config: Mapping[str, Any]) -> str:
     """The format in which the weights were published."""
     quantised = config.get("quantization_config")
-    if isinstance(quantised, dict):
+    if quantised is not None and not isinstance(quantised, dict):
+        raise InvalidInputError(
+            f"config.json: its quantization_config is {quantised!r:.60} and no object",
+            hint="Without it the format of the weights would be a guess: fetch the file again.",
+        )
+    if quantised is not None:
         method = str(quantised.get("quant_method", "")).lower()
         bits = quantised.get("bits")
         if method in ("awq", "gptq", "bitsandbytes") and isinstance(bits, int):
