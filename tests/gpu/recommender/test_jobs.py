@@ -15,7 +15,7 @@ from textnlp_fast.gpu.recommender import BatchJob, FineTune, plan_batch, plan_fi
 from textnlp_fast.gpu.recommender.fine_tune import MFU, adapter_parameters
 from textnlp_fast.gpu.types import GPUType, Market
 
-from .conftest import model, offer
+from .conftest import NIGHTLY, model, offer
 
 SPEC_OF = Catalog.load().spec
 LLAMA = model("Meta-Llama-3.1-8B")
@@ -150,7 +150,7 @@ def test_batches_are_done_in_time_and_no_count_of_machines_is_cheaper() -> None:
 
 
 @given(st.integers(1, 10**8), st.floats(0.5, 100), st.floats(1, 5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=60 if NIGHTLY else 5, deadline=None)
 def test_more_time_is_never_dearer_and_more_requests_never_cheaper(
     requests: int, hours: float, times: float
 ) -> None:
@@ -162,7 +162,15 @@ def test_more_time_is_never_dearer_and_more_requests_never_cheaper(
 
 
 @pytest.mark.parametrize(
-    "change", [{"requests": 0}, {"requests": 1.5}, {"deadline_h": 0}, {"deadline_h": 0.05}, {"startup_h": -1}, {"shape": None}]
+    "change",
+    [
+        {"requests": 0},
+        {"requests": 1.5},
+        {"deadline_h": 0},
+        {"deadline_h": 0.05},
+        {"startup_h": -1},
+        {"shape": None},
+    ],
 )
 def test_batches_that_cannot_be(change: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):

@@ -21,13 +21,15 @@ from textnlp_fast.gpu.recommender.precision import weight_format
 from textnlp_fast.gpu.recommender.serving import best_point
 from textnlp_fast.gpu.types import GPUSpec, GPUType, Market, Offer
 
-from .conftest import MEMORY_GIB, model, offer
+from .conftest import MEMORY_GIB, NIGHTLY, model, offer
 
 SPEC_OF: Callable[[GPUType], GPUSpec] = Catalog.load().spec
 LLAMA_8B = model("Meta-Llama-3.1-8B")
 QWEN_MOE = model("Qwen3-30B-A3B")
 GPUS = (GPUType.NVIDIA_H100, GPUType.NVIDIA_A100_80GB, GPUType.NVIDIA_L40S)
-QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(
+    max_examples=100 if NIGHTLY else 8, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def workload(**change: Any) -> Workload:
@@ -259,7 +261,9 @@ def test_workloads_that_cannot_be(change: dict[str, Any]) -> None:
         workload(**change)
 
 
-@pytest.mark.parametrize("change", [
+@pytest.mark.parametrize(
+    "change",
+    [
         {"spot_share": 1.5},
         {"limit": 0},
         {"limit": "x"},
@@ -342,7 +346,7 @@ def exhaustive(asked: Workload, offers: list[Offer], spot_share: float, limits: 
     st.lists(st.floats(0.5, 60), min_size=5, max_size=5),
     st.dictionaries(st.sampled_from(["big", "small"]), st.integers(0, 3), max_size=2),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=100 if NIGHTLY else 8, deadline=None)
 def test_no_mixed_fleet_is_cheaper(
     rate: float, spot_share: float, prices: list[float], limits: dict[str, int]
 ) -> None:
