@@ -66,6 +66,24 @@ def test_a_machines_life(aws: AwsHarness, run: Run) -> None:
     assert run("gpu", "list", "--in", "aws:us-east-1").out == "no machines\n"
 
 
+def test_a_key_says_what_it_holds(aws: AwsHarness, run: Run) -> None:
+    words = ("gpu", "launch", "--gpu", "t4", "--key", "a", "--yes")
+    first = run(*words, "--in", "aws:us-east-1", "--market", "on-demand", "--instances", 2)
+    assert first.code == 0, first.err
+    here = (*words, "--in", "aws:us-east-1")
+    refused = run(*here, "--market", "spot", "--max-usd-per-hour", "0.25")
+    assert (refused.code, refused.out) == (7, "")
+    assert "on-demand, not spot" in refused.err
+    elsewhere = run(*words, "--in", "aws:us-west-2")
+    assert elsewhere.code == 7
+    assert "us-east-1" in elsewhere.err
+    fewer = run(*here, "--json")
+    assert fewer.code == 0
+    assert len(fewer.document["instances"]) == 2
+    assert "holds 2 machines, and 1 was asked for" in fewer.err
+    assert len(aws.truth()) == 2
+
+
 def test_nothing_is_spent_without_a_word(aws: AwsHarness, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1")
     monkeypatch.setattr("sys.stdin", io.StringIO(""))

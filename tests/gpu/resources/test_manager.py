@@ -285,6 +285,48 @@ def test_a_key_is_not_taken_for_another_request(fleet: Fleet) -> None:
     assert len(fleet.cloud.alive()) == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"market": "spot"}, "on-demand, not spot"),
+        ({"max_usd_per_hour": 0.9}, "over the cap of 0.9"),
+        ({"zones": ["zb"]}, "in za"),
+        ({"regions": ["there"]}, "in here"),
+        ({"providers": ["other"]}, "of memory"),
+        ({"instance_types": ["t4.4"]}, "a t4.1"),
+        ({"image": "mine"}, "image"),
+        ({"disk_gib": 500}, "100 GiB, not 500"),
+        ({"tags": {"team": "b"}}, "tags"),
+    ],
+)
+def test_a_key_does_not_hand_out_what_is_outside_of_the_request(
+    fleet: Fleet, changes: dict[str, Any], said: str
+) -> None:
+    (first,) = fleet.manager().acquire(_request(key="train", zones=["za"]))
+    with pytest.raises(errors.ConflictError, match=said):
+        fleet.manager().acquire(_request(key="train", **changes))
+    # What holds is handed out: a wider market, a cap that it is under.
+    (again,) = fleet.manager().acquire(_request(key="train", market="spot-first", max_usd_per_hour=1.0))
+    assert set(fleet.cloud.alive()) == {first.instance_id} == {again.instance_id}
+
+
+def test_a_key_of_a_place_that_is_not_registered(fleet: Fleet) -> None:
+    fleet.manager().acquire(_request(key="train"))
+    fleet.regions = ("there",)
+    with pytest.raises(errors.ConflictError, match="memory here, and that is no place of this call"):
+        fleet.manager().acquire(_request(key="train"))
+    assert len(fleet.cloud.alive()) == 1
+
+
+def test_a_key_grows_and_does_not_shrink(fleet: Fleet) -> None:
+    first = fleet.manager().acquire(_request(key="train"))
+    more = fleet.manager().acquire(_request(key="train", instances=3))
+    assert more[0].instance_id == first[0].instance_id
+    assert len(more) == 3 == len(fleet.cloud.alive())
+    assert len(fleet.manager().acquire(_request(key="train"))) == 3
+    assert len(fleet.cloud.alive()) == 3
+
+
 def test_the_same_key_at_once_is_one_machine(fleet: Fleet) -> None:
     managers = [fleet.manager() for _ in range(6)]
     barrier = threading.Barrier(6)

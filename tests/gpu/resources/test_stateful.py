@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gpu.resources.fleets import Crash, Fleet, Steps
-from textnlp_fast.errors import BudgetExceededError, CapacityError
+from textnlp_fast.errors import BudgetExceededError, CapacityError, ConflictError
 from textnlp_fast.gpu import GPUType, Market
 from textnlp_fast.gpu.resources import AcquireRequest, Budget
+from textnlp_fast.gpu.resources.acquiring import acquisition_of
 from textnlp_fast.gpu.resources.ledger import usd_per_hour_now
+from textnlp_fast.gpu.resources.requests import MARKETS
 
 _PRICES = {
     ("t4.1", Market.ON_DEMAND): Fraction(1),
@@ -98,7 +100,15 @@ class FleetMachine(RuleBasedStateMachine):
             assert not held
             assert self.fleet.cloud.capacity
             return
+        except ConflictError:
+            # What the key holds, or has asked for, is of a market that this request does not want.
+            assert name is not None
+            records = self.fleet.journal().records(acquisition_of("fleet-a", name))
+            assert any(one.market not in MARKETS[request.market] for one in records)
+            assert before is None or not held or not self._fits(before, request)
+            return
         if held:
+            assert self._fits(before or "", request)
             assert found.instance_id == before
             return
         assert found.instance_id not in self.model.machines
@@ -106,6 +116,9 @@ class FleetMachine(RuleBasedStateMachine):
         assert self.model.rate <= _HOURLY_BUDGET
         if name is not None:
             self.model.keys[name] = found.instance_id
+
+    def _fits(self, instance_id: str, request: AcquireRequest) -> bool:
+        return self.fleet.cloud.instances[instance_id].market in MARKETS[request.market]
 
     def _under_way(self) -> Fraction:
         """What launches may cost whose process died, and of which nothing shows yet."""

@@ -24,6 +24,7 @@ __all__ = [
     "open_known_fleet",
     "places_option",
     "print_instances",
+    "tell",
     "tell_problems",
     "usd",
     "yes_option",
@@ -174,12 +175,17 @@ def print_instances(instances: Iterable[FleetInstance]) -> None:
     print_table(columns, rows, left=7)
 
 
+def tell(message: str) -> None:
+    """A line on stderr, beside what a verb answers."""
+    click.echo(printable(message), err=True)
+
+
 def tell_problems(problems: Iterable[Any]) -> int:
     """Says on stderr which places did not answer; the exit code for it."""
     code = 0
     for problem in problems:
         name, region = problem.place
         said = "cannot be asked" if isinstance(problem.error, _CANNOT_ASK) else "did not answer"
-        click.echo(printable(f"{name} in {region} {said}: {problem.error.args[0]}"), err=True)
+        tell(f"{name} in {region} {said}: {problem.error.args[0]}")
         code = code or problem.error.exit_code
     return code

@@ -15,6 +15,7 @@ from textnlp_fast.cli.gpu.fleet import (
     open_fleet,
     places_option,
     print_instances,
+    tell,
     usd,
     yes_option,
 )
@@ -109,6 +110,11 @@ def command(
         question += f", or what else fits at up to {usd(dearest)}"
     confirmed(f"{question}?", yes)
     found = manager.acquire(request)
+    if len(found) > request.instances:
+        tell(
+            f"the key {request.key!r} holds {len(found)} machines, and {request.instances} was asked for: "
+            "`textnlp-fast gpu terminate` ends those that are too many"
+        )
     if as_json:
         print_json({"instances": [instance_document(one) for one in found]})
     else:

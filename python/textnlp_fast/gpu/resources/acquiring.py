@@ -21,7 +21,7 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.gpu.resources.candidates import Candidate, Plan
 from textnlp_fast.gpu.resources.journal import Journal
-from textnlp_fast.gpu.resources.launching import Launcher, TakenError, belongs, summed
+from textnlp_fast.gpu.resources.launching import Launcher, TakenError, mismatch, summed
 from textnlp_fast.gpu.resources.records import InstanceRecord, LaunchRecord, Phase
 from textnlp_fast.gpu.resources.requests import AcquireRequest
 
@@ -134,10 +134,14 @@ def _taken_up(
         return []
     if record.phase is Phase.LAUNCHED and not any(one.state.alive for one in record.instances):
         return []
-    if not belongs(record, request):
+    other = mismatch(record, request)
+    if other is None and not launcher.reaches(record):
+        other = f"it is in {record.provider} {record.region}, and that is no place of this call"
+    if other is not None:
         raise ConflictError(
-            f"the key {request.key!r} is that of another request: {record.count} of {record.instance_type}",
-            hint="Give every request a key of its own, or end what the other one holds.",
+            f"the key {request.key!r} is that of another request, for {record.count} x {record.instance_type} in "
+            f"{record.zone or record.region}: {other}",
+            hint="Give every request a key of its own, ask as before, or end what the key holds.",
         )
     if record.phase is Phase.INTENDED:
         try:

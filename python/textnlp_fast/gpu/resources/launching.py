@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from textnlp_fast.errors import (
@@ -32,10 +32,10 @@ from textnlp_fast.gpu.resources.journal import Journal
 from textnlp_fast.gpu.resources.ledger import check_budget
 from textnlp_fast.gpu.resources.processes import at_work_on, this_process
 from textnlp_fast.gpu.resources.records import LaunchRecord, Phase, abandoned, failed, launched
-from textnlp_fast.gpu.resources.requests import AcquireRequest, Budget
+from textnlp_fast.gpu.resources.requests import MARKETS, AcquireRequest, Budget
 from textnlp_fast.telemetry import operation
 
-__all__ = ["Launcher", "TakenError", "belongs", "digest_of", "summed"]
+__all__ = ["Launcher", "TakenError", "digest_of", "mismatch", "summed"]
 
 
 #: Errors after which nothing can be there: those of the request, and of credentials that are not there.
@@ -104,6 +104,14 @@ class Launcher:
         """
         with at_work_on(record):
             return self._carry_out(record, request, last)
+
+    def reaches(self, record: LaunchRecord) -> bool:
+        """Whether the record's place is among those that are asked."""
+        try:
+            self._provider_at(record.provider, record.region)
+        except InvalidInputError:
+            return False
+        return True
 
     def _carry_out(
         self, record: LaunchRecord, request: AcquireRequest, last: bool, *, first: bool = False
@@ -224,14 +232,44 @@ def _launch_request(record: LaunchRecord, request: AcquireRequest) -> LaunchRequ
     )
 
 
-def belongs(record: LaunchRecord, request: AcquireRequest) -> bool:
-    """Whether a record under the request's key can be of this very request."""
-    return (
-        any(str(one) == record.gpu_type for one in request.gpu_types)
-        and record.gpu_count >= request.gpu_count
-        and record.user_data_digest == digest_of(request.user_data)
-        and dict(record.tags) == dict(request.tags)
+def mismatch(record: LaunchRecord, request: AcquireRequest) -> str | None:
+    """Why a record under the request's key is not of this very request; None if it can be.
+
+    Whoever asks with a cap, a market or a place is not to be handed what is outside of them.
+    """
+    names = " or ".join(map(str, request.gpu_types))
+    cap = request.max_usd_per_hour
+    asked_for = (
+        (
+            any(str(one) == record.gpu_type for one in request.gpu_types),
+            f"it has {record.gpu_type}, not {names}",
+        ),
+        (
+            record.gpu_count >= request.gpu_count,
+            f"it has {record.gpu_count:g} GPUs, not {request.gpu_count:g}",
+        ),
+        (record.market in MARKETS[request.market], f"it is {record.market}, not {request.market}"),
+        (
+            cap is None or float(record.usd_per_hour) <= cap,
+            f"at {record.usd_per_hour:.4f} USD an hour it is over the cap of {cap or 0:.4f}",
+        ),
+        (_among(record.provider, request.providers), f"it is of {record.provider}"),
+        (_among(record.region, request.regions), f"it is in {record.region}"),
+        (record.zone is None or _among(record.zone, request.zones), f"it is in {record.zone}"),
+        (_among(record.instance_type, request.instance_types), f"it is a {record.instance_type}"),
+        (record.image == request.image_for(record.provider), "it has another image"),
+        (
+            record.disk_gib == request.disk_gib,
+            f"its disk has {record.disk_gib} GiB, not {request.disk_gib}",
+        ),
+        (record.user_data_digest == digest_of(request.user_data), "it has other user data"),
+        (dict(record.tags) == dict(request.tags), "it has other tags"),
     )
+    return next((why for holds, why in asked_for if not holds), None)
+
+
+def _among(value: str, wanted: Sequence[str] | None) -> bool:
+    return wanted is None or value in wanted
 
 
 def summed(errors: list[tuple[str, TextnlpFastError]]) -> TextnlpFastError:

@@ -47,7 +47,9 @@ class AcquireRequest:
     """Machines with GPUs: any that fit, the cheapest first.
 
     `key` names the request: asked for again under the same key, by whatever process, it is the same machines as long as
-    they are alive. Without one every call is a request of its own.
+    they are alive; with more `instances` than it holds, the missing ones are launched beside them. It must ask for
+    what they are: ConflictError where cap, market, place, image, disk, tags or user data do not fit. Without a key
+    every call is a request of its own.
     """
 
     gpu_types: Sequence[GPUType | str]
