@@ -112,6 +112,14 @@ def test_caps_budgets_and_capacity_have_their_exit_codes(
     assert run(*words, "--max-usd-per-hour", "0.01").code == 15
     monkeypatch.setenv("TEXTNLP_FAST_GPU_BUDGET_USD_PER_HOUR", "0.1")
     assert run(*words).code == 15
+    dry = run(*words, "--dry-run")
+    assert (dry.code, dry.out) == (15, "")
+    assert "over the budget of 0.10 an hour" in dry.err
+    monkeypatch.setenv("TEXTNLP_FAST_GPU_BUDGET_USD_PER_HOUR", "0.6")
+    dry = run(*words, "--dry-run")
+    assert dry.code == 0
+    assert "not tried: on-demand g4dn.12xlarge" in dry.out
+    assert "over the budget of 0.60 an hour" in dry.out
     monkeypatch.delenv("TEXTNLP_FAST_GPU_BUDGET_USD_PER_HOUR")
     aws.no_capacity()
     outcome = run(*words, "--type", "g4dn.xlarge")

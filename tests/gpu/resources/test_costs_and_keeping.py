@@ -270,3 +270,19 @@ def test_operations_are_told_of(fleet: Fleet) -> None:
         ("gpu.acquire", "ok"),
         ("gpu.terminate", "ok"),
     ]
+
+
+def test_a_plan_leaves_out_what_is_over_the_budget(fleet: Fleet) -> None:
+    """And an acquisition agrees with it; what the key holds is not counted against it twice."""
+    budget = Budget(usd_per_hour=3.5)
+    request = _request(instances=2, key="a")
+    plan = fleet.manager(budget=budget).plan(request)
+    assert {one.place.instance_type for one in plan.candidates} == {"t4.1"}
+    assert any("t4.4" in what and "over the budget of 3.50" in why for what, why in plan.rejected)
+    four = _request(instances=4, key="a")
+    with pytest.raises(errors.BudgetExceededError):
+        fleet.manager(budget=budget).plan(four)
+    assert len(fleet.manager(budget=budget).acquire(request)) == 2
+    assert fleet.manager(budget=budget).plan(request).candidates
+    with pytest.raises(errors.BudgetExceededError):
+        fleet.manager(budget=budget).plan(_request(instances=2, key="b"))

@@ -26,7 +26,7 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.gpu.providers.calling import NoCredentialsError
 from textnlp_fast.gpu.providers.contract import OWNER_TAG, LaunchOutcome, LaunchRequest, Provider
-from textnlp_fast.gpu.resources.candidates import Candidate
+from textnlp_fast.gpu.resources.candidates import Candidate, Plan
 from textnlp_fast.gpu.resources.failures import Failures, Place
 from textnlp_fast.gpu.resources.journal import Journal
 from textnlp_fast.gpu.resources.ledger import check_budget
@@ -104,6 +104,43 @@ class Launcher:
         """
         with at_work_on(record):
             return self._carry_out(record, request, last)
+
+    def affordable(self, plan: Plan, request: AcquireRequest, acquisition: str) -> Plan:
+        """The plan without what is over the budget now, which it rejects. Raises BudgetExceededError if that is all.
+
+        What the request's key holds already is not bought again.
+        """
+        if self._budget == Budget():
+            return plan
+        records = self._journal.records()
+        held = sum(
+            record.count
+            if record.phase is Phase.INTENDED
+            else sum(1 for one in record.instances if one.state.alive)
+            for record in records
+            if record.acquisition == acquisition
+        )
+        missing = request.instances - held
+        if missing <= 0:
+            return plan
+        candidates, rejected, refusals = [], list(plan.rejected), []
+        for candidate in plan.candidates:
+            try:
+                check_budget(
+                    self._budget,
+                    records,
+                    more_usd_per_hour=candidate.usd_per_hour * missing,
+                    expected_hours=request.expected_hours,
+                    now=self._now(),
+                )
+            except BudgetExceededError as error:
+                rejected.append((candidate.name, str(error.args[0])))
+                refusals.append((candidate.name, error))
+            else:
+                candidates.append(candidate)
+        if not candidates and refusals:
+            raise summed([*refusals])
+        return Plan(candidates=tuple(candidates), rejected=tuple(rejected))
 
     def reaches(self, record: LaunchRecord) -> bool:
         """Whether the record's place is among those that are asked."""

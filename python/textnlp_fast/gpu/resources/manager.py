@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import functools
-import getpass
 import os
-import re
-import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +25,7 @@ from textnlp_fast.gpu.resources.journal import Journal
 from textnlp_fast.gpu.resources.keeping import Keeper, Place, Problem
 from textnlp_fast.gpu.resources.launching import Launcher
 from textnlp_fast.gpu.resources.ledger import Costs, costs_of, total
+from textnlp_fast.gpu.resources.owners import checked_owner, default_owner
 from textnlp_fast.gpu.resources.records import InstanceRecord, LaunchRecord
 from textnlp_fast.gpu.resources.requests import AcquireRequest, Budget, MarketChoice
 from textnlp_fast.gpu.types import GPUType, Market, Offer
@@ -78,7 +76,7 @@ class GPUResourceManager:
         now: Callable[[], datetime.datetime] | None = None,
     ) -> None:
         self.settings = load_settings() if settings is None else settings
-        self.owner = _checked_owner(owner or self.settings.fleet_owner or _default_owner())
+        self.owner = checked_owner(owner or self.settings.fleet_owner or default_owner())
         self.budget = budget or Budget(
             usd_per_hour=self.settings.gpu_budget_usd_per_hour, total_usd=self.settings.gpu_budget_usd
         )
@@ -210,7 +208,7 @@ class GPUResourceManager:
                 acquisition_of(self.owner, request.key),
                 journal=self.journal,
                 launcher=self._launcher,
-                plan=lambda: self.plan(request),
+                plan=lambda: self._planned(request),
                 alive=self._keeper.alive,
                 give_back=self._give_back,
             )
@@ -219,8 +217,15 @@ class GPUResourceManager:
     def plan(self, request: AcquireRequest) -> Plan:
         """What :meth:`acquire` would try, in that order, and what it would not and why. Launches nothing.
 
-        Asks the providers where they offer the types; those that do not answer are taken as offering them.
+        Asks the providers where they offer the types; those that do not answer are taken as offering them. Raises as
+        :meth:`acquire` where nothing fits, or all that does is over a cap or a budget.
         """
+        return self._launcher.affordable(
+            self._planned(request), request, acquisition_of(self.owner, request.key)
+        )
+
+    def _planned(self, request: AcquireRequest) -> Plan:
+        """The same, whatever there is money for: an acquisition looks at that launch by launch."""
         if request.max_usd_per_hour is None and self._cap is not None:
             request = replace(request, max_usd_per_hour=self._cap)
         offers = self._offers(request)
@@ -378,21 +383,3 @@ def _ids(instances: Iterable[FleetInstance | str]) -> Sequence[str]:
     if isinstance(instances, str):
         raise InvalidInputError("a list of instances is wanted, not one id", hint="Put it in brackets.")
     return [one if isinstance(one, str) else one.instance_id for one in instances]
-
-
-def _default_owner() -> str:
-    """User and host: two people in one account do not end each other's machines."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        user = str(os.getuid())
-    return re.sub(r"[^a-z0-9_-]+", "-", f"{user}-{socket.gethostname()}".lower())[:63].strip("-")
-
-
-def _checked_owner(owner: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", owner, re.ASCII):
-        raise InvalidInputError(
-            f"{owner!r} is no name of a fleet",
-            hint="Use 1 to 63 of a-z, 0-9, '-' and '_': clouds take no more.",
-        )
-    return owner
