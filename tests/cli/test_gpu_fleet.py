@@ -13,6 +13,7 @@ import pytest
 from cli.conftest import Run
 from fakes.ec2 import Ec2Proxy
 from gpu.providers.aws_harness import AwsHarness
+from textnlp_fast.cli.gpu.provider_options import parsed_options
 from textnlp_fast.gpu.providers.contract import InstanceState
 from textnlp_fast.gpu.resources.journal import Journal
 from textnlp_fast.gpu.resources.records import InstanceRecord, LaunchRecord, Period, Phase
@@ -267,3 +268,39 @@ def test_no_place_was_named(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
         outcome = run("gpu", *verb)
         assert outcome.code == 2
         assert "--in" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("subnet=a/b", "PROVIDER.NAME"),
+        ("azure.subnet", "KEY=VALUE"),
+        ("gcp.network=n", "--in does not name"),
+        ("azure.subnett=a/b", "Did you mean 'subnet'"),
+        ("azure.credential=x", "takes no option"),
+        ("azure.price_of=x", "takes no option"),
+        ("azure.public_ip=yes", "neither true nor false"),
+        ("azure.ssh_public_key=@/nonexistent/key", "cannot be read"),
+    ],
+)
+def test_options_that_no_provider_takes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, said: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    outcome = run("gpu", "launch", "--gpu", "t4", "--in", "azure:eastus", "--yes", "--option", option)
+    assert outcome.code == 2
+    assert said in outcome.err
+
+
+def test_options_as_the_providers_take_them(tmp_path: Path) -> None:
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA me\n")
+    texts = [
+        "azure.subnet=net/default",
+        f"azure.ssh-public-key=@{tmp_path}/key.pub",
+        "azure.public_ip=true",
+        "aws.security_groups=sg-1,sg-2",
+    ]
+    assert parsed_options(texts, ["azure", "aws"]) == {
+        "azure": {"subnet": "net/default", "ssh_public_key": "ssh-ed25519 AAAA me", "public_ip": True},
+        "aws": {"security_groups": ["sg-1", "sg-2"]},
+    }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from textnlp_fast.cli.gpu.provider_options import parsed_options
 from textnlp_fast.cli.output import print_line, print_table
 from textnlp_fast.cli.program import printable
 from textnlp_fast.errors import InvalidInputError, MissingPackageError, TextnlpFastError
@@ -24,6 +25,7 @@ __all__ = [
     "open_known_fleet",
     "places_option",
     "print_instances",
+    "rented_places_option",
     "tell",
     "tell_problems",
     "usd",
@@ -35,14 +37,23 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def places_option(command: Command) -> Command:
-    """`--in PROVIDER:REGION`, any number of times."""
+    """`--in PROVIDER:REGION`, any number of times, for what looks where machines are, too."""
+    return _places_option("AWS_REGION, and where machines are")(command)
+
+
+def rented_places_option(command: Command) -> Command:
+    """The same, for what rents: where machines are is no reason to rent more there."""
+    return _places_option("AWS_REGION")(command)
+
+
+def _places_option(default: str) -> Callable[[Command], Command]:
     return click.option(
         "--in",
         "places",
         multiple=True,
         metavar="PROVIDER:REGION",
-        help="As aws:us-east-1, or local; repeatable.  [default: AWS_REGION, and where machines are]",
-    )(command)
+        help=f"As aws:us-east-1, or local; repeatable.  [default: {default}]",
+    )
 
 
 def yes_option(command: Command) -> Command:
@@ -50,13 +61,15 @@ def yes_option(command: Command) -> Command:
     return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
 
 
-def open_fleet(places: Sequence[str]) -> GPUResourceManager:
+def open_fleet(places: Sequence[str], options: Sequence[str] = ()) -> GPUResourceManager:
     """A manager to rent with: of these places, or of AWS_REGION's. Raises what keeps one of them from being made."""
     from textnlp_fast.gpu.resources import GPUResourceManager  # noqa: PLC0415
 
     manager = GPUResourceManager()
-    for name, region in _named(places, manager):
-        manager.register_provider(name, region)
+    wanted = _named(places, manager)
+    chosen = parsed_options(options, {name for name, _ in wanted})
+    for name, region in wanted:
+        manager.register_provider(name, region, **chosen.get(name, {}))
     return manager
 
 

@@ -13,8 +13,8 @@ from textnlp_fast.cli.gpu.fleet import (
     confirmed,
     instance_document,
     open_fleet,
-    places_option,
     print_instances,
+    rented_places_option,
     tell,
     usd,
     yes_option,
@@ -66,8 +66,15 @@ _LARGEST_USER_DATA = 1 << 20
 @click.option("--user-data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A file.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
 @click.option("--key", help="Name of the request: asked for again, it is the same machines.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="PROVIDER.NAME=VALUE",
+    help="What a provider is made with, as azure.subnet=net/default; @FILE takes a file's text. Repeatable.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be tried, in which order, and why.")
-@places_option
+@rented_places_option
 @yes_option
 @json_option
 def command(
@@ -78,6 +85,7 @@ def command(
     zones: tuple[str, ...],
     user_data: Path | None,
     tags: tuple[str, ...],
+    options: tuple[str, ...],
     dry_run: bool,
     places: tuple[str, ...],
     yes: bool,
@@ -89,7 +97,7 @@ def command(
     The cheapest that fits is tried first, what failed lately last. Before anything is asked of a cloud it is written to
     the journal: a launch that is cut off is found again, and happens once. Asks before it spends money.
     """
-    manager = open_fleet(places)
+    manager = open_fleet(places, options)
     request = manager.request(
         gpu_types=gpu_types,
         gpu_count=gpus,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -11,7 +12,7 @@ from typing import Any, Final, cast
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.providers.contract import Provider
 
-__all__ = ["ENTRY_POINTS", "Factory", "create_provider", "provider_names"]
+__all__ = ["ENTRY_POINTS", "Factory", "create_provider", "provider_names", "provider_options"]
 
 Factory = Callable[..., Provider]
 """Called with the region, and options by keyword."""
@@ -39,6 +40,8 @@ def create_provider(name: str, region: str, **options: Any) -> Provider:
     Raises InvalidInputError for a name that nobody gives or options that it does not take, UnknownRegionError for a
     region that it does not have, MissingPackageError where its SDK is not installed.
     """
+    if not isinstance(name, str) or not isinstance(region, str):
+        raise InvalidInputError(f"a provider and its region are named by texts, not {name!r} and {region!r}")
     factory = _factory(name)
     try:
         provider = factory(region, **options)
@@ -47,6 +50,21 @@ def create_provider(name: str, region: str, **options: Any) -> Provider:
     if provider.name != name:
         raise InvalidInputError(f"what was registered as {name!r} calls itself {provider.name!r}")
     return provider
+
+
+def provider_options(name: str) -> dict[str, str]:
+    """The options that a provider takes, each with the type that its class writes down for it.
+
+    Raises InvalidInputError for a name that nobody gives.
+    """
+    parameters = inspect.signature(_factory(name)).parameters.values()
+    return {
+        one.name: one.annotation
+        if isinstance(one.annotation, str)
+        else getattr(one.annotation, "__name__", "")
+        for one in parameters
+        if one.kind is one.KEYWORD_ONLY
+    }
 
 
 def _factory(name: str) -> Factory:
