@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
+from fakes.azure_arm import ArmFake
+from fakes.azure_arm.server import GROUP, SUBSCRIPTION
 from fakes.ec2 import Ec2Proxy
 from gpu.providers.aws_harness import AwsHarness
+from gpu.providers.azure_harness import StaticToken, arm_sizes
 from textnlp_fast.cli.gpu.provider_options import parsed_options
 from textnlp_fast.gpu.providers.contract import InstanceState
 from textnlp_fast.gpu.resources.journal import Journal
@@ -304,3 +307,30 @@ def test_options_as_the_providers_take_them(tmp_path: Path) -> None:
         "azure": {"subnet": "net/default", "ssh_public_key": "ssh-ed25519 AAAA me", "public_ip": True},
         "aws": {"security_groups": ["sg-1", "sg-2"]},
     }
+
+
+def test_a_machine_of_azures(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it from the command line, on the fake of Azure; only the login is put there."""
+    identity = pytest.importorskip("azure.identity")
+    monkeypatch.setattr(identity, "DefaultAzureCredential", lambda **_: StaticToken("good"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("AZURE_RESOURCE_GROUP", GROUP)
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", SUBSCRIPTION)
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE test\n")
+    words = ("gpu", "launch", "--gpu", "t4", "--in", "azure:westeurope", "--yes", "--json")
+    with ArmFake(arm_sizes()) as fake:
+        there = ("--option", f"azure.endpoint_url={fake.endpoint_url}")
+        without = run(*words, *there)
+        assert without.code == 2
+        assert "--option azure.subnet=" in without.err
+        launched = run(
+            *words,
+            *there,
+            "--option",
+            "azure.subnet=network/gpu",
+            "--option",
+            f"azure.ssh_public_key=@{tmp_path}/key.pub",
+        )
+        assert launched.code == 0, launched.err
+        (one,) = launched.document["instances"]
+        assert [it.name for it in fake.machines()] == [one["instance_id"]]

@@ -30,6 +30,8 @@ EPILOG = """\b
 Examples:
   textnlp-fast gpu launch --gpu nvidia-t4 --gpus 2 --in aws:us-east-1
   textnlp-fast gpu launch --gpu l4 --gpu a10g --market spot-first --max-usd-per-hour 1.2 --dry-run
+  textnlp-fast gpu launch --gpu t4 --in azure:westeurope --option azure.subnet=net/default \\
+      --option azure.ssh_public_key=@~/.ssh/id_ed25519.pub
   textnlp-fast gpu launch --gpu h100 --gpus 8 --in aws:us-east-1 --in aws:us-west-2 --key train-42 --yes
 """
 _LARGEST_USER_DATA = 1 << 20

@@ -131,7 +131,8 @@ class AzureProvider(Provider):
         if not self._subnet or not self._key:
             raise InvalidInputError(
                 "Azure makes no machine without a subnet and an SSH key",
-                hint="Make the provider with subnet='network/subnet' and ssh_public_key='ssh-ed25519 ...'.",
+                hint="On the command line: --option azure.subnet=NETWORK/SUBNET --option "
+                "azure.ssh_public_key=@~/.ssh/id_ed25519.pub; in Python subnet= and ssh_public_key= of the provider.",
             )
         subnet = self._subnet
         if not subnet.startswith("/"):

@@ -121,7 +121,8 @@ class GcpProvider(Provider):
         if image is None:
             raise InvalidInputError(
                 "no image was given, and Google has no default with NVIDIA's driver",
-                hint="Make the provider with image=...; `gcloud compute images list` shows what there is.",
+                hint="Name one: --image on the command line, image= in Python; `gcloud compute images list` shows what "
+                "there is.",
             )
         body = gcp_requests.bulk_insert(request, image=image, labels=labels, options=self._options)
         until = self._api.patience.until()
