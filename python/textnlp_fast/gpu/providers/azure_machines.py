@@ -89,7 +89,10 @@ class Machines:
             self._arm.ask(_VMS, "begin_create_or_update", name, document, until=until, **self._arm.if_missing)
         except ConflictError as conflict:
             machine = self.get(name, until=until)
-            ours = ((machine or {}).get("tags") or {}).get(LAUNCH_TAG) == document["tags"][LAUNCH_TAG]
+            if machine is None:
+                # One that was being deleted stood in the way, and is gone by now.
+                return ProviderUnavailableError(f"{name} was being deleted in {self._arm.region}")
+            ours = (machine.get("tags") or {}).get(LAUNCH_TAG) == document["tags"][LAUNCH_TAG]
             return None if ours else conflict
         except TextnlpFastError as error:
             return error
