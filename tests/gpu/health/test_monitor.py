@@ -458,6 +458,18 @@ async def test_a_fleet_of_many_machines_is_one_verdict() -> None:
         assert monitor.status().open[Severity.WARNING.value] == 1
 
 
+async def test_a_machine_whose_agent_tells_of_no_gpu_is_not_good() -> None:
+    source = Scripted("m")
+    async with GPUHealthMonitorManager(sinks=[]) as monitor:
+        await monitor.start_monitoring("test", ["m"], sources=[source])
+        (machine,) = verdict_of(monitor).machines
+        assert (machine.verdict, machine.action.value) == (Verdict.DEGRADED, "check")
+        assert "told of none" in machine.note and machine.findings == ()
+        source.facts = [Reading(machine="m", gpu="GPU-a", index=0, at_s=time.time())]
+        await until(lambda: verdict_of(monitor).good)
+        assert verdict_of(monitor).machines[0].note == ""
+
+
 async def test_the_rules_of_the_settings_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules = tmp_path / "rules.json"
     rules.write_text(json.dumps({"xids": {"31": {"severity": "critical", "action": "drain"}}}))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.health.facts import Action, Finding, Severity
@@ -18,13 +19,16 @@ from textnlp_fast.gpu.health.watching import checked_machines
 __all__ = ["FleetHealth", "MachineHealth", "Verdict", "fleet_health", "verdict_of", "watch_fleet"]
 
 
+_NO_GPU: Final = "what reads its GPUs told of none"
+
+
 class Verdict(str, Enum):
     """Of a machine or a fleet; the worst of its parts."""
 
     GOOD = "good"
     """Nothing of severity warning or worse is open."""
     DEGRADED = "degraded"
-    """Warnings are open."""
+    """Warnings are open, or what reads GPUs told of none."""
     BAD = "bad"
     """Something critical is open, or nothing was ever heard."""
 
@@ -82,12 +86,14 @@ def _machine(status: MachineStatus, findings: Sequence[Finding]) -> MachineHealt
     severity = max((one.severity for one in findings), key=severity_rank, default=Severity.INFO)
     action = max((one.action for one in findings), key=action_rank, default=Action.NONE)
     silent = not any(source.heard_s is not None for source in status.sources)
-    if silent:
+    # What reads GPUs and tells of none has not said that they are well.
+    blind = status.gpus == 0 and any(source.reads_gpus for source in status.sources)
+    if silent or blind:
         action = max(action, Action.CHECK, key=action_rank)
     if severity is Severity.CRITICAL or silent:
         verdict = Verdict.BAD
     else:
-        verdict = Verdict.DEGRADED if severity is Severity.WARNING else Verdict.GOOD
+        verdict = Verdict.DEGRADED if blind or severity is Severity.WARNING else Verdict.GOOD
     return MachineHealth(
         machine=status.machine,
         provider=status.provider,
@@ -95,7 +101,7 @@ def _machine(status: MachineStatus, findings: Sequence[Finding]) -> MachineHealt
         action=action,
         gpus=status.gpus,
         findings=tuple(findings),
-        note=status.note,
+        note=status.note or (_NO_GPU if blind and not silent else ""),
     )
 
 
