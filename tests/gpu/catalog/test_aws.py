@@ -262,7 +262,10 @@ def test_throttling_is_waited_out(lists: PriceLists, sources: Sources, kinds: An
     assert parts(sources, kinds)[f"aws: prices on demand of {REGION}"].read().prices
 
 
-def test_pages_that_do_not_end(lists: PriceLists, sources: Sources, kinds: Any) -> None:
+def test_pages_that_do_not_end(
+    lists: PriceLists, sources: Sources, kinds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textnlp_fast.gpu.catalog.refresh.aws._MOST_PAGES", 12)  # each takes botocore a while
     count = iter(range(10**6))
 
     def always(path: str) -> Answer:
@@ -271,6 +274,7 @@ def test_pages_that_do_not_end(lists: PriceLists, sources: Sources, kinds: Any) 
     lists.every = always
     with pytest.raises(ProviderUnavailableError, match="do not end"):
         parts(sources, kinds)[f"aws: prices on demand of {REGION}"].read()
+    assert next(count) == 13
     # And a token that comes twice.
     lists.every = lambda _: Answer(200, json.dumps({"PriceList": [], "NextToken": "t"}).encode())
     with pytest.raises(ProviderUnavailableError, match="prices on demand"):

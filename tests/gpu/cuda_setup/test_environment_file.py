@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.cuda_machine import CudaMachine
@@ -74,6 +75,7 @@ def test_sourced_twice_it_does_no_more_than_once(tmp_path: Path, shell: str) -> 
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0/:\n"), min_size=1, max_size=30))
+@settings(max_examples=200 if "TEXTNLP_FAST_NIGHTLY" in os.environ else 30)
 def test_any_folder_comes_through_the_shell_as_it_is(name: str) -> None:
     text = environment_of(facts_with(f"/opt/{name}"))
     script = text + 'printf "%s\\0%s\\0%s" "$CUDA_HOME" "$PATH" "$LD_LIBRARY_PATH"'

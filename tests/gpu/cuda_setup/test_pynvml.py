@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +18,8 @@ from textnlp_fast.gpu.cuda_setup.facts import Facts
 from textnlp_fast.gpu.cuda_setup.probes.packages import read_pynvml
 
 pytestmark = pytest.mark.skipif(find_spec("pip") is None, reason="needs pip")
+
+Install = Callable[..., None]
 
 # The files that the packages of these names and versions have on PyPI.
 LAYOUTS = {
@@ -55,11 +59,30 @@ def wheel_of(folder: Path, name: str, version: str) -> Path:
     return path
 
 
-def install(site: Path, wheels: Path, *packages: tuple[str, str]) -> None:
-    for name, version in packages:
-        wheel = str(wheel_of(wheels, name, version))
-        words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
-        subprocess.run([*words, "--target", str(site), wheel], check=True, capture_output=True, timeout=300)
+@pytest.fixture(scope="module")
+def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
+    """Fills a folder as pip does when it installs packages one after the other.
+
+    pip starts slowly: what it made of the same packages before is copied, and only what comes after them installed.
+    """
+    wheels = tmp_path_factory.mktemp("wheels")
+    made: dict[tuple[tuple[str, str], ...], Path] = {(): tmp_path_factory.mktemp("empty")}
+
+    def site_with(packages: tuple[tuple[str, str], ...]) -> Path:
+        if packages not in made:
+            site = tmp_path_factory.mktemp("site")
+            shutil.copytree(site_with(packages[:-1]), site, dirs_exist_ok=True)
+            wheel = str(wheel_of(wheels, *packages[-1]))
+            words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+            words += ["--no-compile", "--disable-pip-version-check", "--target", str(site), wheel]
+            subprocess.run(words, check=True, capture_output=True, timeout=300)
+            made[packages] = site
+        return made[packages]
+
+    def fill(site: Path, *packages: tuple[str, str]) -> None:
+        shutil.copytree(site_with(packages), site)
+
+    return fill
 
 
 def imported(site: Path) -> str | None:
@@ -93,12 +116,14 @@ def verdicts_on(site: Path) -> list[Verdict]:
     ],
 )
 def test_what_pip_installed_is_what_is_imported(
-    tmp_path: Path, packages: list[tuple[str, str]], level: Level | None, owner: str | None
+    install: Install,
+    tmp_path: Path,
+    packages: list[tuple[str, str]],
+    level: Level | None,
+    owner: str | None,
 ) -> None:
-    site, wheels = tmp_path / "site", tmp_path / "wheels"
-    site.mkdir()
-    wheels.mkdir()
-    install(site, wheels, *packages)
+    site = tmp_path / "site"
+    install(site, *packages)
     found = read_pynvml(Machine(site_paths=(str(site),)))
     assert found.origin == imported(site)
     assert found.owner == owner
@@ -106,13 +131,11 @@ def test_what_pip_installed_is_what_is_imported(
     assert [one.level for one in verdicts_on(site)] == ([level] if level else [])
 
 
-def test_an_older_folder_before_the_package_s(tmp_path: Path) -> None:
+def test_an_older_folder_before_the_package_s(install: Install, tmp_path: Path) -> None:
     """A user's site-packages before the environment's."""
-    user, site, wheels = tmp_path / "user", tmp_path / "site", tmp_path / "wheels"
-    for folder in (user, site, wheels):
-        folder.mkdir()
-    install(user, wheels, ("nvidia-ml-py3", "7.352.0"))
-    install(site, wheels, ("nvidia-ml-py", "13.580.82"))
+    user, site = tmp_path / "user", tmp_path / "site"
+    install(user, ("nvidia-ml-py3", "7.352.0"))
+    install(site, ("nvidia-ml-py", "13.580.82"))
     found = read_pynvml(Machine(site_paths=(str(user), str(site))))
     assert found.origin == str(user / "pynvml.py")
     assert found.owner == "nvidia-ml-py3"
