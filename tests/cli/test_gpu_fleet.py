@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +21,7 @@ from gpu.providers.aws_harness import AwsHarness
 from gpu.providers.azure_harness import StaticToken, arm_sizes
 from textnlp_fast.cli.gpu.provider_options import parsed_options
 from textnlp_fast.gpu.providers.contract import InstanceState
+from textnlp_fast.gpu.providers.local import LocalProvider
 from textnlp_fast.gpu.resources.journal import Journal
 from textnlp_fast.gpu.resources.records import InstanceRecord, LaunchRecord, Period, Phase
 from textnlp_fast.gpu.types import Market
@@ -334,3 +338,49 @@ def test_a_machine_of_azures(run: Run, tmp_path: Path, monkeypatch: pytest.Monke
         assert launched.code == 0, launched.err
         (one,) = launched.document["instances"]
         assert [it.name for it in fake.machines()] == [one["instance_id"]]
+
+
+def test_a_machine_without_gpus_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setitem(LocalProvider.__init__.__kwdefaults__, "inventory", list)
+    outcome = run("gpu", "launch", "--gpu", "t4", "--in", "local", "--yes")
+    assert outcome.code == 13
+    assert "this machine has no GPU" in outcome.err
+    assert "gpu doctor" in outcome.err
+    assert "region" not in outcome.err
+
+
+def test_a_journal_that_is_not_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXTNLP_FAST_FLEET_STATE", str(tmp_path / "typo"))
+    for words in (("list", "--offline"), ("list", "--in", "local")):
+        outcome = run("gpu", *words)
+        assert outcome.out == "no machines\n"
+        assert "typo" in outcome.err
+    (tmp_path / "typo").write_text("a file")
+    outcome = run("gpu", "list", "--offline")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "no folder" in outcome.err
+
+
+def test_azure_without_a_login_says_it_once(tmp_path: Path) -> None:
+    """In a process of its own: what Python prints of a log that nobody hears shows there only."""
+    pytest.importorskip("azure.identity")
+    environment = {
+        "PATH": str(tmp_path),
+        "HOME": str(tmp_path),
+        "AZURE_RESOURCE_GROUP": "group",
+        "AZURE_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
+        "AZURE_TOKEN_CREDENTIALS": "AzureCliCredential",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    words = ["gpu", "list", "--in", "azure:westeurope"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from textnlp_fast.cli import main; main()", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 9, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -345,3 +345,40 @@ def test_secrets_stay_out_of_the_journal(fleet: Fleet) -> None:
     fleet.manager().acquire(_request(user_data="export TOKEN=hunter2"))
     for meta in fleet.store.list():
         assert b"hunter2" not in fleet.store.get(meta.key)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gpu_count": None},
+        {"gpu_count": "2"},
+        {"gpu_count": True},
+        {"gpu_count": float("nan")},
+        {"instances": 1.0},
+        {"instances": True},
+        {"min_instances": "1"},
+        {"disk_gib": None},
+        {"max_usd_per_hour": "1"},
+        {"expected_hours": None},
+        {"gpu_types": 5},
+        {"gpu_types": [5]},
+        {"gpu_types": None},
+    ],
+)
+def test_what_is_no_number_and_no_type_is_named(changes: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidInputError, match=next(iter(changes))):
+        _request(**changes)
+
+
+def test_no_request_is_made_of_what_is_none(fleet: Fleet) -> None:
+    manager = fleet.manager()
+    for count in (None, "2", True):
+        with pytest.raises(errors.InvalidInputError, match="gpu_count"):
+            manager.get_gpu_instance("memory", GPUType.NVIDIA_T4, count)  # type: ignore[arg-type]
+    for gpu_type in (5, 0):
+        with pytest.raises(errors.InvalidInputError, match="gpu_types"):
+            manager.get_gpu_instance("memory", gpu_type)  # type: ignore[arg-type]
+    for name, region in ((7, "x"), ("aws", 7), (7, None), ([], None)):
+        with pytest.raises(errors.InvalidInputError):
+            manager.register_provider(name, region)  # type: ignore[arg-type]
+    assert fleet.cloud.alive() == {}

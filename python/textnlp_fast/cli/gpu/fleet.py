@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -27,6 +28,7 @@ __all__ = [
     "print_instances",
     "rented_places_option",
     "tell",
+    "tell_missing_journal",
     "tell_problems",
     "usd",
     "yes_option",
@@ -82,6 +84,7 @@ def open_known_fleet(places: Sequence[str]) -> tuple[GPUResourceManager, list[Pr
     from textnlp_fast.gpu.resources.keeping import Problem  # noqa: PLC0415
 
     manager = GPUResourceManager()
+    tell_missing_journal(manager)
     known = dict.fromkeys(
         (record.provider, record.region)
         for record in manager.journal.records()
@@ -191,6 +194,15 @@ def print_instances(instances: Iterable[FleetInstance]) -> None:
 def tell(message: str) -> None:
     """A line on stderr, beside what a verb answers."""
     click.echo(printable(message), err=True)
+
+
+def tell_missing_journal(manager: GPUResourceManager) -> None:
+    """Says on stderr where the journal that was named is not there: "no machines" would be half the truth."""
+    state = manager.settings.fleet_state
+    if state is not None and "://" not in state and not Path(state).exists():
+        tell(
+            f"the fleet's journal {state} (TEXTNLP_FAST_FLEET_STATE) is not there: nothing was launched with it yet"
+        )
 
 
 def tell_problems(problems: Iterable[Any]) -> int:

@@ -10,6 +10,7 @@ from textnlp_fast.cli.gpu.fleet import (
     open_known_fleet,
     places_option,
     print_instances,
+    tell_missing_journal,
     tell_problems,
 )
 from textnlp_fast.cli.output import print_json
@@ -30,6 +31,7 @@ def command(*, places: tuple[str, ...], offline: bool, as_json: bool) -> int:
         from textnlp_fast.gpu.resources import GPUResourceManager  # noqa: PLC0415
 
         manager = GPUResourceManager()
+        tell_missing_journal(manager)
     else:
         manager, problems = open_known_fleet(places)
         code = tell_problems([*problems, *manager.settle()])

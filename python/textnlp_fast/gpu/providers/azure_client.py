@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import threading
 from typing import Any
@@ -132,6 +133,8 @@ class Arm:
         with self._lock:
             if network not in self._clients:
                 if self._credential is None:
+                    # What it tried goes into our error; unheard, Python would print it to stderr as well.
+                    logging.getLogger("azure.identity").addHandler(logging.NullHandler())
                     self._credential = _import("azure.identity").DefaultAzureCredential()
                 where = {"base_url": self._endpoint_url} if self._endpoint_url else {}
                 # Retries are ours: the client's own would wait for as long as a busy Azure says.

@@ -108,6 +108,8 @@ def meaning_of(error: Exception, *, action: str, place: str) -> Meaning:
     status = getattr(error, "status_code", None)
     words = " ".join(str(getattr(error, "message", None) or error).split())[:500]
     if status is None:
+        # The default chain goes on with a paragraph for each way to log in that it tried.
+        words = words.partition(" Attempted credentials")[0]
         if type(error).__name__ == "CredentialUnavailableError":
             return Meaning(NoCredentialsError(f"no Azure credentials: {words}", hint=_LOG_IN))
         if type(error).__name__ == "ClientAuthenticationError":

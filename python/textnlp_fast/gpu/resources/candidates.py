@@ -12,7 +12,7 @@ from textnlp_fast.gpu.resources.failures import Failure, Place
 from textnlp_fast.gpu.resources.requests import MARKETS, AcquireRequest
 from textnlp_fast.gpu.types import InstanceType, Market, Offer
 
-__all__ = ["Candidate", "Plan", "check_types", "fitting", "on_demand_prices", "planned"]
+__all__ = ["Candidate", "Plan", "check_types", "fitting", "nothing_here", "on_demand_prices", "planned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +161,21 @@ def _nothing(
     )
     error.rejected = tuple(sorted(rejected))
     return error
+
+
+def nothing_here(request: AcquireRequest, offers: Iterable[Offer]) -> NoPlanError:
+    """The same, where this machine is the only place: another region would be no answer."""
+    names = " or ".join(map(str, request.gpu_types))
+    has = sorted({one.instance_type.name for one in offers})
+    if not has:
+        return NoPlanError(
+            "this machine has no GPU to rent out: its driver shows none",
+            hint="`textnlp-fast gpu doctor` says what is missing; name a cloud to rent elsewhere.",
+        )
+    return NoPlanError(
+        f"this machine has no {request.gpu_count:g} of {names}; it has {', '.join(has)}",
+        hint="Ask for what it has, or name a cloud to rent elsewhere.",
+    )
 
 
 def _exact(usd: float) -> Decimal:

@@ -12,7 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from textnlp_fast.errors import ConflictError, CorruptDataError, MissingObjectError, ObjectExistsError
+from textnlp_fast.errors import (
+    ConflictError,
+    CorruptDataError,
+    InvalidInputError,
+    MissingObjectError,
+    ObjectExistsError,
+)
 from textnlp_fast.gpu.resources.records import LaunchRecord, parse_record, record_document
 from textnlp_fast.objectstore import ObjectStore, Version, open_store
 
@@ -38,7 +44,13 @@ class Journal:
 
     @classmethod
     def open(cls, state: str | os.PathLike[str] | None = None) -> Journal:
-        """The journal at a folder or URL; None: :func:`default_state`."""
+        """The journal at a folder or URL; None: :func:`default_state`. Raises InvalidInputError for a file."""
+        folder = Path() if state is None or "://" in os.fspath(state) else Path(state)
+        if folder.exists() and not folder.is_dir():
+            raise InvalidInputError(
+                f"the fleet's journal {folder} is no folder",
+                hint="Set TEXTNLP_FAST_FLEET_STATE to a folder, or to a bucket's URL.",
+            )
         return cls(open_store(default_state() if state is None else state))
 
     def create(self, record: LaunchRecord) -> bool:

@@ -12,12 +12,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from textnlp_fast.config import Settings, load_settings
-from textnlp_fast.errors import InvalidInputError, TextnlpFastError
+from textnlp_fast.errors import InvalidInputError, NoPlanError, TextnlpFastError
 from textnlp_fast.gpu.catalog import Catalog
 from textnlp_fast.gpu.providers.contract import Instance, InstanceState, Provider
 from textnlp_fast.gpu.providers.registry import create_provider
 from textnlp_fast.gpu.resources.acquiring import Held, acquisition_of, gather
-from textnlp_fast.gpu.resources.candidates import Plan, check_types, fitting, on_demand_prices, planned
+from textnlp_fast.gpu.resources.candidates import (
+    Plan,
+    check_types,
+    fitting,
+    nothing_here,
+    on_demand_prices,
+    planned,
+)
 from textnlp_fast.gpu.resources.failures import Failure, Failures
 from textnlp_fast.gpu.resources.failures import Place as LaunchPlace
 from textnlp_fast.gpu.resources.fleet import FleetInstance, fleet_instance
@@ -114,7 +121,7 @@ class GPUResourceManager:
         `region` defaults to the setting `aws_region` for AWS. Options are the provider's own. Raises
         InvalidInputError, UnknownRegionError, MissingPackageError.
         """
-        if region is None:
+        if region is None and isinstance(name, str):
             region = {"aws": self.settings.aws_region, "local": "local"}.get(name)
         if region is None:
             raise InvalidInputError(f"no region was given for {name}", hint="Name one.")
@@ -184,7 +191,7 @@ class GPUResourceManager:
         **fields: Any,
     ) -> AcquireRequest:
         """A request, with settings for what is not given."""
-        chosen = gpu_types or self.settings.default_gpu_type or ()
+        chosen = self.settings.default_gpu_type or () if gpu_types in (None, (), "") else gpu_types
         if market is None:
             market = "spot-first" if self.settings.enable_spot_instances else "on-demand"
         cap = self._cap if max_usd_per_hour is None else max_usd_per_hour
@@ -238,7 +245,12 @@ class GPUResourceManager:
         }
         prices = on_demand_prices(offers)
         tried = functools.partial(planned, request, offers, zones=zones, cloud_chooses=chooses)
-        plan = tried(list_prices=prices, failures={})
+        try:
+            plan = tried(list_prices=prices, failures={})
+        except NoPlanError as error:
+            raise (
+                nothing_here(request, offers) if {name for name, _ in self.places} == {"local"} else error
+            ) from None
         now = self._now()
         failures: dict[LaunchPlace, Failure] = {}
         for candidate in plan.candidates:

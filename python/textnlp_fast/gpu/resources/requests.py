@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Literal
 
 from textnlp_fast.errors import InvalidInputError
@@ -80,6 +81,11 @@ class AcquireRequest:
 
     def __post_init__(self) -> None:
         types = (self.gpu_types,) if isinstance(self.gpu_types, str) else self.gpu_types
+        if not isinstance(types, Iterable) or not all(isinstance(one, str) for one in types):
+            raise InvalidInputError(
+                f"gpu_types={types!r}: types are named, one or several", hint="Write nvidia-t4, for example."
+            )
+        _check_numbers(self)
         object.__setattr__(self, "gpu_types", tuple(dict.fromkeys(GPUType.parse(one) for one in types)))
         if not self.gpu_types:
             raise InvalidInputError("no GPU type was named", hint="Name one, or set DEFAULT_GPU_TYPE.")
@@ -110,3 +116,17 @@ class AcquireRequest:
     def image_for(self, provider: str) -> str | None:
         """The image to launch there; None: the provider's own."""
         return self.image if self.image is None or isinstance(self.image, str) else self.image.get(provider)
+
+
+def _check_numbers(request: AcquireRequest) -> None:
+    """Whoever passes a text, a flag or None for a number is told so, before it is compared with one."""
+    for kind, names, word in (
+        (Integral, ("instances", "disk_gib", "min_instances"), "a whole number"),
+        (Real, ("gpu_count", "expected_hours", "max_usd_per_hour"), "a number"),
+    ):
+        for name in names:
+            value = getattr(request, name)
+            if value is None and name in ("min_instances", "max_usd_per_hour"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise InvalidInputError(f"{name}={value!r} is not {word}")
