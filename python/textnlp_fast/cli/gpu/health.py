@@ -36,8 +36,8 @@ Examples:
 Without machines it looks at this one. The token of agents is {TOKEN_VARIABLE}, the key of the webhook
 {SECRET_VARIABLE}.
 Exit codes: 0 the fleet is good, 1 it is not (warnings count, too); there is no verdict: 2 wrong call, 9 credentials
-or a token were refused, 11 this machine was asked for and has no NVIDIA driver. With --json these are a document, too:
-its `verdict` is null, and `error` and `hint` say why.
+or a token were refused, 11 this machine was asked for and has no NVIDIA driver. With --json there is a document
+then, too, except for options that cannot be read: its `verdict` is null, and `error` and `hint` say why.
 """
 #: What errors and notes say to Python programs, and to those who type commands.
 _SPOKEN = (
