@@ -356,8 +356,8 @@ class AuthenticationError(TextnlpFastError):
 
     exit_code = 9
     default_hint = (
-        "Log in with the provider's own tool (for AWS: `aws sso login`, or a role), or check the "
-        "bucket policy."
+        "Log in with the provider's own tool (for AWS: `aws sso login`, or a role), or check what "
+        "the login is allowed: for a bucket, its policy."
     )
 
 

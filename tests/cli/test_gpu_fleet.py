@@ -266,6 +266,9 @@ def test_a_setting_that_is_wrong_does_not_hide_the_machines(
     assert one["instance_id"] in listed.out
     named = run("gpu", "list", "--in", "aws:mars")
     assert named.out == ""  # whoever names a place is told that it is wrong
+    assert "bucket" not in named.err
+    if name == "AWS_PROFILE":
+        assert "list-profiles" in run("gpu", "list", "--in", "aws:us-east-1").err
 
 
 def test_no_place_was_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

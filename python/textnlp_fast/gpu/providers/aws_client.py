@@ -39,7 +39,10 @@ def connected(region: str, *, endpoint_url: str | None, profile: str | None, tim
             )
         return session.client("ec2", region_name=region, endpoint_url=endpoint_url, config=config)
     except imported("botocore.exceptions").ProfileNotFound as error:
-        raise AuthenticationError(str(error)) from error
+        raise AuthenticationError(
+            str(error),
+            hint="`aws configure list-profiles` says which there are; AWS_PROFILE is the one that is taken.",
+        ) from error
 
 
 def _session(profile: str | None) -> Any:

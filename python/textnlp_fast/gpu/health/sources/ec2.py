@@ -57,7 +57,10 @@ def ec2_client(
         session = boto3.Session(profile_name=profile, region_name=region)
         return session.client("ec2", endpoint_url=endpoint_url, config=settings)
     except errors.NoRegionError:
-        raise InvalidInputError("no AWS region is set", hint="Pass region=, or set AWS_REGION.") from None
+        raise InvalidInputError(
+            "no AWS region is set",
+            hint="Name one: --region on the command line, region= in Python, or AWS_REGION.",
+        ) from None
     except (errors.BotoCoreError, ValueError) as error:
         raise InvalidInputError(f"EC2 cannot be asked: {error}") from error
 
