@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpu.resources.fleets import Crash, Fleet, Steps
-from textnlp_fast.errors import InvalidInputError, TextnlpFastError
+from textnlp_fast.errors import ConflictError, TextnlpFastError
 from textnlp_fast.gpu.resources import AcquireRequest, GPUResourceManager
 from textnlp_fast.gpu.types import GPUType, Market
 
@@ -185,7 +185,7 @@ def test_a_place_that_is_not_registered_any_more_is_not_gone_round() -> None:
     with pytest.raises(Crash):
         _launch(fleet.manager(steps=Steps(names.index("after launch"))))
     fleet.regions = ("there",)
-    with pytest.raises(InvalidInputError, match="not registered"):
+    with pytest.raises(ConflictError, match="no place of this call"):
         fleet.manager().acquire(_request())
     assert len(fleet.cloud.alive()) == 1
     fleet.regions = ("here", "there")
