@@ -132,8 +132,8 @@ class NvmlCollector {
     raise_if_failed(status);
   }
 
-  // Without the GIL: a thread of the collector may be slow to end.
-  ~NvmlCollector() {
+  // Without the GIL: a thread of the collector may be slow to end. Giving it up throws where pybind11 was never set up.
+  ~NvmlCollector() {  // NOLINT(bugprone-exception-escape): it made this object
     py::gil_scoped_release release;
     collector_.stop(0.5);
   }

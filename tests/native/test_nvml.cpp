@@ -111,7 +111,7 @@ void readings_events_and_hangs() {
   CHECK(readings.size() == kGpus);
   for (unsigned gpu = 0; gpu < readings.size(); ++gpu) {
     CHECK(readings[gpu].gpu == "GPU-" + std::to_string(gpu));
-    CHECK(readings[gpu].power_w && *readings[gpu].power_w == 1.0 + gpu);
+    CHECK(readings[gpu].power_w == 1.0 + gpu);
     CHECK(!readings[gpu].temperature_c && readings[gpu].error.empty());
   }
   xid_for = 3;
@@ -148,6 +148,7 @@ void callers_of_all_kinds_at_once() {
   nvml::Collector collector;
   CHECK(collector.start_with(quick(), fake_driver(), "fake").ok());
   std::vector<std::thread> callers;
+  callers.reserve(4);
   for (int caller = 0; caller < 4; ++caller) {
     callers.emplace_back([&] {
       for (int each = 0; each < 50; ++each) {

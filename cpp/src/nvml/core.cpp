@@ -61,7 +61,7 @@ Core::Core(const Options& options, const Api& api, std::string library)
 
 // Runs `body` on a thread of its own; needs the lock. The thread keeps this object alive.
 template <class Body>
-void Core::spawn(const char* name, Body body) {
+void Core::spawn(const char* name, const Body& body) {
   threads_.emplace_back();
   Thread* record = &threads_.back();
   try {

@@ -85,7 +85,7 @@ class Core : public std::enable_shared_from_this<Core> {
 
   // core.cpp
   template <class Body>
-  void spawn(const char* name, Body body);
+  void spawn(const char* name, const Body& body);
   void spawn_worker();
   void reap();
   void note(std::string text);

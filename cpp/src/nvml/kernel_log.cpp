@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -74,8 +73,8 @@ void take_process(std::string_view text, KernelError* out) {
   std::uint64_t number = 0;
   if (take_number(&digits, &number) && digits.empty()) out->pid = number;
   if (!take_text(&text, ", name=")) return;
-  const std::string_view name = up_to_comma(text);
-  if (name != "<unknown>") out->process = printable(name.data(), std::min(name.size(), kMostName));
+  const std::string_view name = up_to_comma(text).substr(0, kMostName);
+  if (name != "<unknown>") out->process = printable(name.data(), name.size());
 }
 
 void take_switch_details(std::string_view text, KernelError* out) {
@@ -131,7 +130,8 @@ bool parse_kernel_error(std::string_view text, KernelError* out) {
   } else {
     take_process(text, &error);
   }
-  error.text = printable(text.data(), std::min(text.size(), kMostText));
+  const std::string_view shown = text.substr(0, kMostText);
+  error.text = printable(shown.data(), shown.size());
   *out = std::move(error);
   return true;
 }
