@@ -242,7 +242,7 @@ bench-gpu: $(VENV)/.installed  ## Rewrite the figures of docs/cuda.md; needs a C
 	@if $(BIN)/python -c 'import sys, textnlp_fast; sys.exit(not textnlp_fast.cuda_available())'; then \
 	  $(BIN)/python -c 'import nvidia.nvcomp' 2>/dev/null || $(PIP) install 'nvidia-nvcomp-cu13>=5' || true; \
 	fi
-	$(BIN)/python benches/gpu.py
+	$(BIN)/python benches/gpu_report.py
 
 clean:  ## Remove builds and environments
 	rm -rf .venv build dist

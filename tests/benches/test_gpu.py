@@ -11,7 +11,7 @@ import pytest
 
 from codec.devices import INFO, NO_DEVICE
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benches" / "gpu.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benches" / "gpu_report.py"
 # As this process finds the package: an emulated build lies before the installed one.
 LAUNCH = (
     "import runpy, sys; sys.path[:0] = {path!r}; "

@@ -59,7 +59,7 @@ def ec2_client(
     except errors.NoRegionError:
         raise InvalidInputError(
             "no AWS region is set",
-            hint="Name one: --region on the command line, region= in Python, or AWS_REGION.",
+            hint="Name one: --region on the command line, the argument region in Python, or AWS_REGION.",
         ) from None
     except (errors.BotoCoreError, ValueError) as error:
         raise InvalidInputError(f"EC2 cannot be asked: {error}") from error

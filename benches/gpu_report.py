@@ -4,9 +4,9 @@ Kernels are timed by the device's clock with their input on the device; whole ca
 checked. Weights are pairs of real training, over and over: those of the shared data, where it is there, else a model
 that is trained here. nvCOMP is measured where it is installed. Needs a build with CUDA and takes some minutes.
 
-    python benches/gpu.py            measure, print, write the document and benches/out/gpu.json
-    python benches/gpu.py --print    and leave the document as it is
-    python benches/gpu.py --smoke    small sizes, on an emulated device too: does the bench itself work?
+    python benches/gpu_report.py            measure, print, write the document and benches/out/gpu.json
+    python benches/gpu_report.py --print    and leave the document as it is
+    python benches/gpu_report.py --smoke    small sizes, on an emulated device too: does the bench itself work?
 """
 
 from __future__ import annotations
