@@ -78,7 +78,10 @@ std::int64_t Core::find_overdue(std::int64_t now_ns) {
   };
   std::erase_if(workers_, [](const auto& worker) { return worker->replaced && worker->device == nullptr; });
   for (const auto& worker : workers_) look(worker->slot, worker.get(), deadline_ns_);
-  look(event_slot_, nullptr, deadline_ns_ + in_ns(kEventWaitMs * 1e-3));
+  const std::int64_t event_ns = deadline_ns_ + in_ns(kEventWaitMs * 1e-3);
+  look(event_slot_, nullptr, event_ns);
+  // Its calls follow each other and wake nobody: one that begins behind this look is to be found in time, too.
+  if (events_attached_) wake_ns = std::min(wake_ns, now_ns + event_ns);
   Worker& active = *workers_.back();
   if (active.slot.overdue() && active.device != nullptr && workers_.size() <= kMostStuck) {
     try {
@@ -116,6 +119,7 @@ void Core::watch_events() {
     for_events_.wait(lock, [this] { return stopping_ || (session_open_ && counted_); });
     if (stopping_) break;
     events_attached_ = true;
+    for_supervisor_.notify_all();
     const std::uint64_t session = session_;
     watch_session(session, lock);
     events_attached_ = false;
