@@ -360,7 +360,8 @@ def test_codes_come_through_the_client(
     with pytest.raises(kind) as caught:
         harness.provider(retries=2).launch(request_for(harness))
     assert type(caught.value) is kind and message in str(caught.value)
-    assert fault.hits == (3 if kind is errors.ProviderUnavailableError else 1)
+    # What stood in the way and is not there any more is ordered once more.
+    assert fault.hits == {errors.ProviderUnavailableError: 3, errors.ConflictError: 2}.get(kind, 1)
     assert harness.truth() == {} and harness.fake.left() == EMPTY
 
 

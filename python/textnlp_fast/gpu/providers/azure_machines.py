@@ -85,17 +85,20 @@ class Machines:
 
     def make(self, name: str, document: Mapping[str, Any], *, until: float) -> TextnlpFastError | None:
         """Orders a machine, unless it is there already; the error if it cannot be had."""
-        try:
-            self._arm.ask(_VMS, "begin_create_or_update", name, document, until=until, **self._arm.if_missing)
-        except ConflictError as conflict:
-            machine = self.get(name, until=until)
-            if machine is None:
-                # One that was being deleted stood in the way, and is gone by now.
-                return ProviderUnavailableError(f"{name} was being deleted in {self._arm.region}")
-            ours = (machine.get("tags") or {}).get(LAUNCH_TAG) == document["tags"][LAUNCH_TAG]
-            return None if ours else conflict
-        except TextnlpFastError as error:
-            return error
+        for again in (True, False):
+            try:
+                self._arm.ask(
+                    _VMS, "begin_create_or_update", name, document, until=until, **self._arm.if_missing
+                )
+            except ConflictError as conflict:
+                machine = self.get(name, until=until)
+                if machine is None and again:
+                    continue  # one that was being deleted stood in the way, and is gone by now
+                ours = ((machine or {}).get("tags") or {}).get(LAUNCH_TAG) == document["tags"][LAUNCH_TAG]
+                return None if ours else conflict
+            except TextnlpFastError as error:
+                return error
+            break
         return None
 
     def hardware(self, name: str, *, until: float) -> TextnlpFastError | None:
