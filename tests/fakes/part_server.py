@@ -17,7 +17,7 @@ import sys
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -112,7 +112,9 @@ class _Connection:
                 server.parts(upload).mkdir(parents=True)
             self._xml(
                 f"<InitiateMultipartUploadResult><Bucket>b</Bucket><Key>{key}</Key>"
-                f"<UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+                f"<UploadId>{upload}</UploadId></InitiateMultipartUploadResult>",
+                # As S3 confirms that it will check and keep them.
+                headers=[(n, v) for n, v in headers.items() if n == "x-amz-checksum-algorithm"],
             )
         elif method == "GET":
             rows = server.received.get(query["uploadId"])
@@ -239,9 +241,11 @@ class _Connection:
             while first <= last:
                 first += os.sendfile(self._connection.fileno(), file.fileno(), first, last - first + 1)
 
-    def _xml(self, body: str, status: str = "200 OK") -> None:
+    def _xml(self, body: str, status: str = "200 OK", headers: Iterable[tuple[str, str]] = ()) -> None:
         data = body.encode()
-        self._head(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(data)))])
+        self._head(
+            status, [("Content-Type", "application/xml"), ("Content-Length", str(len(data))), *headers]
+        )
         self._connection.sendall(data)
 
     def _head(self, status: str, headers: list[tuple[str, str]]) -> None:
