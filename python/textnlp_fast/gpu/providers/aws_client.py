@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import os
-from typing import Any, cast
+from typing import Any
 
-from textnlp_fast.errors import AuthenticationError, MissingPackageError, UnknownRegionError
+from textnlp_fast.errors import AuthenticationError, UnknownRegionError
+from textnlp_fast.gpu.providers import calling
 
 __all__ = ["connected", "imported"]
 
+#: A module of boto3's. Raises MissingPackageError where there is none.
+imported = functools.partial(calling.imported, provider="aws", package="boto3", extra="aws")
 
-def connected(region: str, *, endpoint_url: str | None, profile: str | None, timeout_s: float) -> Any:
-    """Raises UnknownRegionError, and AuthenticationError for a profile that does not exist."""
+
+def connected(
+    region: str, *, endpoint_url: str | None, profile: str | None, timeout_s: float, service: str = "ec2"
+) -> Any:
+    """A client of `service`. Raises UnknownRegionError, and AuthenticationError for a profile that does not exist."""
     config = imported("botocore.config").Config(
         connect_timeout=min(timeout_s, 10.0),
         read_timeout=timeout_s,
@@ -37,7 +42,7 @@ def connected(region: str, *, endpoint_url: str | None, profile: str | None, tim
                 f"AWS has no region {region!r}",
                 hint=f"Did you mean {near[0]}?" if near else "A new one may need a newer boto3.",
             )
-        return session.client("ec2", region_name=region, endpoint_url=endpoint_url, config=config)
+        return session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
     except imported("botocore.exceptions").ProfileNotFound as error:
         raise AuthenticationError(
             str(error),
@@ -56,13 +61,3 @@ def _session(profile: str | None) -> Any:
 @functools.lru_cache(maxsize=1)
 def _data_loader() -> Any:
     return imported("botocore.loaders").create_loader(os.environ.get("AWS_DATA_PATH"))
-
-
-def imported(name: str) -> Any:
-    """A module of boto3's. Raises MissingPackageError where there is none."""
-    try:
-        return cast("Any", importlib.import_module(name))
-    except ImportError as error:
-        raise MissingPackageError(
-            "the provider aws needs boto3", hint="Run: pip install 'textnlp-fast[aws]'"
-        ) from error

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import threading
 from typing import Any
 
-from textnlp_fast.errors import InvalidInputError, MissingPackageError, ProviderUnavailableError
+from textnlp_fast.errors import InvalidInputError, ProviderUnavailableError
 from textnlp_fast.gpu.providers.azure_errors import meaning_of
-from textnlp_fast.gpu.providers.calling import Patience
+from textnlp_fast.gpu.providers.calling import Patience, imported
 
 __all__ = ["Arm"]
 
@@ -145,10 +144,4 @@ class Arm:
 
 
 def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackageError(
-            f"the provider azure needs {name.replace('.', '-')}",
-            hint="Run: pip install 'textnlp-fast[gpu-azure]'",
-        ) from error
+    return imported(name, provider="azure", package=name.replace(".", "-"), extra="gpu-azure")

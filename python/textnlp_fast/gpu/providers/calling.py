@@ -6,6 +6,7 @@ a reason to ask again. Whatever is called here may be repeated.
 
 from __future__ import annotations
 
+import importlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -13,10 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from textnlp_fast.errors import AuthenticationError, ProviderUnavailableError, TextnlpFastError
+from textnlp_fast.errors import (
+    AuthenticationError,
+    MissingPackageError,
+    ProviderUnavailableError,
+    TextnlpFastError,
+)
 from textnlp_fast.telemetry import count
 
-__all__ = ["Meaning", "NoCredentialsError", "Patience", "asked_pause_s", "at_once"]
+__all__ = ["Meaning", "NoCredentialsError", "Patience", "asked_pause_s", "at_once", "imported"]
 
 LONGEST_PAUSE_S: Final = 8.0
 _AT_ONCE: Final = 8
@@ -35,6 +41,16 @@ class Meaning:
     error: TextnlpFastError
     again: bool = False
     after_s: float | None = None
+
+
+def imported(module: str, *, provider: str, package: str, extra: str) -> Any:
+    """A module of a cloud's SDK, when it is first needed. MissingPackageError names `package` and how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"the provider {provider} needs {package}", hint=f"Run: pip install 'textnlp-fast[{extra}]'"
+        ) from error
 
 
 def asked_pause_s(error: Any) -> float | None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
 import threading
 import time
 from typing import Any
 
-from textnlp_fast.errors import (
-    InvalidInputError,
-    MissingPackageError,
-    ProviderUnavailableError,
-)
-from textnlp_fast.gpu.providers.calling import NoCredentialsError, Patience
+from textnlp_fast.errors import InvalidInputError, ProviderUnavailableError
+from textnlp_fast.gpu.providers.calling import NoCredentialsError, Patience, imported
 from textnlp_fast.gpu.providers.gcp_errors import meaning_of
 from textnlp_fast.gpu.providers.gcp_requests import last_part
 
 __all__ = ["Compute"]
+
+_import = functools.partial(imported, provider="gcp", package="google-cloud-compute", extra="gpu-gcp")
 
 
 class Compute:
@@ -126,13 +124,3 @@ class Compute:
             client = "ZoneOperations" if operation.zone else "RegionOperations"
             operation = self.ask(client, "get", asked, max(until, time.monotonic() + 1.0))
         return operation
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackageError(
-            "the provider gcp needs google-cloud-compute",
-            hint="Run: pip install 'textnlp-fast[gpu-gcp]'",
-        ) from error

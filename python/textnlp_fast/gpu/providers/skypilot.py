@@ -8,7 +8,6 @@ lists.
 from __future__ import annotations
 
 import datetime
-import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,11 @@ from typing import Any, Final, TypeVar
 from textnlp_fast.errors import (
     InstanceNotFoundError,
     InvalidInputError,
-    MissingPackageError,
     ProviderUnavailableError,
     TextnlpFastError,
     UnknownRegionError,
 )
-from textnlp_fast.gpu.providers.calling import Patience
+from textnlp_fast.gpu.providers.calling import Patience, imported
 from textnlp_fast.gpu.providers.contract import (
     LAUNCH_TAG,
     OWNER_TAG,
@@ -84,7 +82,7 @@ class SkyPilotProvider(Provider):
         self._patience = Patience(
             timeout_s=deadline_s, deadline_s=deadline_s, retries=retries, first_pause_s=first_pause_s
         )
-        self._sky = _import()
+        self._sky = imported("sky", provider="skypilot", package="SkyPilot", extra="skypilot")
 
     # --- launching --------------------------------------------------------------------------------------------
 
@@ -284,12 +282,3 @@ class SkyPilotProvider(Provider):
         return self._patience.call(
             ask, lambda error: meaning_of(error, action=verb, place=self.region), until=until
         )
-
-
-def _import() -> Any:
-    try:
-        return importlib.import_module("sky")
-    except ImportError as error:
-        raise MissingPackageError(
-            "the provider skypilot needs SkyPilot", hint="Run: pip install 'textnlp-fast[skypilot]'"
-        ) from error
