@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from textnlp_fast.errors import InvalidInputError
 
 __all__ = ["Bursts", "ReplicaSpeed", "TokenMix", "Traffic", "traffic_of_rates", "traffic_of_requests"]
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +102,6 @@ def traffic_of_rates(
 
     Equal seeds give equal traffic. Raises InvalidInputError for fewer than two readings or rates that are no rates.
     """
-    import numpy as np
-
     bursts, tokens, speed = bursts or Bursts(), tokens or TokenMix(), speed or ReplicaSpeed()
     times, levels = np.asarray(times_s, dtype=np.float64), np.asarray(rates, dtype=np.float64)
     if len(times) < 2 or len(times) != len(levels) or not np.all(np.diff(times) > 0):
@@ -128,8 +131,6 @@ def traffic_of_requests(
     start_s: float = 0.0,
 ) -> Traffic:
     """Recorded requests as they came. `arrivals_s` counts from the trace's beginning."""
-    import numpy as np
-
     at = np.asarray(arrivals_s, dtype=np.float64)
     prompts, outputs = (
         np.asarray(prompt_tokens, dtype=np.float64),
@@ -147,10 +148,19 @@ def traffic_of_requests(
     )
 
 
-def _traffic(name, step_s, seconds, second, prompts, outputs, speed, *, start_s):  # type: ignore[no-untyped-def]
-    import numpy as np
-
-    work = speed.work_s(prompts, outputs)
+def _traffic(
+    name: str,
+    step_s: int,
+    seconds: int,
+    second: npt.NDArray[np.int64],
+    prompts: Floats,
+    outputs: Floats,
+    speed: ReplicaSpeed,
+    *,
+    start_s: float,
+) -> Traffic:
+    work = prompts / speed.prefill_tokens_per_s + outputs / speed.decode_tokens_per_s
+    service = prompts / speed.prefill_tokens_per_s + outputs * speed.inter_token_s
     a_step = second // step_s
     return Traffic(
         name=name,
@@ -159,16 +169,14 @@ def _traffic(name, step_s, seconds, second, prompts, outputs, speed, *, start_s)
         work_s=np.bincount(second, weights=work, minlength=seconds).tolist(),
         prompt_tokens=np.bincount(a_step, weights=prompts, minlength=seconds // step_s).tolist(),
         output_tokens=np.bincount(a_step, weights=outputs, minlength=seconds // step_s).tolist(),
-        service_s=float(speed.service_s(prompts, outputs).mean()),
-        mean_work_s=float(work.mean()),
+        service_s=float(service.mean()) if len(service) else speed.service_s(1.0, 1.0),
+        mean_work_s=float(work.mean()) if len(work) else speed.work_s(1.0, 1.0),
         start_s=start_s,
     )
 
 
-def _slow_noise(random, seconds, bursts):  # type: ignore[no-untyped-def]
+def _slow_noise(random: np.random.Generator, seconds: int, bursts: Bursts) -> Floats:
     """An Ornstein-Uhlenbeck process a minute apart, linear in between: it is slow against a minute."""
-    import numpy as np
-
     points = seconds // 60 + 2
     keep = float(np.exp(-60.0 / bursts.correlation_s))
     shocks = random.normal(0.0, bursts.sigma * np.sqrt(1 - keep * keep), points)
@@ -177,11 +185,9 @@ def _slow_noise(random, seconds, bursts):  # type: ignore[no-untyped-def]
     for k in range(points):
         value = keep * value + shocks[k]
         level[k] = value
-    return np.interp(np.arange(seconds) / 60.0, np.arange(points), level)
+    return np.asarray(np.interp(np.arange(seconds) / 60.0, np.arange(points), level), dtype=np.float64)
 
 
-def _log_normal(random, mean, cv, count):  # type: ignore[no-untyped-def]
-    import numpy as np
-
+def _log_normal(random: np.random.Generator, mean: float, cv: float, count: int) -> Floats:
     variance = np.log1p(cv * cv)
     return random.lognormal(np.log(mean) - variance / 2, np.sqrt(variance), count)
