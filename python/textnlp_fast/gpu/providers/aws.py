@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from textnlp_fast.errors import (
-    AuthenticationError,
     CapacityError,
     ConflictError,
     InvalidInputError,
@@ -23,7 +22,7 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.gpu.providers import aws_fleet, aws_requests
 from textnlp_fast.gpu.providers.aws_client import connected, imported
-from textnlp_fast.gpu.providers.aws_errors import NOT_FOUND, code_of, message_of, translated
+from textnlp_fast.gpu.providers.aws_errors import NOT_FOUND, client_meaning, code_of, message_of
 from textnlp_fast.gpu.providers.contract import (
     LAUNCH_TAG,
     OWNER_TAG,
@@ -323,29 +322,16 @@ class AwsProvider(Provider):
                 ceiling_s = min(2 * ceiling_s, _LONGEST_PAUSE_S)
             try:
                 return method(**parameters)
-            except self._errors.ClientError as error:
-                meaning = translated(error, action=action, region=self.region)
-                if code_of(error) in NOT_FOUND:
-                    raise _UnknownInstanceError(message_of(error), meaning) from error
-                if not isinstance(meaning, ProviderUnavailableError):
-                    raise meaning from error
-                last: Exception = error
-            except (self._errors.NoCredentialsError, self._errors.PartialCredentialsError) as error:
-                raise AuthenticationError(
-                    "no AWS credentials found", hint="Run `aws configure` or `aws sso login`, or use a role."
-                ) from error
-            except (self._errors.TokenRetrievalError, self._errors.CredentialRetrievalError) as error:
-                raise AuthenticationError(f"AWS credentials cannot be got: {error}") from error
-            except self._errors.ParamValidationError as error:
-                raise InvalidInputError(f"{action}: {' '.join(str(error).split())}") from error
-            except (
-                self._errors.BotoCoreError
-            ) as error:  # no connection, no answer in time, an answer cut short
-                meaning = ProviderUnavailableError(f"{action} in {self.region}: {error}")
+            except Exception as error:
+                meaning = client_meaning(error, action=action, region=self.region)
+                if isinstance(error, self._errors.ClientError) and code_of(error) in NOT_FOUND:
+                    raise _UnknownInstanceError(message_of(error), meaning.error) from error
+                if not meaning.again:
+                    raise meaning.error from error
                 last = error
             if time.monotonic() >= until:
                 break
-        raise meaning from last
+        raise meaning.error from last
 
 
 class _UnknownInstanceError(Exception):

@@ -20,8 +20,17 @@ from textnlp_fast.errors import (
     TextnlpFastError,
     UnknownRegionError,
 )
+from textnlp_fast.gpu.providers.calling import Meaning, NoCredentialsError
 
-__all__ = ["NOT_FOUND", "MissingTemplateError", "code_of", "meaning_of", "message_of", "translated"]
+__all__ = [
+    "NOT_FOUND",
+    "MissingTemplateError",
+    "client_meaning",
+    "code_of",
+    "meaning_of",
+    "message_of",
+    "translated",
+]
 
 NOT_FOUND: Final = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 
@@ -91,6 +100,8 @@ _AGAIN: Final = frozenset(
         "RequestThrottled",
         "RequestThrottledException",
         "RequestTimeout",
+        "ResourceContention",
+        "ScalingActivityInProgress",
         "ServerInternal",
         "ServiceUnavailable",
         "SlowDown",
@@ -117,6 +128,25 @@ def message_of(error: Any) -> str:
     """EC2's own words, on one line. The encoded message of a refusal says who may decode it, and is cut."""
     words = str(error.response.get("Error", {}).get("Message", "")).split("Encoded authorization failure")[0]
     return " ".join(words.split())[:500]
+
+
+def client_meaning(error: Exception, *, action: str, region: str) -> Meaning:
+    """What an exception of botocore's means. What is none of its is raised."""
+    if type(error).__module__.partition(".")[0] not in ("botocore", "boto3"):
+        raise error
+    if isinstance(getattr(error, "response", None), dict):
+        meaning = translated(error, action=action, region=region)
+        return Meaning(meaning, again=isinstance(meaning, ProviderUnavailableError))
+    names = {one.__name__ for one in type(error).__mro__}
+    if names & {"NoCredentialsError", "PartialCredentialsError"}:
+        hint = "Run `aws configure` or `aws sso login`, or use a role."
+        return Meaning(NoCredentialsError("no AWS credentials found", hint=hint))
+    if names & {"TokenRetrievalError", "CredentialRetrievalError"}:
+        return Meaning(AuthenticationError(f"AWS credentials cannot be got: {error}"))
+    if "ParamValidationError" in names:
+        return Meaning(InvalidInputError(f"{action}: {' '.join(str(error).split())}"))
+    # No connection, no answer in time, an answer cut short.
+    return Meaning(ProviderUnavailableError(f"{action} in {region}: {error}"), again=True)
 
 
 def translated(error: Any, *, action: str, region: str) -> TextnlpFastError:
