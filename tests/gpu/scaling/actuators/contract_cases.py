@@ -131,11 +131,11 @@ class DrainCases:
         actuator, before = harness.actuator(drain=streams), harness.alive()
         actuator.scale_to(1, decision_id="d-1")
         asked = sorted(set(streams.asked))
-        # In the order in which the kind takes them away: the first that was asked is the first that may go.
-        streams.all_busy, streams.busy = False, set(streams.asked[1:])
+        # The last by name: of those with ordinals none other could go first.
+        streams.all_busy, streams.busy = False, set(asked[:-1])
         actuator.scale_to(1, decision_id="d-1")
         harness.pass_time()
-        assert harness.alive() == before - {streams.asked[0]}
+        assert harness.alive() == before - {asked[-1]}
         streams.busy = set()
         settled(harness, actuator, 1)
         assert harness.alive() == before - set(asked)
@@ -173,7 +173,7 @@ class DrainCases:
         assert harness.alive() > before
         streams.all_busy = False
         settled(harness, actuator, 3, decision_id="d-2")
-        assert not harness.alive() & set(streams.asked)
+        assert "new names" in harness.cannot or not harness.alive() & set(streams.asked)
 
     def test_the_time_to_drain_runs_on_over_calls(self, harness: GroupHarness) -> None:
         harness.needs("chosen victims")
@@ -233,6 +233,7 @@ class DrainCases:
         assert settled(harness, actuator, 2).desired == 2
 
     def test_one_that_vanishes_by_itself(self, harness: GroupHarness) -> None:
+        harness.needs("new names")
         gone = min(harness.alive())
         harness.vanish(gone)
         harness.pass_time()

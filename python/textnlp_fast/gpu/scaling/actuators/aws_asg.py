@@ -118,7 +118,7 @@ class AwsAutoScalingGroup(GroupActuator):
             ProtectedFromScaleIn=True,
         )
 
-    def _may_lower(self, view: GroupView) -> bool:
+    def _may_lower(self, view: GroupView, told: int) -> bool:
         # With protection nobody who serves is the group's to choose.
         return self._protect
 

@@ -101,7 +101,15 @@ class GroupActuator(Actuator):
         """Which of the empty members can be ended now, in which order."""
         return list(empty)
 
-    def _may_lower(self, view: GroupView) -> bool:
+    def _renewable(self, view: GroupView, empty: Sequence[Member]) -> list[Member]:
+        """Which of the empty members can never be ended where they stand, and are begun anew."""
+        return []
+
+    def _renew(self, member: Member, until: float) -> None:
+        """Begins a member anew, which then drains no more."""
+        raise NotImplementedError
+
+    def _may_lower(self, view: GroupView, told: int) -> bool:
         """Whether the group may be told less when nobody is there for the places: it must end no one of its choice."""
         return True
 
@@ -151,21 +159,24 @@ class GroupActuator(Actuator):
         told = view.told
         wanted = view.within(count + len(view.draining))
         there = len(view.staying) + len(view.draining)
-        if wanted > told or (wanted < told and there <= wanted and self._may_lower(view)):
+        if wanted > told or (wanted < told and there <= wanted and self._may_lower(view, wanted)):
             self._tell(view, wanted, until)
             told = wanted
         ended = self._let_go(view, count, told, until)
         return fleet_state(self._look(until) if ended or told != seen.told or view is not seen else view)
 
     def _let_go(self, view: GroupView, count: int, told: int, until: float) -> int:
-        """Ends who is empty, and says how many."""
+        """Ends or begins anew who is empty, and says how many."""
         draining = view.draining
-        empty = at_once(self._empty, draining)
-        gone = self._endable(view, [one for one, yes in zip(draining, empty, strict=True) if yes])
+        answers = at_once(self._empty, draining)
+        empty = [one for one, yes in zip(draining, answers, strict=True) if yes]
+        gone, renewed = self._endable(view, empty), self._renewable(view, empty)
+        for one in renewed:
+            self._renew(one, until)
         for one in gone:
             self._end(one, told=told, shrink=told > count, until=until)
             told -= told > count
-        return len(gone)
+        return len(gone) + len(renewed)
 
     def _empty(self, member: Member) -> bool:
         """Whether a draining member may be ended."""
