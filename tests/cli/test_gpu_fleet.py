@@ -192,6 +192,28 @@ def test_a_launch_that_was_refused_before_it_was_asked_leaves_no_place(
     assert "gcp in us-central1" in run("gpu", "list", "--in", "gcp:us-central1").err
 
 
+def test_a_launch_without_a_login_to_aws_leaves_no_place_and_blames_none(
+    aws: AwsHarness, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for market in ("on-demand", "spot"):
+        refused = run("gpu", "launch", "--gpu", "t4", "--market", market, "--in", "aws:us-east-1", "--yes")
+        assert refused.code == 9, refused.err
+        assert "aws configure" in refused.err
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    listed = run("gpu", "list")
+    assert (listed.code, listed.out) == (2, ""), listed.err  # there is no place to look at
+    assert "no place was named" in listed.err
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    plan = run("gpu", "launch", "--gpu", "t4", "--in", "aws:us-east-1", "--dry-run", "--json").document
+    assert [one["failure"] for one in plan["candidates"]] == [None] * len(plan["candidates"])
+
+
 @pytest.fixture
 def lost_place(aws: AwsHarness) -> str:
     """A machine in a place of a provider that this environment has not: its package is gone."""

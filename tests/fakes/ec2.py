@@ -33,6 +33,9 @@ def error_document(code: str, message: str) -> bytes:
     ).encode()
 
 
+_LAUNCHED_FROM = "tag:aws:ec2launchtemplate:id"
+
+
 class Ec2Proxy(FaultProxy):
     """In front of moto."""
 
@@ -51,6 +54,7 @@ class Ec2Proxy(FaultProxy):
         self._tokens: dict[tuple[str, str], tuple[dict[str, str], Answer]] = {}
         self.zone_of: dict[str, str] = {}
         """Of subnets, for fleets that name them."""
+        self._launched_from: dict[str, set[str]] = {}
         self._hidden: dict[str, int] = {}
         self._launching = threading.Lock()
 
@@ -73,6 +77,9 @@ class Ec2Proxy(FaultProxy):
                 return self._launch_fleet(method, path, headers, form)
         if action == "CreateLaunchTemplate" and form["LaunchTemplateData.ImageId"].startswith("resolve:ssm:"):
             body = urlencode({**form, "LaunchTemplateData.ImageId": UBUNTU}).encode()
+            headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+        if action == "DescribeInstances" and _LAUNCHED_FROM in form.values():
+            body = urlencode(self._by_instance(form)).encode()
             headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
         hidden = self._hidden_now(action)
         asked = {value for name, value in form.items() if re.match(r"(InstanceId|ResourceId)\.\d+$", name)}
@@ -175,6 +182,8 @@ class Ec2Proxy(FaultProxy):
                 else:
                     new = re.findall(rb">(i-[0-9a-f]+)<", document)
                     self._hide(new)
+                    source = self._template_id(changed, form)
+                    self._launched_from.setdefault(source, set()).update(one.decode() for one in new)
                     answer = 200, _XML, fleet_answer(form, errors, place, [one.decode() for one in new])
         if key[0]:
             self._tokens[key] = (form, answer)
@@ -187,6 +196,22 @@ class Ec2Proxy(FaultProxy):
             for form, answer in self._tokens.values()
             if form["Action"] == "CreateFleet" and instance_id.encode() in answer[2]
         }
+
+    def _template_id(self, headers: Mapping[str, str], form: Mapping[str, str]) -> str:
+        name = form["LaunchTemplateConfigs.1.LaunchTemplateSpecification.LaunchTemplateName"]
+        asked = {"Action": "DescribeLaunchTemplates", "Version": "2016-11-15", "LaunchTemplateName.1": name}
+        document = super().ask("POST", "/", headers, urlencode(asked).encode())[2].decode()
+        found = re.search(r"<launchTemplateId>(.*?)</launchTemplateId>", document)
+        return found.group(1) if found else ""
+
+    def _by_instance(self, form: Mapping[str, str]) -> dict[str, str]:
+        """moto's fleets put no tag on their machines that says which template they are of: they are named instead."""
+        (name,) = (key for key, value in form.items() if value == _LAUNCHED_FROM)
+        value = name.removesuffix(".Name") + ".Value."
+        ids = [one for key in form if key.startswith(value) for one in self._launched_from.get(form[key], ())]
+        kept = {key: text for key, text in form.items() if not key.startswith(value)}
+        kept[name] = "instance-id"
+        return kept | {f"{value}{place}": one for place, one in enumerate(sorted(ids) or ["i-0"], 1)}
 
     def _pool(self, override: Override) -> tuple[int, float]:
         usual = (10**6 if self.capacity is None else self.capacity, self.spot_price_usd)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from typing import Any
 
 import pytest
 
-from faults.proxy import Fault
 from gpu.providers.aws_harness import AwsFleetHarness
 from gpu.providers.contract_cases import ProviderContract
 from gpu.providers.harness import Harness, eventually, request_for
@@ -178,66 +176,7 @@ def test_of_several_reasons_the_one_that_says_where_to_go_next(first: int) -> No
     assert type(fleets.refusal({}, region="r")) is errors.CapacityError
 
 
-# --- the template -------------------------------------------------------------------------------------------------
-
-
-def _templates(harness: AwsFleetHarness) -> list[dict[str, Any]]:
-    found = harness.ec2.describe_launch_templates(MaxResults=200)["LaunchTemplates"]
-    return [one for one in found if one["LaunchTemplateName"].startswith(fleets.TEMPLATE_PREFIX)]
-
-
-def _owned(owner: str, harness: AwsFleetHarness) -> list[dict[str, Any]]:
-    return [one for one in _templates(harness) if {"Key": OWNER_TAG, "Value": owner} in one["Tags"]]
-
-
-def test_one_template_for_all_launches_of_its_content(harness: AwsFleetHarness) -> None:
-    owner = f"fleet-{uuid.uuid4().hex[:8]}"
-    tags = {OWNER_TAG: owner}
-    for data in (None, "one secret", "another"):
-        harness.provider().launch(request_for(harness, tags=tags, user_data=data))
-    provider = harness.provider()
-    for _ in range(2):
-        provider.launch(request_for(harness, tags=tags, count=2))
-    assert len(_owned(owner, harness)) == 1
-    assert harness.proxy.calls.count("CreateLaunchTemplate") == 4  # one for each object
-    provider.launch(request_for(harness, tags=tags, disk_gib=50))
-    harness.provider(key_name="mine").launch(request_for(harness, tags=tags))
-    assert len(_owned(owner, harness)) == 3
-
-
-def test_a_template_holds_no_user_data_and_asks_for_the_metadata_token(harness: AwsFleetHarness) -> None:
-    (instance,) = harness.provider().launch(request_for(harness, user_data="password=hunter2")).instances
-    content = harness.template_of(instance.instance_id)
-    assert not content.get("UserData")
-    assert content["MetadataOptions"]["HttpTokens"] == "required"
-    assert harness.user_data_of(instance.instance_id) == "password=hunter2"
-
-
-def test_a_template_that_was_removed_is_made_again(harness: AwsFleetHarness) -> None:
-    """At any time, by anybody: before a launch, and between its making and the launch."""
-    owner = f"fleet-{uuid.uuid4().hex[:8]}"
-    provider, tags = harness.provider(), {OWNER_TAG: owner}
-    provider.launch(request_for(harness, tags=tags))
-    (template,) = _owned(owner, harness)
-    harness.ec2.delete_launch_template(LaunchTemplateId=template["LaunchTemplateId"])
-    assert len(provider.launch(request_for(harness, tags=tags)).instances) == 1
-    (template,) = _owned(owner, harness)
-
-    def remove() -> None:
-        harness.ec2.delete_launch_template(LaunchTemplateId=template["LaunchTemplateId"])
-
-    harness.proxy.inject(Fault("lose_request", path=r"Action=CreateFleet\b", meanwhile=remove))
-    assert len(harness.provider().launch(request_for(harness, tags=tags)).instances) == 1
-    assert len(harness.truth()) == 3
-
-
-def test_a_template_that_is_shown_late_is_waited_for(harness: AwsFleetHarness) -> None:
-    code = "InvalidLaunchTemplateName.NotFoundException"
-    harness.proxy.refuse("CreateFleet", code, times=3)
-    assert len(harness.provider().launch(request_for(harness)).instances) == 1
-    harness.proxy.refuse("CreateFleet", code, times=1000)
-    with pytest.raises(errors.ProviderUnavailableError, match="LaunchTemplate"):
-        harness.provider(retries=2).launch(request_for(harness))
+# --- the request ------------------------------------------------------------------------------------------------
 
 
 def test_fleet_instance_and_disk_carry_the_tags_from_the_first_moment() -> None:

@@ -6,6 +6,7 @@ names the actions that are needed, and none besides, is tested; that it keeps ot
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from fakes.ec2 import UBUNTU
 from servers.process import shared_process
 from textnlp_fast.errors import AuthenticationError
 from textnlp_fast.gpu.providers.aws import AwsProvider
+from textnlp_fast.gpu.providers.aws_templates import Templates
 from textnlp_fast.gpu.providers.contract import OWNER_TAG, LaunchRequest
 from textnlp_fast.gpu.types import Market
 
@@ -100,6 +102,7 @@ def _everything(provider: AwsProvider, launch_id: str) -> None:
     spot = replace(request, launch_id=f"s-{launch_id}"[:36], market=Market.SPOT)
     (spotted,) = provider.launch(spot).instances
     provider.terminate([spotted.instance_id])
+    Templates(provider._call, provider._pages, kept=-datetime.timedelta(minutes=1)).prune("fleet-a")
 
 
 def test_the_policy_is_enough(provider_of: Callable[[str], AwsProvider]) -> None:

@@ -184,3 +184,70 @@ def test_names_of_instance_types_that_are_none() -> None:
         check("mine.large", "g4dn.xlrage")
     with pytest.raises(UnknownInstanceTypeError, match="of gcp"):
         check("g4dn.xlarge", registered="gcp")
+
+
+_spot = st.lists(
+    st.builds(
+        lambda kind, region, market, cents: _offer(
+            kind[0], kind[1], kind[2], region, None, market, cents / 100
+        ),
+        st.sampled_from(
+            [("t1", _T4, 1.0), ("t1b", _T4, 1.0), ("t1c", _T4, 1.0), ("t4", _T4, 4.0), ("l1", _L4, 1.0)]
+        ),
+        st.sampled_from(["east", "west"]),
+        st.sampled_from(list(Market)),
+        st.integers(90, 140),
+    ),
+    max_size=10,
+)
+
+
+@given(offers=_spot, cap=st.none() | st.sampled_from([1.0, 1.2]), data=st.data())
+def test_alternatives_have_the_same_gpus_nearly_the_price_and_a_cloud_that_chooses(
+    offers: list[Offer], cap: float | None, data: st.DataObject
+) -> None:
+    request = AcquireRequest(gpu_types=[_T4, _L4], market="spot-first", max_usd_per_hour=cap)
+    chooses = {("aws", "east", Market.SPOT)}
+    places = sorted({(one.instance_type.name, one.region, one.market) for one in offers}, key=str)
+    broken = data.draw(st.sets(st.sampled_from(places))) if places else set()
+    failure = Failure(kind="CapacityError", why="", at=_NOW, until=_NOW, times=1)
+    failures = {Place("aws", region, None, kind, market): failure for kind, region, market in broken}
+    try:
+        plan = planned(
+            request, offers, zones={}, list_prices={}, failures=failures, cloud_chooses=chooses
+        ).candidates
+    except (NoPlanError, PriceTooHighError):
+        return
+    for one in plan:
+        expected = {
+            other.place
+            for other in plan
+            if (one.place.region, one.place.market)
+            == (other.place.region, other.place.market)
+            == ("east", Market.SPOT)
+            and plan.index(other) > plan.index(one)
+            and other.instance_type.gpu_type == one.instance_type.gpu_type
+            and other.instance_type.gpu_count == one.instance_type.gpu_count
+            and 100 * other.usd_per_hour <= 125 * one.usd_per_hour
+            and (other.failure is None) == (one.failure is None)
+        }
+        assert {other.place for other in one.alternatives} == expected
+        assert len(one.alternatives) == len(expected)
+        assert one.most_usd_per_hour == max(other.usd_per_hour for other in (one, *one.alternatives))
+        assert cap is None or float(one.most_usd_per_hour) <= cap
+
+
+def test_places_that_are_named_or_spread_have_no_alternatives() -> None:
+    offers = [_offer(kind, _T4, 1, "east", None, Market.SPOT, 1.0) for kind in ("t1", "t1b")]
+    zones = {("aws", "east", kind): ["east-a", "east-b"] for kind in ("t1", "t1b")}
+    for more in ({"zones": ["east-a"]}, {"spread": True}):
+        request = AcquireRequest(gpu_types=[_T4], market="spot", **more)  # type: ignore[arg-type]
+        plan = planned(
+            request,
+            offers,
+            zones=zones,
+            list_prices={},
+            failures={},
+            cloud_chooses={("aws", "east", Market.SPOT)},
+        )
+        assert all(one.alternatives == () for one in plan.candidates)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import pytest
 
 from faults.proxy import Fault
 from gpu.providers.aws_harness import AwsHarness
-from textnlp_fast.errors import AuthenticationError, QuotaError
-from textnlp_fast.gpu import GPUResourceManager, GPUType, Market
+from textnlp_fast.errors import AuthenticationError, CapacityError, QuotaError
+from textnlp_fast.gpu import Budget, GPUResourceManager, GPUType, Market
 
 _CHILD = Path(__file__).with_name("killed_launch.py")
 
@@ -112,6 +113,54 @@ def test_spot_is_one_request_over_all_zones(aws: AwsHarness) -> None:
     assert manager.plan(request).candidates[-1].place.market is Market.SPOT
     manager.release(again)
     assert aws.truth() == {}
+
+
+def test_spot_is_of_any_type_that_will_do(aws: AwsHarness) -> None:
+    """The types with the same GPUs at nearly the price go into one request; the journal pays for what came."""
+    manager = GPUResourceManager(owner="fleet-a")
+    manager.register_provider("aws", "us-east-1", first_pause_s=0.01)
+    request = manager.request(gpu_types=GPUType.NVIDIA_A10G, market="spot", gpu_count=1)
+    plan = manager.plan(request).candidates
+    first = plan[0]
+    assert first.alternatives
+    dearest = first.most_usd_per_hour
+    assert first.usd_per_hour < dearest <= first.usd_per_hour * Decimal("1.25")
+    kinds = [one.instance_type for one in (first, *first.alternatives)]
+    assert len({(one.gpu_type, one.gpu_count) for one in kinds}) == 1
+    zones = manager._provider_at("aws", "us-east-1").zones(first.place.instance_type)
+    aws.proxy.pools = {(first.place.instance_type, zone): (0, 0.1) for zone in zones}
+    (found,) = manager.acquire(request)
+    assert found.instance.instance_type in {one.place.instance_type for one in first.alternatives}
+    assert aws.proxy.calls.count("CreateFleet") == 1
+    (record,) = manager.journal.records()
+    (taken,) = (one for one in first.alternatives if one.place.instance_type == found.instance.instance_type)
+    assert (record.instance_type, record.usd_per_hour) == (taken.place.instance_type, taken.usd_per_hour)
+    assert record.on_demand_usd_per_hour == taken.on_demand_usd_per_hour
+    assert found.usd_per_hour == float(taken.usd_per_hour)
+    manager.release([found])
+    # None of them anywhere: they are asked for once, together, and all of them are tried last from then on.
+    for one in kinds:
+        aws.proxy.pools |= {(one.name, zone): (0, 0.1) for zone in zones}
+    with pytest.raises(CapacityError):
+        manager.acquire(
+            manager.request(gpu_types="nvidia-a10g", market="spot", instance_types=[k.name for k in kinds])
+        )
+    assert aws.proxy.calls.count("CreateFleet") == 2
+    failed = [one.place.instance_type for one in manager.plan(request).candidates if one.failure is not None]
+    assert set(failed) == {one.name for one in kinds}
+
+
+def test_a_budget_counts_on_the_dearest_that_may_come(aws: AwsHarness) -> None:
+    manager = GPUResourceManager(owner="fleet-a")
+    manager.register_provider("aws", "us-east-1", first_pause_s=0.01)
+    request = manager.request(gpu_types=GPUType.NVIDIA_A10G, market="spot")
+    first = manager.plan(request).candidates[0]
+    between = float(first.usd_per_hour + first.most_usd_per_hour) / 2
+    tight = GPUResourceManager(owner="fleet-a", budget=Budget(usd_per_hour=between))
+    tight.register_provider("aws", "us-east-1", first_pause_s=0.01)
+    (found,) = tight.acquire(request)
+    assert found.usd_per_hour <= between
+    assert tight.costs().total.usd_per_hour <= Decimal(str(between))
 
 
 def test_spot_goes_by_zones_where_they_are_named_or_machines_are_spread(aws: AwsHarness) -> None:

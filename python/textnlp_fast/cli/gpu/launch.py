@@ -145,10 +145,10 @@ def _show(plan: Plan, request: AcquireRequest, as_json: bool) -> None:
         [
             str(place),
             f"{one.place.provider}:{one.place.zone or one.place.region}",
-            one.place.instance_type,
+            " or ".join(other.place.instance_type for other in (one, *one.alternatives)),
             f"{one.instance_type.gpu_count:g} x {one.instance_type.gpu_type.value.removeprefix('nvidia-')}",
             str(one.place.market),
-            usd(one.usd_per_hour) + (" (old price)" if one.stale else ""),
+            _price(one),
             _why_last(one),
         ]
         for place, one in enumerate(plan.candidates, 1)
@@ -157,6 +157,11 @@ def _show(plan: Plan, request: AcquireRequest, as_json: bool) -> None:
     for what, why in plan.rejected:
         print_line(f"not tried: {what}: {why}")
     print_line(f"nothing was launched; {request.instances} would be, from the first place that has them")
+
+
+def _price(one: Candidate) -> str:
+    most = f" to {usd(one.most_usd_per_hour)}" if one.alternatives else ""
+    return usd(one.usd_per_hour) + most + (" (old price)" if one.stale else "")
 
 
 def _why_last(one: Candidate) -> str:
@@ -173,6 +178,7 @@ def _document(one: Candidate) -> dict[str, Any]:
         "region": one.place.region,
         "zone": one.place.zone,
         "instance_type": one.place.instance_type,
+        "alternatives": [other.place.instance_type for other in one.alternatives],
         "gpu_type": str(one.instance_type.gpu_type),
         "gpu_count": one.instance_type.gpu_count,
         "market": str(one.place.market),

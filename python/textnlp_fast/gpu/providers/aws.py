@@ -23,6 +23,7 @@ from textnlp_fast.errors import (
 from textnlp_fast.gpu.providers import aws_fleet, aws_requests
 from textnlp_fast.gpu.providers.aws_client import connected, imported
 from textnlp_fast.gpu.providers.aws_errors import NOT_FOUND, client_meaning, code_of, message_of
+from textnlp_fast.gpu.providers.aws_templates import Templates, template
 from textnlp_fast.gpu.providers.contract import (
     LAUNCH_TAG,
     OWNER_TAG,
@@ -105,7 +106,11 @@ class AwsProvider(Provider):
         self._errors = imported("botocore.exceptions")
         self._client = connected(region, endpoint_url=endpoint_url, profile=profile, timeout_s=timeout_s)
         self._fleets = aws_fleet.Fleets(
-            self._call, region=region, retries=retries, first_pause_s=first_pause_s
+            self._call,
+            Templates(self._call, self._pages),
+            region=region,
+            retries=retries,
+            first_pause_s=first_pause_s,
         )
         if aws_fleet.known_to(self._client):
             self.chooses_zone = frozenset({Market.SPOT})
@@ -131,7 +136,7 @@ class AwsProvider(Provider):
                 instances, why = self._fleets.launch(
                     request,
                     pools,
-                    template=aws_fleet.template(
+                    template=template(
                         request, image=image, root_device=self._root_device, tags=tags, extra=self._extra
                     ),
                     tags=tags,

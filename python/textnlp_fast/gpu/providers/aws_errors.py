@@ -142,7 +142,7 @@ def client_meaning(error: Exception, *, action: str, region: str) -> Meaning:
         hint = "Run `aws configure` or `aws sso login`, or use a role."
         return Meaning(NoCredentialsError("no AWS credentials found", hint=hint))
     if names & {"TokenRetrievalError", "CredentialRetrievalError"}:
-        return Meaning(AuthenticationError(f"AWS credentials cannot be got: {error}"))
+        return Meaning(NoCredentialsError(f"AWS credentials cannot be got: {error}"))
     if "ParamValidationError" in names:
         return Meaning(InvalidInputError(f"{action}: {' '.join(str(error).split())}"))
     # No connection, no answer in time, an answer cut short.

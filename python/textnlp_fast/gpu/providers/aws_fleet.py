@@ -1,8 +1,7 @@
 """Spot by CreateFleet of type `instant`: one request over all zones, and EC2 chooses where it is cheap and lasts.
 
-A fleet launches from a launch template. Ours is named by its content, so it is made by whoever needs it, is the same
-for all launches of that content, and may be removed at any time: it is made again. User data is not in it, but in the
-request, for it may hold secrets, and a template stays.
+A fleet launches from a launch template (`aws_templates`). User data is not in it, but in the request, for it may hold
+secrets, and a template stays.
 
 The launch's id is the token. An answer in which nothing was launched is an answer, and stays the token's: the same
 launch is not begun again. Only where all that was wrong would pass by itself is the next token asked for, one that
@@ -14,12 +13,8 @@ Request and answer: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_C
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime
-import hashlib
-import json
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -27,7 +22,6 @@ from typing import Any, Final, NamedTuple
 from textnlp_fast.errors import (
     AuthenticationError,
     CapacityError,
-    ConflictError,
     InvalidInputError,
     PriceTooHighError,
     ProviderUnavailableError,
@@ -35,17 +29,16 @@ from textnlp_fast.errors import (
     TextnlpFastError,
 )
 from textnlp_fast.gpu.providers.aws_errors import MissingTemplateError, meaning_of
+from textnlp_fast.gpu.providers.aws_templates import Templates
 from textnlp_fast.gpu.providers.contract import (
-    OWNER_TAG,
     Instance,
     InstanceState,
     LaunchRequest,
 )
 from textnlp_fast.gpu.types import Market
 
-__all__ = ["TEMPLATE_PREFIX", "Fleets", "Pool", "create_fleet", "known_to", "refusal", "template"]
+__all__ = ["Fleets", "Pool", "create_fleet", "known_to", "refusal"]
 
-TEMPLATE_PREFIX: Final = "textnlp-fast-"
 _LONGEST_PAUSE_S: Final = 8.0
 _TOKENS: Final = 4
 # Of several reasons the first of these counts: a place that lacks capacity says more than one that is too dear.
@@ -64,29 +57,6 @@ def known_to(client: Any) -> bool:
     """Whether a boto3 client can give a fleet user data; those of before July 2026 cannot."""
     shape = client.meta.service_model.shape_for("FleetLaunchTemplateSpecificationRequest")
     return "LaunchTemplateSpecificationUserData" in shape.members
-
-
-def template(
-    request: LaunchRequest, *, image: str, root_device: str, tags: Mapping[str, str], extra: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The parameters of CreateLaunchTemplate. Of the tags it carries the owner's alone, and is not another owner's."""
-    disk = {"VolumeSize": request.disk_gib, "VolumeType": "gp3", "DeleteOnTermination": True}
-    data: dict[str, Any] = {
-        **extra,
-        "ImageId": image,
-        "BlockDeviceMappings": [{"DeviceName": root_device, "Ebs": disk}],
-        # As for RunInstances: who can be talked into fetching a URL must not hand out the machine's role.
-        "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
-    }
-    owner = tags[OWNER_TAG]
-    digest = hashlib.sha256(json.dumps([owner, data], sort_keys=True).encode()).hexdigest()
-    return {
-        "LaunchTemplateName": f"{TEMPLATE_PREFIX}{digest[:40]}",
-        "LaunchTemplateData": data,
-        "TagSpecifications": [
-            {"ResourceType": "launch-template", "Tags": [{"Key": OWNER_TAG, "Value": owner}]}
-        ],
-    }
 
 
 def create_fleet(
@@ -169,6 +139,7 @@ class Fleets:
     def __init__(
         self,
         call: Callable[..., dict[str, Any]],
+        templates: Templates,
         *,
         region: str,
         retries: int,
@@ -178,9 +149,7 @@ class Fleets:
         self._region = region
         self._retries = retries
         self._first_pause_s = first_pause_s
-        # Templates that this object has made or found, by name: not asked for again.
-        self._made: set[str] = set()
-        self._lock = threading.Lock()
+        self._templates = templates
 
     def launch(
         self,
@@ -225,33 +194,18 @@ class Fleets:
             if attempt:
                 time.sleep(random.uniform(0, pause_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            self._make(template)
+            self._templates.make(template)
             try:
                 answer = self._call("create_fleet", **parameters)
             except MissingTemplateError as error:
                 # Removed since, or not shown everywhere yet. No fleet was made, and the token is as it was.
                 missing = error
-                self._forget(name)
+                self._templates.forget(name)
                 continue
             if any(isinstance(one, MissingTemplateError) for one in _reasons(answer, self._region)):
-                self._forget(name)
+                self._templates.forget(name)
             return answer
         raise ProviderUnavailableError(str(missing.args[0]))
-
-    def _make(self, template: Mapping[str, Any]) -> None:
-        name = template["LaunchTemplateName"]
-        with self._lock:
-            if name in self._made:
-                return
-        # Where there is one of the name it is the one, for its name is its content.
-        with contextlib.suppress(ConflictError):
-            self._call("create_launch_template", **template)
-        with self._lock:
-            self._made.add(name)
-
-    def _forget(self, name: str) -> None:
-        with self._lock:
-            self._made.discard(name)
 
     def _instances(
         self,

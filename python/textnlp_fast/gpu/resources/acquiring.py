@@ -159,6 +159,10 @@ def _rules_out(error: TextnlpFastError, tried: Candidate, other: Candidate) -> b
     here, there = tried.place, other.place
     if isinstance(error, AuthenticationError):
         return here.provider == there.provider
+    if isinstance(error, (CapacityError, PriceTooHighError)) and there in {
+        one.place for one in tried.alternatives
+    }:
+        return True  # it was asked for with the other
     same_region = (here.provider, here.region) == (there.provider, there.region)
     if isinstance(error, UnknownRegionError) and here.zone is None:
         return same_region

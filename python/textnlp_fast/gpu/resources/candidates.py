@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Final
 
 from textnlp_fast.errors import NoPlanError, PriceTooHighError
 from textnlp_fast.gpu.catalog import Catalog
@@ -13,6 +14,10 @@ from textnlp_fast.gpu.resources.requests import MARKETS, AcquireRequest
 from textnlp_fast.gpu.types import InstanceType, Market, Offer
 
 __all__ = ["Candidate", "Plan", "check_types", "fitting", "nothing_here", "on_demand_prices", "planned"]
+
+#: Whoever asks for the cheapest gets what is at most this much dearer, in place of nothing.
+_NEARLY: Final = Decimal("1.25")
+_MOST_ALTERNATIVES: Final = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +31,14 @@ class Candidate:
     stale: bool
     failure: Failure | None = None
     """What failed there lately: such places are tried last."""
+    alternatives: tuple[Candidate, ...] = ()
+    """Other types with the same GPUs at nearly its price, which the cloud may take in its stead. Each is a candidate
+    of its own, too, for when this one is not to be had."""
+
+    @property
+    def most_usd_per_hour(self) -> Decimal:
+        """What one machine may cost, whichever type it is."""
+        return max(self.usd_per_hour, *(one.usd_per_hour for one in self.alternatives), Decimal(0))
 
     @property
     def name(self) -> str:
@@ -86,12 +99,14 @@ def planned(
 
     `zones` says for (provider, region, instance type) where it is offered; without an entry, or with an empty one, the
     cloud chooses. So it does for (provider, region, market) in `cloud_chooses`, where the request leaves the zone open:
-    one place for all zones under the cap, at the price of the dearest, for it may be that one. `list_prices` are
+    one place for all zones under the cap, at the price of the dearest, for it may be that one, and with the types that
+    will do as well as alternatives. `list_prices` are
     on-demand's, by the same. Raises NoPlanError where nothing fits, PriceTooHighError where all that does is over the
     cap.
     """
     markets = MARKETS[request.market]
     found: dict[Place, Candidate] = {}
+    opened: set[Place] = set()
     rejected: list[tuple[str, str]] = []
     over_cap = 0
     for offer in fitting(request, offers):
@@ -112,6 +127,8 @@ def planned(
                 continue
             where = Place(kind.provider, offer.region, zone, kind.name, offer.market)
             place = replace(where, zone=None) if is_open else where
+            if is_open:
+                opened.add(place)
             candidate = Candidate(
                 place=place,
                 instance_type=kind,
@@ -127,7 +144,7 @@ def planned(
                 rejected.append((name, f"{offer.usd_per_hour:.4f} USD an hour is over the cap of {cap:.4f}"))
             elif place not in found or (candidate.usd_per_hour < found[place].usd_per_hour) is not is_open:
                 found[place] = candidate
-    candidates = tuple(
+    in_order = tuple(
         sorted(
             found.values(),
             key=lambda one: (
@@ -142,9 +159,32 @@ def planned(
             ),
         )
     )
-    if not candidates:
+    if not in_order:
         raise _nothing(request, rejected, over_cap)
+    candidates = tuple(_with_alternatives(in_order, opened))
     return Plan(candidates=candidates, rejected=tuple(sorted(rejected)))
+
+
+def _with_alternatives(candidates: Sequence[Candidate], opened: Collection[Place]) -> Iterator[Candidate]:
+    """Each, in order, with what may be had in its stead in the places that are open: later ones, so not cheaper.
+
+    A cloud that chooses weighs how likely a machine lasts against its price: how dear it may get is bounded here.
+    """
+    for place, one in enumerate(candidates):
+        if one.place not in opened:
+            yield one
+            continue
+        kind = one.instance_type
+        alike = (
+            other
+            for other in candidates[place + 1 :]
+            if replace(other.place, instance_type=kind.name) == one.place
+            and (other.instance_type.gpu_type, other.instance_type.gpu_count)
+            == (kind.gpu_type, kind.gpu_count)
+            and other.usd_per_hour <= one.usd_per_hour * _NEARLY
+            and (other.failure is None) == (one.failure is None)
+        )
+        yield replace(one, alternatives=tuple(alike)[:_MOST_ALTERNATIVES])
 
 
 def _nothing(

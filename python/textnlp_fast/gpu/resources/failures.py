@@ -24,7 +24,6 @@ _LASTS_S: Final[Mapping[str, float]] = {
     "PriceTooHighError": 600.0,
     "UnknownRegionError": 86400.0,
     "AuthenticationError": 300.0,
-    "NoCredentialsError": 300.0,
     "ProviderUnavailableError": 300.0,
     "InvalidInputError": 3600.0,
 }

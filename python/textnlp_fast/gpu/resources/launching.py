@@ -10,6 +10,8 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 
 from textnlp_fast.errors import (
@@ -31,7 +33,7 @@ from textnlp_fast.gpu.resources.failures import Failures, Place
 from textnlp_fast.gpu.resources.journal import Journal
 from textnlp_fast.gpu.resources.ledger import check_budget
 from textnlp_fast.gpu.resources.processes import at_work_on, this_process
-from textnlp_fast.gpu.resources.records import LaunchRecord, Phase, abandoned, failed, launched
+from textnlp_fast.gpu.resources.records import Alternative, LaunchRecord, Phase, abandoned, failed, launched
 from textnlp_fast.gpu.resources.requests import MARKETS, AcquireRequest, Budget
 from textnlp_fast.telemetry import operation
 
@@ -83,6 +85,8 @@ class Launcher:
         last: bool,
     ) -> LaunchRecord:
         """A new launch; otherwise as :meth:`carry_out`. Raises BudgetExceededError, and TakenError, too."""
+        if candidate.alternatives and self._budget != Budget():
+            candidate = self._within_budget(candidate, self._journal.records(), request, count)
         record = self._record(candidate, request, acquisition, number, count, least)
         self._check_budget(record, request)
         with at_work_on(record):
@@ -124,15 +128,10 @@ class Launcher:
         if missing <= 0:
             return plan
         candidates, rejected, refusals = [], list(plan.rejected), []
-        for candidate in plan.candidates:
+        for planned in plan.candidates:
+            candidate = self._within_budget(planned, records, request, missing)
             try:
-                check_budget(
-                    self._budget,
-                    records,
-                    more_usd_per_hour=candidate.usd_per_hour * missing,
-                    expected_hours=request.expected_hours,
-                    now=self._now(),
-                )
+                self._check(records, candidate.usd_per_hour * missing, request)
             except BudgetExceededError as error:
                 rejected.append((candidate.name, str(error.args[0])))
                 refusals.append((candidate.name, error))
@@ -154,7 +153,6 @@ class Launcher:
         self, record: LaunchRecord, request: AcquireRequest, last: bool, *, first: bool = False
     ) -> LaunchRecord:
         provider = self._provider_at(record.provider, record.region)
-        place = Place(record.provider, record.region, record.zone, record.instance_type, record.market)
         try:
             with operation("gpu.launch"):
                 outcome = provider.launch(_launch_request(record, request))
@@ -162,7 +160,7 @@ class Launcher:
             # Nobody knows what came of it.
             if not (last and request.key is not None):
                 self._journal.update(record.key, _if_intended(abandoned, error))
-            self._failures.remember(place, error, self._now())
+            self._remember(record, error)
             raise
         except (
             AuthenticationError,
@@ -176,14 +174,20 @@ class Launcher:
             stored = self._journal.update(record.key, _if_intended(partial(failed, refused=refused), error))
             if stored.phase is Phase.LAUNCHED:
                 return stored  # another process asked at the same time, and got it
-            if not isinstance(error, InvalidInputError) or isinstance(error, UnknownRegionError):
-                self._failures.remember(place, error, self._now())
+            # Who has no login, or asks for what is none, learns nothing of the place by it.
+            if isinstance(error, UnknownRegionError) or not isinstance(
+                error, (InvalidInputError, NoCredentialsError)
+            ):
+                self._remember(record, error)
             raise
-        return self._written(record, outcome, provider, place)
+        return self._written(record, outcome, provider)
 
-    def _written(
-        self, record: LaunchRecord, outcome: LaunchOutcome, provider: Provider, place: Place
-    ) -> LaunchRecord:
+    def _remember(self, record: LaunchRecord, error: TextnlpFastError) -> None:
+        """Of each type that was asked for: none of them was to be had."""
+        for place in _places(record):
+            self._failures.remember(place, error, self._now())
+
+    def _written(self, record: LaunchRecord, outcome: LaunchOutcome, provider: Provider) -> LaunchRecord:
         def change(current: LaunchRecord) -> LaunchRecord:
             if current.phase in (Phase.INTENDED, Phase.LAUNCHED):
                 return launched(current, outcome.instances)
@@ -194,6 +198,7 @@ class Launcher:
             # Another process took it for failed, and has gone on elsewhere.
             provider.terminate([one.instance_id for one in outcome.instances])
             raise CapacityError(f"launch {record.launch_id} was settled as {stored.phase} meanwhile")
+        (place,) = _places(stored)
         if self._failures.of(place, self._now()) is not None:
             self._failures.forget(place)
         return stored
@@ -201,13 +206,31 @@ class Launcher:
     def _check_budget(self, record: LaunchRecord, request: AcquireRequest) -> None:
         if self._budget == Budget():
             return
+        others = [one for one in self._journal.records() if one.launch_id != record.launch_id]
+        self._check(others, record.most_usd_per_hour * record.count, request)
+
+    def _check(self, records: Sequence[LaunchRecord], more: Decimal, request: AcquireRequest) -> None:
         check_budget(
             self._budget,
-            [one for one in self._journal.records() if one.launch_id != record.launch_id],
-            more_usd_per_hour=record.usd_per_hour * record.count,
+            records,
+            more_usd_per_hour=more,
             expected_hours=request.expected_hours,
             now=self._now(),
         )
+
+    def _within_budget(
+        self, candidate: Candidate, records: Sequence[LaunchRecord], request: AcquireRequest, count: int
+    ) -> Candidate:
+        """Without the alternatives that there is no money for: the cheapest alone may still be had."""
+
+        def is_affordable(one: Candidate) -> bool:
+            try:
+                self._check(records, one.usd_per_hour * count, request)
+            except BudgetExceededError:
+                return False
+            return True
+
+        return replace(candidate, alternatives=tuple(filter(is_affordable, candidate.alternatives)))
 
     def _record(
         self,
@@ -242,7 +265,21 @@ class Launcher:
             tags=dict(request.tags),
             created_at=self._now(),
             process=this_process(),
+            alternatives=tuple(
+                Alternative(
+                    instance_type=one.place.instance_type,
+                    usd_per_hour=one.usd_per_hour,
+                    on_demand_usd_per_hour=one.on_demand_usd_per_hour,
+                )
+                for one in candidate.alternatives
+            ),
         )
+
+
+def _places(record: LaunchRecord) -> list[Place]:
+    """Where a launch is tried: of each type that it may come off with."""
+    types = (record.instance_type, *(one.instance_type for one in record.alternatives))
+    return [Place(record.provider, record.region, record.zone, kind, record.market) for kind in types]
 
 
 def _if_intended(
@@ -257,6 +294,7 @@ def _launch_request(record: LaunchRecord, request: AcquireRequest) -> LaunchRequ
     return LaunchRequest(
         launch_id=record.launch_id,
         instance_type=record.instance_type,
+        alternatives=tuple(one.instance_type for one in record.alternatives),
         count=record.count,
         min_count=record.min_count,
         market=record.market,
@@ -287,13 +325,16 @@ def mismatch(record: LaunchRecord, request: AcquireRequest) -> str | None:
         ),
         (record.market in MARKETS[request.market], f"it is {record.market}, not {request.market}"),
         (
-            cap is None or float(record.usd_per_hour) <= cap,
-            f"at {record.usd_per_hour:.4f} USD an hour it is over the cap of {cap or 0:.4f}",
+            cap is None or float(record.most_usd_per_hour) <= cap,
+            f"at {record.most_usd_per_hour:.4f} USD an hour it is over the cap of {cap or 0:.4f}",
         ),
         (_among(record.provider, request.providers), f"it is of {record.provider}"),
         (_among(record.region, request.regions), f"it is in {record.region}"),
         (record.zone is None or _among(record.zone, request.zones), f"it is in {record.zone}"),
-        (_among(record.instance_type, request.instance_types), f"it is a {record.instance_type}"),
+        *(
+            (_among(kind, request.instance_types), f"it is a {kind}")
+            for kind in (record.instance_type, *(one.instance_type for one in record.alternatives))
+        ),
         (record.image == request.image_for(record.provider), "it has another image"),
         (
             record.disk_gib == request.disk_gib,

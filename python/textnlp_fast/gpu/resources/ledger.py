@@ -74,7 +74,7 @@ def total(records: Iterable[LaunchRecord], now: datetime.datetime) -> Costs:
 def usd_per_hour_now(record: LaunchRecord) -> Decimal:
     """What a launch may cost an hour: one whose end is not known yet as if it came off in full."""
     if record.phase is Phase.INTENDED:
-        return record.usd_per_hour * record.count
+        return record.most_usd_per_hour * record.count
     return record.usd_per_hour * sum(1 for one in record.instances if _is_paid(one))
 
 

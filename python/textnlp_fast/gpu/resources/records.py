@@ -20,6 +20,7 @@ from textnlp_fast.gpu.providers.contract import Instance, InstanceState
 from textnlp_fast.gpu.types import Market
 
 __all__ = [
+    "Alternative",
     "InstanceRecord",
     "LaunchRecord",
     "Period",
@@ -74,6 +75,15 @@ class InstanceRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """Another instance type that a launch may come off with, at its own prices."""
+
+    instance_type: str
+    usd_per_hour: Decimal
+    on_demand_usd_per_hour: Decimal | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchRecord:
     """One attempt of an acquisition. Prices are USD per hour of one instance."""
 
@@ -108,6 +118,13 @@ class LaunchRecord:
     recovered: bool = False
     """True if the process that launched it died, and what it launched was found."""
     instances: tuple[InstanceRecord, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    """What the cloud may take in place of `instance_type`; once it came off, type and prices are of what came."""
+
+    @property
+    def most_usd_per_hour(self) -> Decimal:
+        """What one instance may cost."""
+        return max(self.usd_per_hour, *(one.usd_per_hour for one in self.alternatives), Decimal(0))
 
     @property
     def launch_id(self) -> str:
@@ -125,6 +142,8 @@ class LaunchRecord:
 
 def launched(record: LaunchRecord, instances: Iterable[Instance], *, recovered: bool = False) -> LaunchRecord:
     """It came off. Each instance is paid from when its provider says that it was launched."""
+    instances = list(instances)
+    record = _of_what_came(record, instances)
     known = {one.instance_id: one for one in record.instances}
     found = tuple(
         known.get(one.instance_id)
@@ -139,6 +158,21 @@ def launched(record: LaunchRecord, instances: Iterable[Instance], *, recovered: 
         for one in instances
     )
     return replace(record, phase=Phase.LAUNCHED, instances=found, recovered=record.recovered or recovered)
+
+
+def _of_what_came(record: LaunchRecord, instances: Iterable[Instance]) -> LaunchRecord:
+    """With type and prices of the alternative that the cloud took: all instances of a launch are of one type."""
+    came = {one.instance_type for one in instances}
+    taken = next((one for one in record.alternatives if one.instance_type in came), None)
+    if taken is None or record.instance_type in came:
+        return replace(record, alternatives=())
+    return replace(
+        record,
+        instance_type=taken.instance_type,
+        usd_per_hour=taken.usd_per_hour,
+        on_demand_usd_per_hour=taken.on_demand_usd_per_hour,
+        alternatives=(),
+    )
 
 
 def failed(record: LaunchRecord, error: BaseException, *, refused: bool = False) -> LaunchRecord:
@@ -235,6 +269,10 @@ def record_document(record: LaunchRecord) -> bytes:
             "why": record.why,
             "refused": record.refused,
             "recovered": record.recovered,
+            "alternatives": [
+                [one.instance_type, str(one.usd_per_hour), _text(one.on_demand_usd_per_hour)]
+                for one in record.alternatives
+            ],
             "instances": [
                 {
                     "instance_id": one.instance_id,
@@ -289,6 +327,7 @@ def parse_record(data: bytes, what: str) -> LaunchRecord:
             refused=document.get("refused") is True,
             recovered=take(document, "recovered", bool, "it"),
             instances=tuple(_instance(one) for one in take(document, "instances", list, "it")),
+            alternatives=tuple(_alternative(*one) for one in document.get("alternatives", ())),
         )
     except (Broken, KeyError, ValueError, TypeError, InvalidOperation) as error:
         raise CorruptDataError(
@@ -310,6 +349,16 @@ def _instance(document: Any) -> InstanceRecord:
             Period(began=_moment(began), ended=None if ended is None else _moment(ended))
             for began, ended in take(document, "periods", list, "an instance")
         ),
+    )
+
+
+def _alternative(instance_type: Any, usd: Any, listed: Any) -> Alternative:
+    if not isinstance(instance_type, str):
+        raise Broken("an alternative has no instance type")
+    return Alternative(
+        instance_type=instance_type,
+        usd_per_hour=_money(usd),
+        on_demand_usd_per_hour=None if listed is None else _money(listed),
     )
 
 
