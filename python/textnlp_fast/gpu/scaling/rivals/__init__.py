@@ -20,6 +20,9 @@ _CLASSES = {
     "knative": ("knative", "KnativePodAutoscaler"),
     "hpa": ("hpa", "HorizontalPodAutoscaler"),
     "ray_serve": ("ray_serve", "RayServeAutoscaler"),
+    "skyserve": ("skyserve", "SkyServeAutoscaler"),
+    "wva": ("wva", "WorkloadVariantAutoscaler"),
+    "static_peak": ("static_peak", "StaticPeak"),
 }
 
 RIVALS: tuple[str, ...] = tuple(_CLASSES)
