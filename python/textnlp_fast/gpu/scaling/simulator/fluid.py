@@ -109,6 +109,7 @@ def simulate(
     lost = 0
     settle = (1.0 - math.exp(-step_s / traffic.service_s)) * traffic.service_s / mean_work_s / step_s
     fade = math.exp(-step_s / traffic.service_s)
+    concurrency = traffic.concurrency
     decide = policy.decide
     for step in range(steps):
         now = step * step_s
@@ -149,7 +150,8 @@ def simulate(
                 running,
                 waiting * a_request,
                 running * a_request,
-                None,
+                # Memory that is full when the batch is: what policies that look at memory alone see best.
+                min(1.0, running / (ready * concurrency)) if ready else None,
                 None,
                 None,
                 1.0 - late / came if came else None,
