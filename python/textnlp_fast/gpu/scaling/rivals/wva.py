@@ -143,7 +143,7 @@ class WorkloadVariantAutoscaler(Rival):
     def by_tokens(
         self, *, kv_use: float, queue: float, request: float, ready: int, present: int
     ) -> tuple[int, float]:
-        """The second analyzer, and the demand in replicas; `request` is the part of a KV cache that a waiting one needs."""
+        """The second analyzer, and the demand in replicas; `request` is what a waiting one needs of a KV cache."""
         capacity = min(self.kv_cache_threshold, self._capacity(kv_use, queue))
         demand = ready * (kv_use + queue * request)
         lacking = demand / self.scale_up_threshold - present * capacity
