@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import azure.mgmt.compute.models as compute
 import azure.mgmt.network.models as network
@@ -51,6 +51,8 @@ _KINDS = {
 class ArmFake(ControlPlane):
     """The server: one subscription, one resource group, one location. With `tokens`, only bearers of one get in."""
 
+    operations: ClassVar[dict[str, tuple[Any, Any]]] = _OPERATIONS
+
     def __init__(
         self,
         sizes: dict[str, Size],
@@ -74,9 +76,9 @@ class ArmFake(ControlPlane):
         return resources.error_body(reason, message)
 
     def serve(self, request: Request) -> Answer:
-        route, names = find_route(tuple(_OPERATIONS), request.method, request.path)
-        key = next(full for full in _OPERATIONS if full.partition(".")[2] == route.name)
-        asked, answered = _OPERATIONS[key]
+        route, names = find_route(tuple(self.operations), request.method, request.path)
+        key = next(full for full in self.operations if full.partition(".")[2] == route.name)
+        asked, answered = self.operations[key]
         self._check_request(route, request, asked)
         try:
             sent = request.headers.get("authorization", "").removeprefix("Bearer ")

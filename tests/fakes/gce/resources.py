@@ -153,6 +153,11 @@ def parse_filter(text: str) -> Callable[[dict[str, Any]], bool]:
     """The part of the filter language that is spoken here: `field="value"` and `labels.key:*`, AND between them."""
     tests: list[Callable[[dict[str, Any]], bool]] = []
     for part in filter(None, re.split(r"\s+AND\s+", text)):
+        legacy = re.fullmatch(r'(\w+) eq "([^"]+)"', part)
+        if legacy:  # the older syntax: a regular expression that has to match all of it
+            name, pattern = legacy.groups()
+            tests.append(lambda item, n=name, p=pattern: bool(re.fullmatch(p, str(item.get(n, "")))))
+            continue
         found = re.fullmatch(r'\(?\s*([\w.-]+)\s*(=|:)\s*("([^"]*)"|\*)\s*\)?', part)
         if not found or (found[2] == ":") != (found[3] == "*"):
             raise ApiError(400, "invalid", f"Invalid value for field 'filter': '{text}'.")

@@ -68,8 +68,11 @@ class Arm:
         """A resource as plain JSON."""
         return dict(self.ask(kind, "get", name, until=until, **more).as_dict())
 
-    def pages(self, kind: str, *, until: float, **more: Any) -> list[dict[str, Any]]:
-        """All resources of a kind in the group, page by page: a client's own iterator would not ask again."""
+    def pages(self, kind: str, *names: str, until: float, **more: Any) -> list[dict[str, Any]]:
+        """All resources of a kind in the group, or in what `names` says, page by page.
+
+        A client's own iterator would not ask again.
+        """
         found: list[dict[str, Any]] = []
         token: str | None = None
         times = {"connection_timeout": 10.0, "read_timeout": self.patience.timeout_s}
@@ -78,7 +81,7 @@ class Arm:
             scope = () if kind == "resource_skus" else (self.resource_group(),)
             operations = getattr(self._client(kind), kind)
             listing = operations.list_by_resource_group if kind == "ssh_public_keys" else operations.list
-            listed = listing(*scope, **more, **times, **self._options)
+            listed = listing(*scope, *names, **more, **times, **self._options)
             pager = listed.by_page(continuation_token=token)
             try:
                 return list(next(pager)), pager.continuation_token

@@ -38,14 +38,17 @@ class Compute:
         self._clients: dict[str, Any] = {}
         self._lock = threading.RLock()
 
-    def pages(self, client: str, asked: dict[str, Any], until: float) -> list[Any]:
+    def pages(
+        self, client: str, asked: dict[str, Any], until: float, *, method: str = "list", key: str = "items"
+    ) -> list[Any]:
+        """All of a list, page by page; `key` is what a page calls them."""
         found: list[Any] = []
         token = ""
         while True:
             page = self.ask(
-                client, "list", {**asked, "page_token": token} if token else asked, until, paged=True
+                client, method, {**asked, "page_token": token} if token else asked, until, paged=True
             )
-            found += page.items
+            found += getattr(page, key)
             token = page.next_page_token
             if not token:
                 return found

@@ -16,6 +16,7 @@ from textnlp_fast.errors import (
     ConflictError,
     InstanceNotFoundError,
     InvalidInputError,
+    ObjectNotFoundError,
     ProviderUnavailableError,
     QuotaError,
     TextnlpFastError,
@@ -110,6 +111,9 @@ def _refused(error: Any, *, action: str, place: str) -> Meaning:
 
 
 def _not_found(said: str, message: str) -> TextnlpFastError:
+    if "/instanceGroupManagers/" in message:
+        hint = "`gcloud compute instance-groups managed list` shows what there is."
+        return ObjectNotFoundError(said, hint=hint)
     if "/instances/" in message:
         return InstanceNotFoundError(said, hint="`textnlp-fast gpu list` shows what there is.")
     if re.search(r"/(regions|zones)/[^/']+'", message):

@@ -102,6 +102,7 @@ class SizeCases:
         assert harness.told() == 3
 
     def test_a_fleet_that_is_not_there(self, harness: GroupHarness) -> None:
+        harness.needs("missing")
         actuator = harness.actuator_of_nothing()
         for call in (actuator.read, lambda: actuator.scale_to(2, decision_id="d-1")):
             with pytest.raises(MissingObjectError) as caught:

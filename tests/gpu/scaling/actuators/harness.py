@@ -41,7 +41,7 @@ class GroupHarness(ABC):
     sdk: ClassVar[str | None] = None
     """A module of a cloud's SDK: nothing may import it before an actuator is made."""
     cannot: ClassVar[Mapping[str, str]] = {}
-    """What this kind has no notion of, and why: bounds, chosen victims, starting, new names."""
+    """What this kind has no notion of, and why: bounds, chosen victims, starting, new names, missing."""
     verbs: ClassVar[tuple[str, ...]] = ("tell", "mark", "end")
     """What a lost answer may be about."""
 

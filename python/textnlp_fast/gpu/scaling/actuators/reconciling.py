@@ -93,6 +93,10 @@ class GroupActuator(Actuator):
     def _guard(self, view: GroupView, until: float) -> None:
         """Keeps the group from ending by itself whom it should not."""
 
+    def _surplus(self, view: GroupView, count: int) -> int:
+        """How many of those who stay have to be marked."""
+        return len(view.staying) - count
+
     def _order(self, members: Sequence[Member]) -> list[Member]:
         """In which order members should go."""
         return newest_first(members)
@@ -149,7 +153,7 @@ class GroupActuator(Actuator):
             self._tell(view, count, until)
             return fleet_state(self._look(until))
         self._guard(view, until)
-        surplus = len(view.staying) - count
+        surplus = self._surplus(view, count)
         if surplus > 0:
             now_s = self._clock()
             victims = self._order(view.staying)[:surplus]
