@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "list": "Show the machines of the fleet.",
     "orphans": "Find machines that no launch knows, and launches whose machines are gone.",
     "recommend": "Choose machines for a model: to serve it, for a batch, to fine-tune.",
+    "simulate": "Try policies of scaling on traffic, recorded or made.",
     "terminate": "End machines.",
 }
 
@@ -28,6 +29,7 @@ Examples:
   textnlp-fast gpu health --aws i-0123456789abcdef0 --agent node-1=http://127.0.0.1:9401
   textnlp-fast gpu launch --gpu t4 --in aws:us-east-1 --market spot-first --dry-run
   textnlp-fast gpu recommend --model llama-70b/ --rps 50 --ttft 1 --tpot 0.05
+  textnlp-fast gpu simulate --policy ours,knative --cold-start 600 --plot fleet.png
 """
 
 

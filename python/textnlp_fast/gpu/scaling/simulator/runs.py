@@ -225,12 +225,22 @@ def frontier_of(
     settings: Sequence[float] | None = None,
     enough: float | None = None,
     on_run: Callable[[float, Run], None] | None = None,
+    queue_wait_s: float = 1.0,
+    patience_s: float = 60.0,
     market: Market | None = None,
 ) -> Frontier:
     """A policy at each of its settings, until one attains `enough`; `on_run` is told of each run as it ends."""
     points = []
     for setting in settings_of(name) if settings is None else settings:
-        run = run_policy(name, traffic, setting=setting, cold_start_s=cold_start_s, market=market)
+        run = run_policy(
+            name,
+            traffic,
+            setting=setting,
+            cold_start_s=cold_start_s,
+            queue_wait_s=queue_wait_s,
+            patience_s=patience_s,
+            market=market,
+        )
         points.append(Point(setting, run.attainment, run.replica_hours, run.changes, run.usd))
         if on_run is not None:
             on_run(setting, run)
