@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,9 @@ from textnlp_fast.gpu.scaling.decision import Decision
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import Policy
 
-__all__ = ["PolicyCases", "observed", "series"]
+__all__ = ["PolicyCases", "observed", "plausible", "series"]
 
-_SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+_SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 
 _STEPS_S = st.sampled_from(
     [10.0] * 6 + [0.0, 0.5, 1.0, 2.0, 7.0, 15.0, 60.0, 600.0, 90_000.0, -30.0, -1e6, math.nan]
@@ -32,7 +33,7 @@ _COUNTS = st.one_of(st.integers(0, 40), st.sampled_from([None, -1, 10**15]))
 
 
 @st.composite
-def series(draw: st.DrawFn, *, most: int = 40) -> list[Observation]:
+def series(draw: st.DrawFn, *, most: int = 25) -> list[Observation]:
     """Observations as they may come: late, twice, with holes, and with figures that cannot be."""
     time_s, observations = draw(st.sampled_from([0.0, 1_700_000_000.0])), []
     for step_s in draw(st.lists(_STEPS_S, min_size=1, max_size=most)):
@@ -60,6 +61,42 @@ def series(draw: st.DrawFn, *, most: int = 40) -> list[Observation]:
         )
         if math.isnan(step_s):
             observations[-1] = observations[-1]._replace(time_s=math.nan)
+    return observations
+
+
+def plausible(seed: int, *, steps: int = 200) -> list[Observation]:
+    """Observations of a fleet whose load rises, falls, bursts and stops: what a policy decides by and remembers."""
+    chance = random.Random(seed)
+    step_s, load, ready, now_s = chance.choice([2.0, 10.0, 10.0, 30.0]), 20.0, 3, 1000.0
+    observations = []
+    for _ in range(steps):
+        if chance.random() < 0.06:
+            load = chance.choice([0.0, 5.0, 30.0, 60.0, 110.0, chance.uniform(0.0, 120.0)])
+        if chance.random() < 0.1:
+            ready = chance.randrange(1, 12)
+        now_s += step_s
+        in_flight = load * chance.uniform(0.8, 1.2)
+        waiting = max(0.0, in_flight - 10.0 * ready)
+        observation = observed(
+            now_s,
+            ready=ready,
+            starting=chance.choice([0, 0, 0, 1, 4]),
+            in_flight=None if chance.random() < 0.03 else in_flight,
+            waiting=waiting,
+            rate=in_flight / 5.0,
+            kv_cache_use=min(1.0, in_flight / (14.0 * ready)),
+        )
+        observations.append(
+            observation._replace(
+                prompt_tokens_rate=200.0 * in_flight,
+                output_tokens_rate=50.0 * (in_flight - waiting),
+                prefill_tokens=900.0 * waiting + 100.0,
+                decode_tokens=1500.0 * (in_flight - waiting),
+                ttft_s=0.2 + 0.1 * waiting,
+                inter_token_s=0.02,
+                slo_attainment=1.0 if waiting == 0.0 else 0.7,
+            )
+        )
     return observations
 
 
@@ -113,7 +150,7 @@ class PolicyCases:
         assert _decisions(first, observations) == _decisions(second, observations)
 
     @_SETTINGS
-    @given(series(), st.integers(0, 39))
+    @given(series(), st.integers(0, 24))
     def test_a_restored_policy_goes_on_where_the_other_stopped(
         self, observations: list[Observation], middle: int
     ) -> None:
@@ -121,6 +158,16 @@ class PolicyCases:
         _decisions(policy, observations[:middle])
         restored.restore(_through_json(policy.snapshot()))
         assert _decisions(restored, observations[middle:]) == _decisions(policy, observations[middle:])
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_one_that_is_restarted_at_every_step_decides_as_one_that_is_not(self, seed: int) -> None:
+        policy, restarted = self.make(), self.make()
+        for observation in plausible(seed):
+            expected = policy.decide(observation)
+            assert _said(restarted.decide(observation)) == _said(expected)
+            state = _through_json(restarted.snapshot())
+            restarted = self.make()
+            restarted.restore(state)
 
     @_SETTINGS
     @given(
