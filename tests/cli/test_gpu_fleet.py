@@ -351,7 +351,9 @@ def test_a_machine_of_azures(run: Run, tmp_path: Path, monkeypatch: pytest.Monke
         there = ("--option", f"azure.endpoint_url={fake.endpoint_url}")
         without = run(*words, *there)
         assert without.code == 2
+        assert "TEXTNLP_FAST_AZURE_SUBNET=" in without.err
         assert "--option azure.subnet=" in without.err
+        assert "a subnet and an SSH key" in without.document["error"]
         launched = run(
             *words,
             *there,

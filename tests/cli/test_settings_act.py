@@ -39,6 +39,8 @@ ACTS = {
     "aws_region": "test_a_region_project_or_group_says_whose_the_bucket_is",
     "gcp_project_id": "test_a_region_project_or_group_says_whose_the_bucket_is",
     "azure_resource_group": "test_a_region_project_or_group_says_whose_the_bucket_is",
+    "azure_subnet": "test_azures_subnet_and_key_are_those_that_are_set",
+    "azure_ssh_public_key_file": "test_azures_subnet_and_key_are_those_that_are_set",
     "max_shard_size_gb": "test_shards_are_as_large_as_set",
     "enable_compression": "test_without_compression_tensors_are_stored_as_they_are",
     "enable_versioning": "test_without_versioning_every_version_is_by_itself",

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from fakes.azure_arm import ArmFake
+from fakes.azure_arm.server import GROUP, SUBSCRIPTION
 from fakes.ec2 import Ec2Proxy
 from gpu.providers.aws_harness import AwsHarness
+from gpu.providers.azure_harness import StaticToken, arm_sizes
 from textnlp_fast.gpu.catalog import refreshed_path
 from textnlp_fast.gpu.providers.contract import OWNER_TAG
 
@@ -45,6 +48,41 @@ def test_the_fleet_is_kept_named_and_bounded_as_set(
         assert list((tmp_path / "journal").rglob("*.json"))
         assert run("gpu", "terminate", one["instance_id"], "--yes").code == 0
         assert truth() == {}
+
+
+def test_azures_subnet_and_key_are_those_that_are_set(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = pytest.importorskip("azure.identity")
+    monkeypatch.setattr(identity, "DefaultAzureCredential", lambda **_: StaticToken("good"))
+    monkeypatch.setenv("TEXTNLP_FAST_FLEET_STATE", str(tmp_path / "journal"))
+    monkeypatch.setenv("AZURE_RESOURCE_GROUP", GROUP)
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", SUBSCRIPTION)
+    monkeypatch.setenv("TEXTNLP_FAST_AZURE_SUBNET", "network/gpu")
+    key = tmp_path / "key.pub"
+    monkeypatch.setenv("TEXTNLP_FAST_AZURE_SSH_PUBLIC_KEY_FILE", str(key))
+    with ArmFake(arm_sizes()) as fake:
+        words = ("gpu", "launch", "--gpu", "t4", "--in", "azure:westeurope", "--yes", "--json")
+        words = (*words, "--option", f"azure.endpoint_url={fake.endpoint_url}")
+        for content, said in (
+            (None, "cannot be read"),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----", "a private one"),
+        ):
+            if content is not None:
+                key.write_text(content, encoding="utf-8")
+            refused = run(*words)
+            assert refused.code == 2
+            assert said in refused.err
+            assert "BEGIN" not in refused.err + refused.out
+        assert fake.machines() == []
+        key.write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE test\n", encoding="utf-8")
+        launched = run(*words)
+        assert launched.code == 0, launched.err
+        (machine,) = fake.machines()
+        system = machine.body["properties"]["osProfile"]["linuxConfiguration"]["ssh"]["publicKeys"][0]
+        assert system["keyData"] == "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE test"
+        card = str(machine.body["properties"]["networkProfile"])
+        assert "/virtualNetworks/network/subnets/gpu" in card
 
 
 def test_the_rules_of_health_are_those_that_are_set(

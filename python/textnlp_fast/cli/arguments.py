@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FiniteRange",
     "FleetVerb",
+    "Number",
     "PatchVerb",
     "StorageVerb",
     "chosen_prerelease",
@@ -39,6 +40,19 @@ __all__ = [
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Number(click.types.FloatParamType):
+    """Any number but NaN, which no comparison refuses; infinities where they mean "no bound"."""
+
+    def __init__(self, *, finite: bool = True) -> None:
+        self._finite = finite
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number) or (self._finite and math.isinf(number)):
+            self.fail(f"{value!r} is no {'finite ' if self._finite else ''}number.", param, ctx)
+        return number
 
 
 class FiniteRange(click.FloatRange):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from textnlp_fast.cli.interrupts import ending_at_once
 
-__all__ = ["VERBS", "Verbs", "printable", "run"]
+if TYPE_CHECKING:
+    from textnlp_fast.errors import TextnlpFastError
+
+__all__ = ["VERBS", "AnsweredError", "Verbs", "printable", "run"]
 
 # One line each, here and not in the verbs' files, so that `--help` loads none of them.
 VERBS = {
@@ -63,6 +67,14 @@ data, 6 newer format, 7 conflict, 8 store unavailable, 9 not authorised or not a
 12 signature missing or wrong, 13 nothing serves the workload, 14 no capacity or quota, 15 over a price cap or budget,
 70 bug, 130 interrupted.
 """
+
+
+class AnsweredError(Exception):
+    """An error that a verb has said on stdout in a document of its own."""
+
+    def __init__(self, error: TextnlpFastError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Verbs(click.Group):
@@ -126,19 +138,28 @@ def run(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits the process with the code of what happened."""
     from textnlp_fast.errors import NoPlanError, OutOfSpaceError, TextnlpFastError  # noqa: PLC0415
 
+    words = sys.argv[1:] if arguments is None else arguments
+    answer = _answer if _wants_json(words) else _no_answer
     try:
         result = group.main(arguments, prog_name="textnlp-fast", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(result if isinstance(result, int) else 0)
+    except AnsweredError as answered:
+        _complain(str(answered.error.args[0]), answered.error.hint)
+        sys.exit(answered.error.exit_code)
     except NoPlanError as error:
+        # In Python the message lists the reasons, a line each: they are said apart here.
+        message = str(error.args[0]).split("\n", 1)[0]
+        answer(message, error.hint, rejected=[{"what": what, "why": why} for what, why in error.rejected])
         _say_why_not(error.rejected)
-        # In Python the message lists the reasons, a line each: they are above.
-        _complain(str(error.args[0]).split("\n", 1)[0], error.hint)
+        _complain(message, error.hint)
         sys.exit(error.exit_code)
     except TextnlpFastError as error:
+        answer(str(error.args[0]), error.hint)
         _complain(str(error.args[0]), error.hint)
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        answer(error.format_message(), _way_out(error))
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -149,10 +170,35 @@ def run(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
-        _forget_output()
+        code = OutOfSpaceError.exit_code if error.errno == errno.ENOSPC else 1
         what = "the output cannot be written" if error.filename is None else str(error.filename)
-        _complain(f"{what}: {error.strerror or error}", "")
-        sys.exit(OutOfSpaceError.exit_code if error.errno == errno.ENOSPC else 1)
+        message = f"{what}: {error.strerror or error}"
+        if error.filename is not None:
+            with suppress(OSError):  # stdout may be what is full
+                answer(message, "")
+        _forget_output()
+        _complain(message, "")
+        sys.exit(code)
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether `--json` is among the options: known even of words that no verb can read."""
+    return "--json" in words[: words.index("--") if "--" in words else len(words)]
+
+
+def _answer(message: str, hint: str, **more: Any) -> None:
+    """What went wrong, as a document for scripts on stdout; in words for people it goes to stderr all the same."""
+    text = json.dumps({"error": message, "hint": hint, **more}, indent=2, ensure_ascii=False)
+    click.echo(text.encode("utf-8", "backslashreplace").decode())
+
+
+def _no_answer(message: str, hint: str, **more: Any) -> None:
+    """Nothing on stdout: a table was asked for, and there is none."""
+
+
+def _way_out(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return "" if context is None else f"`{context.command_path} --help` says what it takes."
 
 
 def _forget_output() -> None:

@@ -73,6 +73,13 @@ class Settings(BaseSettings):
         "Resource group of an Azure account and of machines; says whose they are",
     )
 
+    azure_subnet: str | None = Field(
+        None, description="Subnet of machines on Azure: NETWORK/SUBNET of the group, or a resource id"
+    )
+    azure_ssh_public_key_file: Path | None = Field(
+        None, description="File with the public key of who may log in to machines on Azure"
+    )
+
     # --- how versions are stored and moved
     max_shard_size_gb: float = _shared(
         "max_shard_size_gb",

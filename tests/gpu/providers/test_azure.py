@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,28 @@ def test_without_a_subnet_or_a_key_the_hint_says_how(harness: AzureHarness, miss
     with pytest.raises(errors.InvalidInputError) as caught:
         harness.provider(**{missing: None}).launch(request_for(harness))
     assert missing in caught.value.hint and harness.fake.exchanges == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"subnet": "network"}, "no subnet"),
+        ({"subnet": "a/b/c"}, "no subnet"),
+        ({"ssh_public_key": "hunter2"}, "no public SSH key"),
+        ({"ssh_public_key": Path("/nonexistent/key.pub")}, "cannot be read"),
+    ],
+)
+def test_subnets_and_keys_that_are_none_are_told_before_anything_is_asked(
+    harness: AzureHarness, given: dict[str, Any], said: str
+) -> None:
+    provider = harness.provider(**given)
+    assert provider.list_instances() == []  # who only looks needs neither
+    asked = len(harness.fake.exchanges)
+    with pytest.raises(errors.InvalidInputError, match=said) as caught:
+        provider.launch(request_for(harness))
+    assert "TEXTNLP_FAST_AZURE_S" in caught.value.hint
+    assert "hunter2" not in str(caught.value)
+    assert len(harness.fake.exchanges) == asked
 
 
 @pytest.mark.parametrize("setting", ["resource_group", "subscription"])

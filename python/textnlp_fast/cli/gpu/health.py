@@ -16,7 +16,7 @@ import click
 
 from textnlp_fast.cli.arguments import FiniteRange, json_option
 from textnlp_fast.cli.output import print_json, print_line, print_table
-from textnlp_fast.cli.program import printable
+from textnlp_fast.cli.program import AnsweredError, printable
 from textnlp_fast.errors import DeviceError, InvalidInputError, TextnlpFastError
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def _no_verdict(*, as_json: bool, lines: bool, local: bool) -> Iterator[None]:
                 print_line(json.dumps(document))
             else:
                 print_json(document)
+            raise AnsweredError(error) from error
         raise
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from textnlp_fast.cli.arguments import FleetVerb, json_option, notes
+from textnlp_fast.cli.arguments import FleetVerb, Number, json_option, notes
 from textnlp_fast.cli.configured import setting
 from textnlp_fast.cli.gpu.fleet import (
     confirmed,
@@ -47,7 +47,7 @@ _LARGEST_USER_DATA = 1 << 20
     show_default="DEFAULT_GPU_TYPE",
     help="As nvidia-t4; repeatable: any of them will do.",
 )
-@click.option("--gpus", type=float, default=1, show_default=True, help="GPUs of each machine, at least.")
+@click.option("--gpus", type=Number(), default=1, show_default=True, help="GPUs of each machine, at least.")
 @click.option("--instances", type=int, default=1, show_default=True, help="Machines.")
 @click.option("--min-instances", type=int, help="Take fewer, down to this.  [default: all or none]")
 @click.option("--spread", is_flag=True, help="Let the machines come from several places.")
@@ -61,8 +61,8 @@ _LARGEST_USER_DATA = 1 << 20
     "--type", "types", multiple=True, metavar="NAME", help="Instance types to take only; repeatable."
 )
 @click.option("--zone", "zones", multiple=True, metavar="NAME", help="Zones to take only; repeatable.")
-@click.option("--max-usd-per-hour", type=float, help="Cap on the price of one machine.")
-@click.option("--expected-hours", type=float, default=1.0, show_default=True, help="For the total budget.")
+@click.option("--max-usd-per-hour", type=Number(), help="Cap on the price of one machine.")
+@click.option("--expected-hours", type=Number(), default=1.0, show_default=True, help="For the total budget.")
 @click.option("--image", help="The provider's name of an image.  [default: one with NVIDIA's driver]")
 @click.option("--disk-gib", type=int, default=100, show_default=True)
 @click.option("--user-data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A file.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from textnlp_fast.cli.arguments import json_option
+from textnlp_fast.cli.arguments import Number, json_option
 from textnlp_fast.cli.configured import setting
 from textnlp_fast.errors import InvalidInputError
 
@@ -61,7 +61,7 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _MODEL = _options(
     click.option("--model", type=click.Path(path_type=Path), help="A config.json, or the folder with it."),
-    click.option("--params", type=float, help="Instead of a model: its number of parameters, as 70e9."),
+    click.option("--params", type=Number(), help="Instead of a model: its number of parameters, as 70e9."),
     click.option("--ignore-unknown-keys", is_flag=True, help="Read a config.json with sizes not known here."),
     click.option(
         "--weights", metavar="FORMAT", help="bf16, fp8, int8, int4, awq, gptq.  [default: as published]"
@@ -71,25 +71,37 @@ _MODEL = _options(
     ),
 )
 _TRAFFIC = _options(
-    click.option("--rps", type=float, help="Serve: requests a second."),
+    click.option("--rps", type=Number(), help="Serve: requests a second."),
     click.option("--prompt", type=int, default=1000, show_default=True, help="Mean tokens of a prompt."),
     click.option("--output", type=int, default=250, show_default=True, help="Mean tokens of an answer."),
     click.option("--context", type=int, help="Tokens that one sequence may grow to.  [default: both]"),
-    click.option("--ttft", type=float, default=1.0, show_default=True, help="Seconds to the first token."),
-    click.option("--tpot", type=float, default=0.05, show_default=True, help="Seconds between tokens, mean."),
-    click.option("--headroom", type=float, default=0.0, show_default=True, help="Capacity to spare: 0.2."),
+    click.option(
+        "--ttft",
+        type=Number(finite=False),
+        default=1.0,
+        show_default=True,
+        help="Seconds to the first token.",
+    ),
+    click.option(
+        "--tpot",
+        type=Number(finite=False),
+        default=0.05,
+        show_default=True,
+        help="Seconds between tokens, mean.",
+    ),
+    click.option("--headroom", type=Number(), default=0.0, show_default=True, help="Capacity to spare: 0.2."),
 )
 _JOBS = _options(
     click.option("--requests", type=int, help="A batch job instead: requests in all."),
-    click.option("--deadline-h", type=float, help="Hours until a job has to be done."),
-    click.option("--train-tokens", type=float, help="Fine-tuning instead: tokens to train on."),
+    click.option("--deadline-h", type=Number(), help="Hours until a job has to be done."),
+    click.option("--train-tokens", type=Number(), help="Fine-tuning instead: tokens to train on."),
     click.option("--method", type=click.Choice(["full", "lora"]), default="full", show_default=True),
     click.option(
         "--sequence", type=int, default=4096, show_default=True, help="Tokens of a training sequence."
     ),
     click.option("--zero", type=click.IntRange(0, 3), default=3, show_default=True, help="Stage of ZeRO."),
     click.option("--rank", type=int, default=16, show_default=True, help="Of LoRA."),
-    click.option("--max-usd", type=float, help="What a job may cost."),
+    click.option("--max-usd", type=Number(finite=False), help="What a job may cost."),
 )
 _MARKET = _options(
     click.option(
@@ -110,13 +122,15 @@ _MARKET = _options(
         help="Allow spot machines.",
     ),
     click.option(
-        "--spot-share", type=float, help="Share of it that may be spot.  [default: all, with --spot]"
+        "--spot-share", type=Number(), help="Share of it that may be spot.  [default: all, with --spot]"
     ),
-    click.option("--max-usd-per-hour", type=float, help="What all machines together may cost."),
+    click.option(
+        "--max-usd-per-hour", type=Number(finite=False), help="What all machines together may cost."
+    ),
     click.option("--fresh", is_flag=True, help="Leave out prices that are stale."),
     click.option("--mixed", is_flag=True, help="One fleet of several types, the cheapest (needs scipy)."),
     click.option(
-        "--max-share", type=float, default=1.0, show_default=True, help="Of one type in a mixed fleet."
+        "--max-share", type=Number(), default=1.0, show_default=True, help="Of one type in a mixed fleet."
     ),
     click.option("--machine-limit", "limits", multiple=True, metavar="TYPE=N", help="In a mixed fleet."),
 )

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from textnlp_fast.errors import (
@@ -41,6 +42,16 @@ __all__ = ["DEFAULT_IMAGE", "AzureProvider"]
 
 DEFAULT_IMAGE: Final = "microsoft-dsvm:ubuntu-hpc:2204:latest"
 """Microsoft's own image with NVIDIA's driver."""
+_SUBNET, _KEY = "a subnet", "an SSH key"
+_NEEDED: Final = ((_SUBNET, "_subnet"), (_KEY, "_key"))
+_WAYS: Final = {
+    _SUBNET: "Set TEXTNLP_FAST_AZURE_SUBNET=NETWORK/SUBNET (`az network vnet list` shows them; or --option "
+    "azure.subnet=, in Python subnet=).",
+    _KEY: "Set TEXTNLP_FAST_AZURE_SSH_PUBLIC_KEY_FILE=~/.ssh/id_ed25519.pub (`ssh-keygen -t ed25519` makes one; or "
+    "--option azure.ssh_public_key=@FILE, in Python ssh_public_key=).",
+}
+_LARGEST_KEY: Final = 1 << 14
+_PUBLIC_KEY: Final = re.compile(r"(ssh|ecdsa|sk)-[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}( [^\r\n]*)?", re.ASCII)
 _SIZES_KEPT_S: Final = 600.0
 _TAG_TRIES: Final = 8
 
@@ -50,10 +61,10 @@ class AzureProvider(Provider):
 
     `resource_group` defaults to AZURE_RESOURCE_GROUP, `subscription` to AZURE_SUBSCRIPTION_ID, `credential` to
     azure-identity's default chain. `subnet` is a subnet's resource id or `network/subnet` of the group,
-    `ssh_public_key` who may log in as `admin`: Azure makes no machine without them. `image` is
-    `publisher:offer:sku:version` or a resource id. `price_of` gives the prices that caps on on-demand are held against;
-    on spot Azure holds them itself. An evicted spot machine stays, deallocated. Launches and starts are waited for up
-    to `deadline_s`, until Azure has found hardware; ends and stops up to `settle_s`.
+    `ssh_public_key` (the key, or its file's path) who may log in as `admin`: Azure makes no machine without them.
+    `image` is `publisher:offer:sku:version` or a resource id. `price_of` gives the prices that caps on on-demand are
+    held against; on spot Azure holds them itself. An evicted spot machine stays, deallocated. Launches and starts are
+    waited for up to `deadline_s`, until Azure has found hardware; ends and stops up to `settle_s`.
     """
 
     name = "azure"
@@ -65,7 +76,7 @@ class AzureProvider(Provider):
         resource_group: str | None = None,
         subscription: str | None = None,
         subnet: str | None = None,
-        ssh_public_key: str | None = None,
+        ssh_public_key: str | Path | None = None,
         admin: str = "azureuser",
         image: str | None = None,
         public_ip: bool = False,
@@ -102,7 +113,7 @@ class AzureProvider(Provider):
             patience=self._patience,
         )
         self._machines = Machines(self._arm)
-        self._records = Records(self._arm, ssh_public_key=ssh_public_key or "")
+        self._records = Records(self._arm, ssh_public_key=self._public_key)
         self._sizes: tuple[float, list[Mapping[str, Any]]] = (float("-inf"), [])
         self._lock = threading.Lock()
 
@@ -128,15 +139,17 @@ class AzureProvider(Provider):
         return self._settled(request, names, failures, until)
 
     def _document(self, request: LaunchRequest, name: str, tags: Mapping[str, str]) -> dict[str, Any]:
-        if not self._subnet or not self._key:
+        missing = [what for what, value in _NEEDED if not getattr(self, value)]
+        if missing:
             raise InvalidInputError(
-                "Azure makes no machine without a subnet and an SSH key",
-                hint="On the command line: --option azure.subnet=NETWORK/SUBNET --option "
-                "azure.ssh_public_key=@~/.ssh/id_ed25519.pub; in Python subnet= and ssh_public_key= of the provider.",
+                f"Azure makes no machine without {' and '.join(missing)}, and none was given",
+                hint=" ".join(_WAYS[what] for what in missing),
             )
-        subnet = self._subnet
+        subnet = str(self._subnet)
         if not subnet.startswith("/"):
             network, _, inner = subnet.partition("/")
+            if not network or not inner or "/" in inner:
+                raise InvalidInputError(f"{subnet!r} names no subnet of Azure's", hint=_WAYS[_SUBNET])
             group = f"/subscriptions/{self._arm.subscription()}/resourceGroups/{self._arm.resource_group()}"
             subnet = f"{group}/providers/Microsoft.Network/virtualNetworks/{network}/subnets/{inner}"
         return azure_requests.virtual_machine(
@@ -146,10 +159,31 @@ class AzureProvider(Provider):
             image=request.image or self._image or DEFAULT_IMAGE,
             subnet=subnet,
             admin=self._admin,
-            ssh_public_key=self._key,
+            ssh_public_key=self._public_key(),
             public_ip=self._public_ip,
             tags=tags,
         )
+
+    def _public_key(self) -> str:
+        """The key that was given, or what is in its file; read when it is needed: who looks or ends needs none."""
+        given = self._key
+        if isinstance(given, Path):
+            path = given.expanduser()
+            try:
+                with path.open("rb") as file:
+                    text = file.read(_LARGEST_KEY + 1)[:_LARGEST_KEY].decode().strip()
+            except (OSError, ValueError) as error:
+                said = getattr(error, "strerror", None) or "it is not UTF-8"
+                raise InvalidInputError(
+                    f"the SSH key {path} cannot be read: {said}", hint=_WAYS[_KEY]
+                ) from None
+        else:
+            text = (given or "").strip()
+        if not _PUBLIC_KEY.fullmatch(text):
+            private = " but a private one" if "PRIVATE KEY" in text else ""
+            # The text stays out of the message: it may be a secret.
+            raise InvalidInputError(f"what was given is no public SSH key{private}", hint=_WAYS[_KEY])
+        return text
 
     def _place(self, documents: Mapping[str, dict[str, Any]], until: float) -> dict[str, TextnlpFastError]:
         """Orders all machines and waits for their hardware; which failed, and why.

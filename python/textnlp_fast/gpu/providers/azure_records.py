@@ -9,7 +9,7 @@ marked, it is over, and nothing is made again. Records are deleted after a day, 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from textnlp_fast.errors import InstanceNotFoundError
@@ -26,7 +26,7 @@ _KEPT_S: Final = 86400.0
 class Records:
     """The records of one region's launches."""
 
-    def __init__(self, arm: Arm, *, ssh_public_key: str) -> None:
+    def __init__(self, arm: Arm, *, ssh_public_key: Callable[[], str]) -> None:
         self._arm = arm
         self._key = ssh_public_key
         self._swept_at = float("-inf")
@@ -59,7 +59,7 @@ class Records:
         document: dict[str, Any] = {
             "location": self._arm.region,
             "tags": tags,
-            "properties": {"publicKey": self._key},
+            "properties": {"publicKey": self._key()},
         }
         self._arm.ask("ssh_public_keys", "create", self._name(launch_id), document, until=until)
 

@@ -33,6 +33,7 @@ from textnlp_fast.gpu.resources.keeping import Keeper, Place, Problem
 from textnlp_fast.gpu.resources.launching import Launcher
 from textnlp_fast.gpu.resources.ledger import Costs, costs_of, total
 from textnlp_fast.gpu.resources.owners import checked_owner, default_owner
+from textnlp_fast.gpu.resources.provider_settings import options_of, region_of
 from textnlp_fast.gpu.resources.records import InstanceRecord, LaunchRecord
 from textnlp_fast.gpu.resources.requests import AcquireRequest, Budget, MarketChoice
 from textnlp_fast.gpu.types import GPUType, Market, Offer
@@ -122,13 +123,11 @@ class GPUResourceManager:
         InvalidInputError, UnknownRegionError, MissingPackageError.
         """
         if region is None and isinstance(name, str):
-            region = {"aws": self.settings.aws_region, "local": "local"}.get(name)
+            region = region_of(name, self.settings)
         if region is None:
             raise InvalidInputError(f"no region was given for {name}", hint="Name one.")
-        if name == "gcp" and self.settings.gcp_project_id:
-            options.setdefault("project", self.settings.gcp_project_id)
-        if name == "azure" and self.settings.azure_resource_group:
-            options.setdefault("resource_group", self.settings.azure_resource_group)
+        for option, value in options_of(name, self.settings).items():
+            options.setdefault(option, value)
         options.setdefault("price_of", lambda kind, market: self._price(name, region, kind, market))
         return self.add_provider(create_provider(name, region, **options))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from textnlp_fast.cli.arguments import json_option
+from textnlp_fast.cli.arguments import FiniteRange, json_option
 from textnlp_fast.cli.output import print_json, print_line, print_table, without_empty
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _SHOWN = 30
 @click.option("--gpu", "gpu_types", multiple=True, metavar="TYPE", help="As nvidia-l4; repeatable.")
 @click.option("--type", "types", multiple=True, metavar="NAME", help="An instance type; repeatable.")
 @click.option("--market", "markets", multiple=True, type=click.Choice(["on-demand", "spot"]))
-@click.option("--min-gpus", type=click.FloatRange(min=0), help="GPUs of one machine, at least.")
-@click.option("--max-usd-per-hour", type=click.FloatRange(min=0), help="Price of one machine, at most.")
+@click.option("--min-gpus", type=FiniteRange(min=0), help="GPUs of one machine, at least.")
+@click.option("--max-usd-per-hour", type=FiniteRange(min=0), help="Price of one machine, at most.")
 @click.option("--fresh", is_flag=True, help="Leave out prices that are stale.")
 @click.option(
     "--limit",
