@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from textnlp_fast.errors import TextnlpFastError
 from textnlp_fast.gpu.scaling.actuators.contract import Actuator, FleetState, Replica
 
 __all__ = ["GroupHarness", "Streams", "settled"]
@@ -41,9 +42,9 @@ class GroupHarness(ABC):
     sdk: ClassVar[str | None] = None
     """A module of a cloud's SDK: nothing may import it before an actuator is made."""
     cannot: ClassVar[Mapping[str, str]] = {}
-    """What this kind has no notion of, and why: bounds, chosen victims, starting, new names, missing."""
-    verbs: ClassVar[tuple[str, ...]] = ("tell", "mark", "end")
-    """What a lost answer may be about."""
+    """What this kind has no notion of, and why: bounds, chosen victims, starting, new names, missing, throttling."""
+    death: ClassVar[type[BaseException]] = TextnlpFastError
+    """How an actuator ends that `crash_after` has killed."""
 
     @abstractmethod
     def actuator(self, **options: Any) -> Actuator:
@@ -68,6 +69,11 @@ class GroupHarness(ABC):
     @abstractmethod
     def heal(self) -> None:
         """All faults are gone."""
+
+    def begin_anew(self, actuator: Actuator) -> Actuator:
+        """Three replicas again, after a case has changed them; the actuator to go on with."""
+        settled(self, actuator, 3, decision_id=f"back-{self.requests()}")
+        return actuator
 
     def needs(self, *notions: str) -> None:
         for notion in notions:
