@@ -164,6 +164,19 @@ def test_growth_lasts_as_long_whatever_the_spacing(period_s: float) -> None:
     assert 105.0 <= reached_s <= 105.0 + period_s
 
 
+def test_what_was_added_within_the_period_counts_against_its_limit() -> None:
+    """100 % in a minute: from ten to twenty at once, and no further until that is a minute old."""
+    policy = _autoscaler(1.0, scale_up_period_s=60.0, period_s=15.0)
+    fleet, targets = 10, []
+    for step in range(10):
+        fleet = policy.decide(observed(15.0 * step, ready=fleet, in_flight=500.0)).target
+        targets.append(fleet)
+        state = dict(policy.snapshot())
+        policy = _autoscaler(1.0, scale_up_period_s=60.0, period_s=15.0)
+        policy.restore(state)
+    assert targets == [20, 20, 20, 20, 40, 40, 40, 40, 80, 80]
+
+
 @pytest.mark.parametrize("period_s", [2.0, 10.0, 15.0, 60.0])
 def test_down_after_five_minutes_whatever_the_spacing(period_s: float) -> None:
     policy = _autoscaler(1.0, period_s=period_s)

@@ -39,6 +39,8 @@ class _Real:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
         policies = pytest.importorskip("ray.serve.autoscaling_policy", reason="Ray Serve is not installed")
+        if not hasattr(policies, "time"):
+            pytest.skip("this Ray counts its delays in loops: 2.55 and later go by the clock")
         settings = pytest.importorskip("ray.serve.config")
         names = pytest.importorskip("ray.serve._private.common")
         self._deployment, self._context = (
