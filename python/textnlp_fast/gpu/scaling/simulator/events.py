@@ -2,7 +2,7 @@
 
 An engine as vLLM's: it works in steps. A step either takes in one prompt, while its other sequences stand still, or
 gives each of its sequences one token; the more sequences, the longer it takes. A sequence holds from its begin on the
-KV cache that it will come to need. One first-come queue stands before all replicas; whoever is first goes to the replica
+KV cache that it will come to need. One first-come queue stands before all replicas; whoever is first goes to that one
 with the fewest sequences that has room for it. A request waits from its arrival to the begin of its prefill.
 """
 

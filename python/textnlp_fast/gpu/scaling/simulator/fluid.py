@@ -109,56 +109,33 @@ def simulate(
     lost = 0
     settle = (1.0 - math.exp(-step_s / traffic.service_s)) * traffic.service_s / mean_work_s / step_s
     fade = math.exp(-step_s / traffic.service_s)
-    concurrency = traffic.concurrency
-    decide = policy.decide
     for step in range(steps):
         now = step * step_s
         fleet.arrive(now)
         while losses and losses[0][0] <= now:
-            ready = fleet.ready
+            before = fleet.ready
             gone = fleet.lose(losses.popleft()[1], market.spot_share)
             if gone:
                 # Streams that break are asked for again from their begin: on average half of their work was done.
-                again = gone * running / ready * mean_work_s / 2.0
-                running -= gone * running / ready
-                queue.work += again
-                redone += again
+                broken = gone * running / before
+                running -= broken
+                queue.work += broken * mean_work_s / 2.0
+                redone += broken * mean_work_s / 2.0
                 lost += gone
         ready, paid = fleet.ready, fleet.paid
         came, brought, served, late = queue.step(now, ready)
         running = running * fade + served * settle
-        waiting = queue.work / mean_work_s
-        if market.usd_per_hour or market.spot_usd_per_hour:
-            usd += _usd_per_hour(market, paid)
+        usd += _usd_per_hour(market, paid)
         out_ready[step], out_paid[step], out_demand[step], out_misses[step] = (
             ready,
             paid,
             brought / step_s,
             late,
         )
-        prompt_tokens = traffic.prompt_tokens[step]
-        a_request = prompt_tokens / came if came else 0.0
-        decision = decide(
-            Observation(
-                traffic.start_s + now + step_s,
-                ready,
-                fleet.starting,
-                came / step_s,
-                prompt_tokens / step_s,
-                traffic.output_tokens[step] / step_s,
-                waiting,
-                running,
-                waiting * a_request,
-                running * a_request,
-                # Memory that is full when the batch is: what policies that look at memory alone see best.
-                min(1.0, running / (ready * concurrency)) if ready else None,
-                None,
-                None,
-                1.0 - late / came if came else None,
-                min(1.0, served / step_s / ready) if ready else 0.0,
-            )
+        seen = _observation(
+            traffic, step, fleet, came, late, queue.work / mean_work_s, running, served / step_s
         )
-        fleet.scale(now + step_s, decision.target)
+        fleet.scale(now + step_s, policy.decide(seen).target)
     return Run(
         policy=policy.name,
         traffic=traffic.name,
@@ -178,6 +155,38 @@ def simulate(
         paid=out_paid,
         demand=out_demand,
         misses=out_misses,
+    )
+
+
+def _observation(
+    traffic: Traffic,
+    step: int,
+    fleet: _Fleet,
+    came: int,
+    late: float,
+    waiting: float,
+    running: float,
+    served_a_second: float,
+) -> Observation:
+    step_s, ready, prompt_tokens = traffic.step_s, fleet.ready, traffic.prompt_tokens[step]
+    a_request = prompt_tokens / came if came else 0.0
+    return Observation(
+        traffic.start_s + (step + 1) * step_s,
+        ready,
+        fleet.starting,
+        came / step_s,
+        prompt_tokens / step_s,
+        traffic.output_tokens[step] / step_s,
+        waiting,
+        running,
+        waiting * a_request,
+        running * a_request,
+        # Memory that is full when the batch is: what policies that look at memory alone see best.
+        min(1.0, running / (ready * traffic.concurrency)) if ready else None,
+        None,
+        None,
+        1.0 - late / came if came else None,
+        min(1.0, served_a_second / ready) if ready else 0.0,
     )
 
 
