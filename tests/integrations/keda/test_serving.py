@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,16 +11,14 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from integrations.certificates import Authority
 from integrations.hpa_reference import Hpa, Rules
 from integrations.standins import Following, HeldFleet
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.integrations.deciding import DecisionBoard
+from textnlp_fast.integrations.fleet_settings import FleetSettings
 from textnlp_fast.integrations.keda.messages import CLASSES, HEALTH_CLASSES, HEALTH_SERVICE, SERVICE
-from textnlp_fast.integrations.keda.metadata import FleetSettings
 from textnlp_fast.integrations.keda.serving import TlsFiles, serve
 
 METADATA = {
@@ -270,12 +267,14 @@ async def test_a_probe_is_answered() -> None:
 
 
 async def test_tls_and_clients_that_must_have_a_certificate() -> None:
-    key, certificate = self_signed()
-    tls = TlsFiles(certificate=certificate, key=key, client_ca=certificate)
-    known = grpc.ssl_channel_credentials(certificate, key, certificate)
+    authority = Authority()
+    key, certificate = authority.certificate("localhost")
+    tls = TlsFiles(certificate=certificate, key=key, client_ca=authority.pem)
+    client_key, client_certificate = authority.certificate("keda-operator")
+    known = grpc.ssl_channel_credentials(authority.pem, client_key, client_certificate)
     async with scaler(one(HeldFleet(requests=1)), tls=tls, credentials=known) as client:
         assert await client.active() is True
-    stranger = grpc.ssl_channel_credentials(certificate)
+    stranger = grpc.ssl_channel_credentials(authority.pem)
     async with scaler(one(HeldFleet(requests=1)), tls=tls, credentials=stranger) as client:
         code, _ = await refused(client.call("IsActive", client.reference(), "IsActiveResponse", 3.0))
         assert code is grpc.StatusCode.UNAVAILABLE
@@ -294,25 +293,3 @@ async def test_an_address_that_cannot_be_listened_on_is_told() -> None:
                 await asyncio.wait_for(
                     serve(address, observer_for=one(HeldFleet()), policy_for=Following), 20
                 )
-
-
-def self_signed() -> tuple[bytes, bytes]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private, certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,5 +1,5 @@
 """An external scaler for KEDA: it keeps its ScaledObjects and HPAs, and follows our policy.
 
-`messages.py` is KEDA's interface, `metadata.py` reads a trigger's metadata, `serving.py` is the server.
+`messages.py` is KEDA's interface, `serving.py` is the server.
 Needs the extra `keda` (grpcio, protobuf).
 """

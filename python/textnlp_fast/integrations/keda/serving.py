@@ -20,8 +20,8 @@ import grpc.aio
 
 from textnlp_fast.errors import InvalidInputError, MissingPackageError, QuotaError
 from textnlp_fast.integrations.deciding import DecisionBoard, Entry, Fleet, Observer, Standing
+from textnlp_fast.integrations.fleet_settings import FleetSettings, read_fleet
 from textnlp_fast.integrations.keda.messages import CLASSES, HEALTH_CLASSES, HEALTH_SERVICE, SERVICE
-from textnlp_fast.integrations.keda.metadata import FleetSettings, read_metadata
 from textnlp_fast.integrations.policy_settings import PolicyMaker, SettingError, default_policy
 
 __all__ = ["ObserverMaker", "TlsFiles", "serve"]
@@ -95,7 +95,7 @@ class ExternalScaler:
         try:
             if not reference.name:
                 raise SettingError("name", "a ScaledObject has one; the request has none")
-            settings = read_metadata(metadata)
+            settings = read_fleet(metadata)
             key = (*family, tuple(sorted(metadata.items())))  # type: ignore[misc]
             entry = self._board.enrol(key, lambda: self._fleet(settings), family=family)
         except InvalidInputError as error:

@@ -7,18 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textnlp_fast.gpu.scaling.policy import ScalingPolicy
-from textnlp_fast.integrations.keda.metadata import FleetSettings, read_metadata
+from textnlp_fast.integrations.fleet_settings import FleetSettings, read_fleet
 from textnlp_fast.integrations.policy_settings import SettingError
 
 URL = {"metricsUrl": "http://prometheus:9090"}
 
 
 def test_nothing_but_an_address_gives_the_defaults() -> None:
-    assert read_metadata(URL) == FleetSettings(policy=ScalingPolicy(), metrics_url="http://prometheus:9090")
+    assert read_fleet(URL) == FleetSettings(policy=ScalingPolicy(), metrics_url="http://prometheus:9090")
 
 
 def test_all_of_it() -> None:
-    settings = read_metadata(
+    settings = read_fleet(
         {
             "scalerAddress": "scaler:6000",
             "enableTLS": "true",
@@ -85,7 +85,7 @@ def test_all_of_it() -> None:
 )
 def test_each_mistake_is_told_with_its_field(metadata: dict[str, str], field: str, says: str) -> None:
     with pytest.raises(SettingError) as caught:
-        read_metadata({**URL, **metadata})
+        read_fleet({**URL, **metadata})
     assert caught.value.field == field
     assert str(caught.value).startswith(f"{field}: ")
     assert says in str(caught.value)
@@ -94,7 +94,7 @@ def test_each_mistake_is_told_with_its_field(metadata: dict[str, str], field: st
 
 def test_without_an_address_it_is_said_what_to_write() -> None:
     with pytest.raises(SettingError, match="metricsUrl: is missing"):
-        read_metadata({"minInstances": "1"})
+        read_fleet({"minInstances": "1"})
 
 
 WORDS = st.sampled_from(
@@ -106,6 +106,6 @@ TEXTS = st.text(max_size=60) | st.integers().map(str) | st.floats().map(str)
 @given(st.dictionaries(st.text(max_size=30) | WORDS, TEXTS, max_size=5), st.booleans())
 def test_anything_is_read_or_refused_with_a_field(metadata: dict[str, str], with_url: bool) -> None:
     try:
-        read_metadata({**metadata, **(URL if with_url else {})})
+        read_fleet({**metadata, **(URL if with_url else {})})
     except SettingError as error:
         assert error.field in {*metadata, "metricsUrl"}

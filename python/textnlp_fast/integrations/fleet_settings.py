@@ -1,4 +1,4 @@
-"""A trigger's metadata, all of it text, as a fleet: what to observe, and the policy's settings."""
+"""A fleet from texts, as in a ScaledObject or a settings file: what to observe, and the policy's settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from textnlp_fast.gpu.scaling.policy import ScalingPolicy
 from textnlp_fast.integrations.hpa import DEFAULT_TOLERANCE
 from textnlp_fast.integrations.policy_settings import NAMES, SettingError, read_number, read_policy, snake
 
-__all__ = ["DEFAULT_METRIC", "FleetSettings", "read_metadata"]
+__all__ = ["DEFAULT_METRIC", "FleetSettings", "read_fleet"]
 
 DEFAULT_METRIC: Final = "textnlp-fast-replicas"
 #: KEDA's own, which it passes on with the rest.
@@ -25,7 +25,7 @@ _LONGEST: Final = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class FleetSettings:
-    """What one trigger asks for."""
+    """What one trigger of KEDA, or one entry of a settings file, asks for."""
 
     policy: ScalingPolicy
     metrics_url: str
@@ -37,7 +37,7 @@ class FleetSettings:
     hold_s: float = 600.0
 
 
-def read_metadata(metadata: Mapping[str, str]) -> FleetSettings:
+def read_fleet(metadata: Mapping[str, str]) -> FleetSettings:
     """Reads `metricsUrl`, `model`, `metricName`, `hpaTolerance`, `holdS` and the policy's settings in camelCase.
 
     A name may end in `FromEnv`: KEDA has put the variable's value there. Raises SettingError with the name as it was
