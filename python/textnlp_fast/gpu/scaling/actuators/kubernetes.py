@@ -140,10 +140,10 @@ class KubernetesScale(GroupActuator):
             except (ObjectNotFoundError, ConflictError):
                 continue  # gone since, or another of the same name
 
-    def _order(self, members: Sequence[Member]) -> list[Member]:
+    def _victims(self, view: GroupView, surplus: int, count: int) -> list[Member]:
         if self._taken_by == "ordinal":
-            return sorted(members, key=_ordinal, reverse=True)
-        return super()._order(members)
+            return sorted(view.staying, key=_ordinal, reverse=True)[:surplus]
+        return super()._victims(view, surplus, count)
 
     def _endable(self, view: GroupView, empty: Sequence[Member]) -> list[Member]:
         there = [one for one in view.members if one.present]

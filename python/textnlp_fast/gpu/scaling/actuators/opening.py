@@ -52,7 +52,7 @@ _WORD: Final = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _NUMBERS: Final = frozenset(
     {"drain_s", "give_up_s", "timeout_s", "deadline_s", "gpu_count", "max_usd_per_hour"}
 )
-_WHOLE: Final = frozenset({"disk_gib", "retries"})
+_WHOLE: Final = frozenset({"disk_gib", "on_demand_base", "retries"})
 _FLAGS: Final = frozenset({"protect"})
 
 

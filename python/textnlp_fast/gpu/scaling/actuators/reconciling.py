@@ -97,9 +97,9 @@ class GroupActuator(Actuator):
         """How many of those who stay have to be marked."""
         return len(view.staying) - count
 
-    def _order(self, members: Sequence[Member]) -> list[Member]:
-        """In which order members should go."""
-        return newest_first(members)
+    def _victims(self, view: GroupView, surplus: int, count: int) -> list[Member]:
+        """Who of those who stay should go, so that `count` are left."""
+        return newest_first(view.staying)[:surplus]
 
     def _endable(self, view: GroupView, empty: Sequence[Member]) -> list[Member]:
         """Which of the empty members can be ended now, in which order."""
@@ -156,7 +156,7 @@ class GroupActuator(Actuator):
         surplus = self._surplus(view, count)
         if surplus > 0:
             now_s = self._clock()
-            victims = self._order(view.staying)[:surplus]
+            victims = self._victims(view, surplus, count)
             self._mark(victims, now_s, until)
             # Looked at again, for what was starting may serve by now, and others may be gone.
             view = self._look(until).with_marks({one.member_id: now_s for one in victims})
@@ -177,10 +177,13 @@ class GroupActuator(Actuator):
         gone, renewed = self._endable(view, empty), self._renewable(view, empty)
         for one in renewed:
             self._renew(one, until)
+        self._end_all(gone, told=told, count=count, until=until)
+        return len(gone) + len(renewed)
+
+    def _end_all(self, gone: Sequence[Member], *, told: int, count: int, until: float) -> None:
         for one in gone:
             self._end(one, told=told, shrink=told > count, until=until)
             told -= told > count
-        return len(gone) + len(renewed)
 
     def _empty(self, member: Member) -> bool:
         """Whether a draining member may be ended."""
