@@ -14,7 +14,9 @@ URL = {"metricsUrl": "http://prometheus:9090"}
 
 
 def test_nothing_but_an_address_gives_the_defaults() -> None:
-    assert read_fleet(URL) == FleetSettings(policy=ScalingPolicy(), metrics_url="http://prometheus:9090")
+    assert read_fleet(URL) == FleetSettings(
+        policy=ScalingPolicy(), metrics_url="http://prometheus:9090", metrics_labels={}
+    )
 
 
 def test_all_of_it() -> None:
@@ -24,6 +26,8 @@ def test_all_of_it() -> None:
             "enableTLS": "true",
             "metricsUrlFromEnv": "https://prometheus/select/0",
             "model": "llama",
+            "metricsLabels": "namespace=prod, service = llm",
+            "waitingQuery": 'sum(gateway_queue{model="llama"})',
             "metricName": "llama.replicas",
             "hpaTolerance": "0",
             "holdS": "120",
@@ -43,6 +47,8 @@ def test_all_of_it() -> None:
         "llama",
         "llama.replicas",
     )
+    assert settings.metrics_labels == {"namespace": "prod", "service": "llm"}
+    assert settings.waiting_query == 'sum(gateway_queue{model="llama"})'
     assert (settings.hpa_tolerance, settings.hold_s) == (0.0, 120.0)
     policy = settings.policy
     assert (policy.min_instances, policy.max_instances, policy.slo_attainment) == (0, 24, 0.995)
@@ -76,6 +82,9 @@ def test_all_of_it() -> None:
         ({"schedule": '[{"instances": -1, "begin_hour": 1, "end_hour": 2}]'}, "schedule", "instances"),
         ({"schedule": "[" * 3000}, "schedule", "cannot be read"),
         ({"hpaTolerance": "10"}, "hpaTolerance", "between 0 and 1"),
+        ({"metricsLabels": "a"}, "metricsLabels", "cannot be read"),
+        ({"metricsLabels": "a=1,a=2"}, "metricsLabels", "cannot be read"),
+        ({"metricsLabels": 'a"}=1'}, "metricsLabels", "cannot be read"),
         ({"holdS": "-1"}, "holdS", "between 0"),
         ({"metricName": "a b"}, "metricName", "letters, digits"),
         ({"budgetUsdPerHour": "3"}, "budgetUsdPerHour", "needs usd_per_hour"),

@@ -19,7 +19,9 @@ DEFAULT_METRIC: Final = "textnlp-fast-replicas"
 _KEDAS: Final = frozenset(
     {"scaleraddress", "enabletls", "unsafessl", "cacert", "tlsclientcert", "tlsclientkey"}
 )
-_OURS: Final = frozenset({"metrics_url", "model", "metric_name", "hpa_tolerance", "hold_s"})
+_OURS: Final = frozenset(
+    {"metrics_url", "metrics_labels", "waiting_query", "model", "metric_name", "hpa_tolerance", "hold_s"}
+)
 _LONGEST: Final = 4096
 
 
@@ -29,7 +31,11 @@ class FleetSettings:
 
     policy: ScalingPolicy
     metrics_url: str
-    """Where the fleet's metrics are read, http or https."""
+    """The Prometheus that scrapes the fleet's replicas, http or https."""
+    metrics_labels: Mapping[str, str]
+    """What picks the fleet's series there."""
+    waiting_query: str | None = None
+    """A query for the requests that wait in front of the replicas, in a gateway: what is seen when there are none."""
     model: str | None = None
     """The served model's name, where several share the metrics."""
     metric_name: str = DEFAULT_METRIC
@@ -38,7 +44,8 @@ class FleetSettings:
 
 
 def read_fleet(metadata: Mapping[str, str]) -> FleetSettings:
-    """Reads `metricsUrl`, `model`, `metricName`, `hpaTolerance`, `holdS` and the policy's settings in camelCase.
+    """Reads `metricsUrl`, `metricsLabels` (`namespace=prod,service=llm`), `waitingQuery`, `model`, `metricName`,
+    `hpaTolerance`, `holdS` and the policy's settings in camelCase.
 
     A name may end in `FromEnv`: KEDA has put the variable's value there. Raises SettingError with the name as it was
     written.
@@ -68,6 +75,8 @@ def read_fleet(metadata: Mapping[str, str]) -> FleetSettings:
     return FleetSettings(
         policy=read_policy(policy),
         metrics_url=_url(written, ours),
+        metrics_labels=_labels(written, ours),
+        waiting_query=ours.get("waiting_query") or None,
         model=ours.get("model") or None,
         metric_name=_metric_name(written, ours),
         hpa_tolerance=tolerance,
@@ -109,6 +118,19 @@ def _url(written: Mapping[str, str], ours: Mapping[str, str]) -> str:
         hint = "Let a proxy beside the scaler add the credentials: whoever reads a ScaledObject reads these."
         raise SettingError(name, "must not hold a user name or a password", hint=hint)
     return url
+
+
+def _labels(written: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in ours.get("metrics_labels", "").split(","):
+        name, sign, value = (one.strip() for one in pair.partition("="))
+        if not (name or sign or value):
+            continue
+        if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name, re.ASCII) or not sign or name in labels:
+            hint = "Write, for example: metricsLabels: namespace=prod,service=llm"
+            raise SettingError(written["metrics_labels"], f"cannot be read at {pair[:80]!r}", hint=hint)
+        labels[name] = value
+    return labels
 
 
 def _metric_name(written: Mapping[str, str], ours: Mapping[str, str]) -> str:

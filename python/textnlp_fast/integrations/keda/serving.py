@@ -109,8 +109,8 @@ class ExternalScaler:
     def _fleet(self, settings: FleetSettings) -> Fleet:
         return Fleet(
             settings=settings.policy,
-            policy=self._policy_for(settings.policy),
             observe=self._observer_for(settings),
+            policy=self._policy_for(settings.policy),
             tolerance=settings.hpa_tolerance,
             hold_s=settings.hold_s,
         )

@@ -68,6 +68,8 @@ class PrometheusObserver:
         more = "".join(f", {name}={json.dumps(value)}" for name, value in sorted(matchers.items()))
         self._series = f'{{__name__=~"{names}"{more}}}'
         self._trouble: tuple[str, ...] = ()
+        self.heard = 0
+        """How many replicas were heard of in time when the fleet was observed last."""
 
     @property
     def trouble(self) -> tuple[str, ...]:
@@ -96,6 +98,7 @@ class PrometheusObserver:
                 late.append(f"{replica} was last scraped {now_s - at_s:.0f} s ago")
                 continue
             heard[replica] = figures_of(some, time_s=at_s, model=self._model)
+        self.heard = len(heard)
         self._trouble = tuple(late[:20]) if told else ("Prometheus has no series of this fleet",)
         return self._figures.observed(
             heard,
@@ -104,6 +107,11 @@ class PrometheusObserver:
             ready=fleet.ready if fleet is not None else None,
             starting=fleet.starting if fleet is not None else 0,
         )
+
+    async def total(self, query: str) -> float | None:
+        """The sum of what a query of the caller's gives now; None where it gives nothing, or no finite number."""
+        values = [value for _, value in await self._query(query)]
+        return math.fsum(values) if values and all(map(math.isfinite, values)) else None
 
     async def _query(self, query: str) -> list[tuple[Mapping[str, str], float]]:
         """An instant vector. Queries are POSTed: they are longer than some proxies let URLs be."""
