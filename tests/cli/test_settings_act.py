@@ -49,7 +49,7 @@ ACTS = {
     "memory_mib": "test_every_command_with_threads_or_memory_takes_them_from_settings",
     "default_gpu_type": "test_recommendations_ask_for_the_gpu_and_market_that_are_set",
     "enable_spot_instances": "test_recommendations_ask_for_the_gpu_and_market_that_are_set",
-    "gpu_autoscaling": LATER,
+    "gpu_autoscaling": "test_autoscalers_start_only_where_they_may",
     "gpu_catalog": "test_the_refreshed_catalogue_is_where_set",
     "fleet_state": "test_the_fleet_is_kept_named_and_bounded_as_set",
     "fleet_owner": "test_the_fleet_is_kept_named_and_bounded_as_set",

@@ -12,6 +12,8 @@ from fakes.azure_arm.server import GROUP, SUBSCRIPTION
 from fakes.ec2 import Ec2Proxy
 from gpu.providers.aws_harness import AwsHarness
 from gpu.providers.azure_harness import StaticToken, arm_sizes
+from textnlp_fast.errors import InvalidInputError, NotAllowedError
+from textnlp_fast.gpu import GPUAutoscalerManager
 from textnlp_fast.gpu.catalog import refreshed_path
 from textnlp_fast.gpu.providers.contract import OWNER_TAG
 
@@ -110,3 +112,14 @@ def test_recommendations_ask_for_the_gpu_and_market_that_are_set(
     monkeypatch.setenv("ENABLE_SPOT_INSTANCES", "true")
     assert offered() == {("nvidia-l40s", "spot")}
     assert offered("--gpu", "h100", "--no-spot") == {("nvidia-h100", "on-demand")}
+
+
+async def test_autoscalers_start_only_where_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forbidden, nothing of the target is looked at; allowed, a target that is none is what is wrong."""
+    manager = GPUAutoscalerManager(store=tmp_path)
+    monkeypatch.setenv("GPU_AUTOSCALING", "false")
+    with pytest.raises(NotAllowedError, match="gpu_autoscaling"):
+        await manager.start_autoscaling("nothing:here")
+    monkeypatch.setenv("GPU_AUTOSCALING", "true")
+    with pytest.raises(InvalidInputError, match="names no actuator"):
+        await manager.start_autoscaling("nothing:here")

@@ -114,8 +114,8 @@ class Settings(BaseSettings):
     )
     gpu_autoscaling: bool = _shared(
         "gpu_autoscaling",
-        False,
-        "Let the number of machines follow the load; nothing reads it yet",
+        True,
+        "Let the number of machines follow the load; false: autoscalers refuse to start",
     )
     gpu_catalog: Path | None = Field(
         None, description="Refreshed prices of machines with GPUs; else a file in the user's cache"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from textnlp_fast.gpu.health.monitor import GPUHealthMonitorManager
     from textnlp_fast.gpu.recommender import ModelShape, Workload, recommend
     from textnlp_fast.gpu.resources import AcquireRequest, Budget, GPUResourceManager
+    from textnlp_fast.gpu.scaling.autoscaler import GPUAutoscalerManager
+    from textnlp_fast.gpu.scaling.policy import ScalingPolicy
     from textnlp_fast.gpu.types import GPUSpec, GPUType, InstanceType, Market, Offer
 
 # Where each public name lives.
@@ -23,6 +25,7 @@ _HOMES = {
     "Budget": "textnlp_fast.gpu.resources",
     "Catalog": "textnlp_fast.gpu.catalog",
     "FleetHealth": "textnlp_fast.gpu.health.fleet",
+    "GPUAutoscalerManager": "textnlp_fast.gpu.scaling.autoscaler",
     "GPUHealthMonitorManager": "textnlp_fast.gpu.health.monitor",
     "GPUResourceManager": "textnlp_fast.gpu.resources",
     "GPUSpec": "textnlp_fast.gpu.types",
@@ -31,6 +34,7 @@ _HOMES = {
     "Market": "textnlp_fast.gpu.types",
     "ModelShape": "textnlp_fast.gpu.recommender",
     "Offer": "textnlp_fast.gpu.types",
+    "ScalingPolicy": "textnlp_fast.gpu.scaling.policy",
     "Workload": "textnlp_fast.gpu.recommender",
     "fleet_health": "textnlp_fast.gpu.health.fleet",
     "recommend": "textnlp_fast.gpu.recommender",
@@ -41,6 +45,7 @@ __all__ = [
     "Budget",
     "Catalog",
     "FleetHealth",
+    "GPUAutoscalerManager",
     "GPUHealthMonitorManager",
     "GPUResourceManager",
     "GPUSpec",
@@ -49,6 +54,7 @@ __all__ = [
     "Market",
     "ModelShape",
     "Offer",
+    "ScalingPolicy",
     "Workload",
     "fleet_health",
     "recommend",

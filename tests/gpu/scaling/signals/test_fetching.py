@@ -38,7 +38,11 @@ async def test_replicas_are_added_up_and_troubles_told() -> None:
         bad = (silent, flood, strange, another, ill)
         try:
             scraper = ReplicaScraper(
-                [one.url for one in (first, second, *bad[:2])], slo=SLO, timeout_s=1.0, limit_bytes=50_000
+                [one.url for one in (first, second, *bad[:2])],
+                slo=SLO,
+                timeout_s=1.0,
+                limit_bytes=50_000,
+                clock=lambda: 10.0,
             )
             seen = await scraper.observe(FleetState(desired=2, ready=2, starting=1), time_s=10.0)
             assert (seen.ready, seen.starting) == (2, 1)
