@@ -291,6 +291,6 @@ def _check(value: Any, kind: str, where: str) -> None:
                 raise ApiError(400, "BadRequest", f"strict decoding error: unknown field {where}.{key}")
             _check(inner, known[key], f"{where}.{key}")
     else:
-        wanted = {"str": str, "int": int, "bool": bool, "datetime": str, "object": object}[kind]
+        wanted = {"str": str, "bytes": str, "int": int, "bool": bool, "datetime": str, "object": object}[kind]
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             raise ApiError(400, "BadRequest", f"{where}: {value!r} is no {kind}")
