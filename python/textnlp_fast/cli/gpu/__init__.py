@@ -9,6 +9,7 @@ from textnlp_fast.cli.program import Verbs
 # One line each; the file of a verb is loaded when it is called.
 VERBS: dict[str, str] = {
     "agent": "Read this machine's GPUs, and serve metrics, readings and events.",
+    "autoscale": "Let the size of a fleet follow its load.",
     "catalog": "Show and refresh what machines with GPUs cost.",
     "costs": "Show what the fleet costs, has cost, and has saved by spot.",
     "doctor": "Say what of driver, CUDA and packages fits together here, and how to mend the rest.",
@@ -21,6 +22,7 @@ VERBS: dict[str, str] = {
     "recommend": "Choose machines for a model: to serve it, for a batch, to fine-tune.",
     "simulate": "Try policies of scaling on traffic, recorded or made.",
     "terminate": "End machines.",
+    "why": "Say why a fleet had so many replicas at a time.",
 }
 
 EPILOG = """\b

@@ -11,7 +11,7 @@ from textnlp_fast.errors import InvalidInputError, ObjectNotFoundError
 from textnlp_fast.gpu.scaling.autoscaler.book import Book
 from textnlp_fast.gpu.scaling.autoscaler.records import DecisionRecord
 
-__all__ = ["Explanation", "explain", "moment"]
+__all__ = ["Explanation", "explain", "moment", "sentences_of"]
 
 _CLOCK: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 _WORDS: Final = (
@@ -77,7 +77,7 @@ def explain(book: Book, at_s: float) -> Explanation:
             hint="Check the store and the fleet's name; old segments of the log are deleted.",
         )
     later = _later(book, record)
-    return Explanation(record=record, sentences=tuple(_sentences(record, later)), demand_later=later)
+    return Explanation(record=record, sentences=tuple(sentences_of(record, later)), demand_later=later)
 
 
 def _later(book: Book, record: DecisionRecord) -> float | None:
@@ -91,7 +91,8 @@ def _later(book: Book, record: DecisionRecord) -> float | None:
     return near.demand if near is not None and near.number != record.number else None
 
 
-def _sentences(one: DecisionRecord, later: float | None) -> list[str]:
+def sentences_of(one: DecisionRecord, later: float | None = None) -> list[str]:
+    """A decision in words, the most important first; `later` is the demand when its forecast's time had come."""
     before = (
         ""
         if one.before is None

@@ -89,6 +89,7 @@ class GPUAutoscalerManager:
         self._lease_s = lease_s
         self._clock = clock
         self._runners: dict[str, Runner] = {}
+        self._on_decision: Callable[[FleetLoop, DecisionRecord], None] | None = None
 
     # --- what users call ------------------------------------------------------------------------------------
 
@@ -210,6 +211,10 @@ class GPUAutoscalerManager:
         """A runner of a prepared loop, for one period: `await manager.runner(loop).once()`."""
         return Runner(loop, holder=_holder(), lease_s=self._lease_s, told=self._told)
 
+    def on_decision(self, function: Callable[[FleetLoop, DecisionRecord], None]) -> None:
+        """Calls a function, on the event loop, with each decision that is made here."""
+        self._on_decision = function
+
     def loops(self) -> Sequence[tuple[FleetLoop, str]]:
         """The loops that run here, and their roles."""
         return [(one.loop, one.role) for one in self._runners.values()]
@@ -233,6 +238,11 @@ class GPUAutoscalerManager:
         return Book(self.store(), names[0])
 
     def _told(self, loop: FleetLoop, record: DecisionRecord | None) -> None:
+        if record is not None and self._on_decision is not None:
+            try:
+                self._on_decision(loop, record)
+            except Exception:  # noqa: BLE001
+                _log.exception("what hears of decisions failed")
         for alert in loop.alerts:
             _log.warning("%s: %s: %s", loop.book.name, alert.name, alert.text)
             if self._on_alert is not None:
