@@ -4,6 +4,8 @@
     python benches/autoscale.py --days 2           one seed: under a minute
     python benches/autoscale.py --plot FILE.png    the frontiers as a picture
     python benches/autoscale.py --json FILE        every point
+    python benches/autoscale.py --grain            Azure's hour, by the second and request by request
+    python benches/autoscale.py --policies ours --known FILE    the others' points from there
 
 Each policy is swept over the one setting that trades replica-hours for misses (`runs.settings_of`), so that none is
 judged by a default that somebody chose. Hours are given as multiples of the oracle's, which knows the future.
@@ -19,12 +21,22 @@ import math
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from textnlp_fast.gpu.scaling.simulator.events import Engine, simulate_requests
+from textnlp_fast.gpu.scaling.simulator.fluid import simulate
 from textnlp_fast.gpu.scaling.simulator.oracle import oracle_of
-from textnlp_fast.gpu.scaling.simulator.runs import Frontier, Point, frontier_of, policy_names, run_policy
+from textnlp_fast.gpu.scaling.simulator.runs import (
+    Frontier,
+    Point,
+    frontier_of,
+    made_policy,
+    policy_names,
+    run_policy,
+    settings_of,
+)
 from textnlp_fast.gpu.scaling.simulator.seasons import made_trace
 from textnlp_fast.gpu.scaling.simulator.traces import RateTrace, RequestTrace, read_trace
 from textnlp_fast.gpu.scaling.simulator.traffic import ReplicaSpeed, Traffic
@@ -32,7 +44,7 @@ from textnlp_fast.gpu.scaling.simulator.traffic import ReplicaSpeed, Traffic
 TRACES = Path(__file__).parents[2] / "shared" / "data" / "traces"
 SERVEGEN, AZURE = "servegen_m_large_rate.csv", "azure_llm_2023_conv.csv"
 COLD_STARTS_S = (180, 600)
-ENOUGH = 0.99995
+ENOUGH = 0.9995
 # The hour of conversations needs two to four replicas of the speed that is the default: too few to tell policies apart.
 # These are a fifth as fast, as of a model five times as large on the same GPUs.
 SLOW = ReplicaSpeed(prefill_tokens_per_s=1500.0, decode_tokens_per_s=200.0)
@@ -81,22 +93,30 @@ def sweep(job: tuple[Case, int, str]) -> Swept:
     return Swept(case, cold_start_s, oracle.replica_hours, frontier)
 
 
-def cases_of(days: float | None) -> list[Case]:
-    seeds = (1, 2, 3) if days is None else (1,)
+def cases_of(days: float | None, seeds: int | None) -> list[Case]:
+    """The recorded traces, the made one; `days` and `seeds` make fewer of them."""
+    count = seeds or (3 if days is None else 1)
     found = [Case("made", 1, days)]
     if (TRACES / SERVEGEN).exists():
-        found = [*(Case("servegen/10", seed, days) for seed in seeds), *found, Case("azure hour", 0, None)]
+        found = [
+            *(Case("servegen/10", seed, days) for seed in range(1, count + 1)),
+            *found,
+            Case("azure hour", 0, None),
+        ]
     else:
         print("The recorded traces are not here: the made one alone, and no verdicts.")
     return found
 
 
-def swept(cases: Sequence[Case], policies: Sequence[str], processes: int) -> list[Swept]:
+def swept(
+    cases: Sequence[Case], policies: Sequence[str], processes: int, on_frontier: Callable[[list[Swept]], None]
+) -> list[Swept]:
     jobs = [(case, cold, policy) for case in cases for cold in COLD_STARTS_S for policy in policies]
     found = []
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for done, one in enumerate(pool.imap(sweep, jobs), 1):
             found.append(one)
+            on_frontier(found)
             if sys.stderr.isatty():
                 print(f"\r{done} of {len(jobs)} frontiers", end="\n" * (done == len(jobs)), file=sys.stderr)
     return found
@@ -247,6 +267,43 @@ def document(found: Sequence[Swept]) -> list[dict]:
     ]
 
 
+def grains(policies: Sequence[str]) -> None:
+    """Azure's hour in both simulators: what the fluid one's seconds leave out."""
+    trace = read_trace(TRACES / AZURE)
+    assert isinstance(trace, RequestTrace)
+    traffic = trace.traffic(speed=SLOW)
+    print(f"{'policy':12} {'setting':>8} {'cold':>5}   {'by the second':>22}   {'by request':>22}")
+    for cold in (0, *COLD_STARTS_S):
+        for name in policies:
+            every = settings_of(name)
+            for setting in every[len(every) // 4 :: 3]:
+                policy, initial = made_policy(name, setting, traffic, cold_start_s=cold)
+                fluid = simulate(policy, traffic, cold_start_s=cold, initial=initial)
+                policy, _ = made_policy(name, setting, traffic, cold_start_s=cold)
+                single = simulate_requests(
+                    policy, trace, engine=Engine.of_speed(SLOW), cold_start_s=cold, initial=fluid.ready[0]
+                )
+                told = [
+                    f"{100 * one.attainment:9.3f} % {one.replica_hours:8.2f} h" for one in (fluid, single)
+                ]
+                print(f"{name:12} {setting:8g} {cold:5}   {told[0]:>22}   {told[1]:>22}")
+
+
+def known_of(path: Path, cases: Sequence[Case], policies: Sequence[str]) -> list[Swept]:
+    """What an earlier run wrote, of other policies and the same cases."""
+    by_name = {(case.trace, case.seed): case for case in cases}
+    return [
+        Swept(
+            by_name[one["trace"], one["seed"]],
+            one["cold_start_s"],
+            one["oracle_hours"],
+            Frontier(one["policy"], tuple(Point(**point) for point in one["points"])),
+        )
+        for one in json.loads(path.read_text())
+        if one["policy"] not in policies and (one["trace"], one["seed"]) in by_name
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -256,25 +313,40 @@ def main() -> int:
         "--policies", help="some of them, with commas between; the verdicts need `ours` and a rival"
     )
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seeds", type=int, help="so many of three")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the frontiers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every point")
+    parser.add_argument(
+        "--known", type=Path, metavar="FILE", help="take other policies from an earlier --json"
+    )
+    parser.add_argument(
+        "--grain", action="store_true", help="Azure's hour in both simulators, and nothing else"
+    )
     chosen = parser.parse_args()
     policies = (
         chosen.policies.split(",") if chosen.policies else [one for one in policy_names() if one != "oracle"]
     )
-    cases = cases_of(chosen.days)
-    found = swept(cases, policies, chosen.processes)
+    if chosen.grain:
+        grains(policies)
+        return 0
+    cases = cases_of(chosen.days, chosen.seeds)
+
+    def keep(some: Sequence[Swept]) -> None:
+        if chosen.json:
+            chosen.json.write_text(json.dumps(document(some), indent=1) + "\n")
+
+    found = swept(cases, policies, chosen.processes, keep)
+    found += known_of(chosen.known, cases, policies) if chosen.known else []
     for case in cases:
         for cold in COLD_STARTS_S:
             table([one for one in found if (one.case, one.cold_start_s) == (case, cold)])
-    if chosen.json:
-        chosen.json.write_text(json.dumps(document(found), indent=1) + "\n")
+    keep(found)
     if chosen.plot:
         from autoscale_plot import draw  # noqa: PLC0415
 
         draw(document(found), chosen.plot)
     trace = cases[0].trace
-    if "ours" not in policies or len(policies) < 2:
+    if not {"ours"} < {one.frontier.policy for one in found}:
         return 0
     for name in dict.fromkeys(case.trace for case in cases):
         for cold in COLD_STARTS_S:
