@@ -50,12 +50,16 @@ $(VENV)/.installed: $(VENV)/.build-tools $(CORE)
 	$(PIP) install --no-build-isolation $(CHECKOUT) -e '.[test]'
 	@touch $@
 
+# What an extra of pyproject.toml names, without the package: installed again, it would be built again, and its module
+# replaced below whatever runs on it.
+EXTRA = $(shell $(BIN)/python -c 'import sys; sys.path.insert(0, ".ci"); from extras import quoted; print(quoted("$(1)"))')
+
 $(VENV)/.lint-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation $(CHECKOUT) -e '.[lint]'
+	$(PIP) install $(call EXTRA,lint)
 	@touch $@
 
 $(VENV)/.bench-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation $(CHECKOUT) -e '.[bench]'
+	$(PIP) install $(call EXTRA,bench)
 	@touch $@
 
 # The version whose wheel without CUDA pip finds where one is offered; any other brings gigabytes of CUDA along.
@@ -147,13 +151,15 @@ sanitize: build/sanitize/.built  ## The C++ tests under ASan and UBSan, then a s
 # libstdc++ is loaded early, for ASan to see its throws. A process a file, side by side: xdist's workers would import the
 # ordinary module.
 SITE := $(CURDIR)/build/sanitize-python/site
+# Without what Python writes beside them, now and then, when others import them.
+SOURCES := tar -C python --exclude=__pycache__ -cf - textnlp_fast
 SANITIZED_TESTS := tests/codec tests/hash tests/chunk tests/test_cpu.py
 sanitize-python: $(VENV)/.installed  ## The tests of the module's own functions on a sanitized module (gcc)
 	cmake -S . -B build/sanitize-python -G Ninja -DCMAKE_CXX_COMPILER=g++ -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=-O1 \
 	  -DTEXTNLP_FAST_CUDA=OFF -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_INSTALL_CPP=OFF -DTEXTNLP_FAST_SANITIZE=address \
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
 	cmake --build build/sanitize-python
-	rm -rf $(SITE) && mkdir -p $(SITE) && cp -r python/textnlp_fast $(SITE)/
+	rm -rf $(SITE) && mkdir -p $(SITE) && $(SOURCES) | tar -C $(SITE) -xf -
 	cmake --install build/sanitize-python --component python --prefix $(SITE) >/dev/null
 	find $(SANITIZED_TESTS) -name 'test_*.py' | sort | ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 PYTHONPATH=$(SITE) xargs -n 1 -P $(WORKERS) \
 	  env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
@@ -176,7 +182,7 @@ else
 endif
 
 $(VENV)/.fuzz-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation $(CHECKOUT) -e '.[fuzz]'
+	$(PIP) install $(call EXTRA,fuzz)
 	@touch $@
 
 fuzz-python: $(VENV)/.fuzz-tools  ## The safetensors reader for FUZZ_SECONDS (20), with atheris
@@ -196,7 +202,7 @@ emulated: $(VENV)/.installed  ## The CUDA twins, kernels and launches, on a devi
 	cmake -S . -B build/emulated -G Ninja -DTEXTNLP_FAST_CUDA=EMULATED -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_INSTALL_CPP=OFF \
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
 	cmake --build build/emulated
-	rm -rf $(EMULATED) && mkdir -p $(EMULATED) && cp -r python/textnlp_fast $(EMULATED)/
+	rm -rf $(EMULATED) && mkdir -p $(EMULATED) && $(SOURCES) | tar -C $(EMULATED) -xf -
 	cmake --install build/emulated --component python --prefix $(EMULATED) >/dev/null
 	PYTHONPATH=$(EMULATED) $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
 	  import textnlp_fast; assert textnlp_fast.__file__.startswith("$(EMULATED)"), textnlp_fast.__file__; \

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 # A number of kills makes it the nightly run, whose moments are others each night.
-KILLS = int(os.environ.get("TEXTNLP_FAST_KILLS", "60"))
+KILLS = int(os.environ.get("TEXTNLP_FAST_KILLS", "25"))
 SEED = 7 if "TEXTNLP_FAST_KILLS" not in os.environ else random.SystemRandom().randrange(1 << 30)
 
 

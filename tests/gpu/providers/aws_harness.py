@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import urllib.request
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -43,6 +44,7 @@ class AwsHarness(Harness):
         import boto3  # noqa: PLC0415
 
         self.proxy = proxy
+        self._moto_url = moto_url
         self.spot_price_usd = proxy.spot_price_usd
         self.ec2 = boto3.client("ec2", endpoint_url=moto_url, region_name=self.region)
 
@@ -64,6 +66,12 @@ class AwsHarness(Harness):
             for one in group["Instances"]
             if one["State"]["Name"] not in ("shutting-down", "terminated")
         }
+
+    def forget(self) -> None:
+        """What has ended, moto lists for good: each look at it costs more than the one before."""
+        request = urllib.request.Request(f"{self._moto_url}/moto-api/reset", method="POST")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status == 200
 
     def heal(self) -> None:
         self.proxy.heal()

@@ -57,6 +57,9 @@ class Harness(ABC):
     def heal(self) -> None:
         """All faults are gone."""
 
+    def forget(self) -> None:  # noqa: B027 - most clouds forget by themselves
+        """What has ended is not listed any more, where the cloud of the tests would list it for good."""
+
     def needs(self, *notions: str) -> None:
         """Skips the case where the cloud has no such notion."""
         for notion in notions:

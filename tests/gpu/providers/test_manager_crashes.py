@@ -73,3 +73,4 @@ def test_a_launch_that_died_at_any_step_is_one_launch(harness: Harness) -> None:
         assert manager.orphans().strays == (), where
         manager.release(found)
         assert eventually(harness.truth, lambda left: not left) == {}, where
+        harness.forget()
