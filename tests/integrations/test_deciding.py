@@ -165,6 +165,19 @@ def test_there_are_never_more_than_allowed_and_who_is_not_asked_for_is_forgotten
             board.enrol(3, lambda: fleet(HeldFleet()))
 
 
+def test_settings_that_change_all_the_time_crowd_out_nobody() -> None:
+    with DecisionBoard(most_fleets=20) as board:
+        other = board.enrol("other", lambda: fleet(HeldFleet()), family="calm")
+        watched = board.enrol(-1, lambda: fleet(HeldFleet()), family="restless")
+        stop = watched.watch(lambda: None)
+        for number in range(100):
+            newest = board.enrol(number, lambda: fleet(HeldFleet()), family="restless")
+        assert len(board) == 9
+        for key, entry in (("other", other), (-1, watched), (99, newest)):
+            assert board.enrol(key, lambda: pytest.fail("it was dropped")) is entry
+        stop()
+
+
 def test_what_an_hpa_has_ordered_counts_as_starting() -> None:
     seen: list[Observation] = []
 

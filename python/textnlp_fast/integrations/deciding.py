@@ -31,6 +31,10 @@ __all__ = ["DecisionBoard", "Entry", "Fleet", "Observer", "Standing"]
 
 _log: Final = logging.getLogger(__name__)
 
+#: Of one family: settings that are changed again and again do not crowd out the others.
+_MOST_OF_A_FAMILY: Final = 8
+_SWEEP_S: Final = 1.0
+
 Observer = Callable[[], Observation]
 """Looks at a fleet once, within a time limit of its own. Whatever it raises counts as not observed."""
 
@@ -195,6 +199,7 @@ class DecisionBoard:
         self._numbers = itertools.count()
         self._wake = threading.Condition()
         self._closed = False
+        self._swept_s = time.monotonic()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="textnlp-fast-decide")
         self._clock = threading.Thread(target=self._keep_time, name="textnlp-fast-clock", daemon=True)
         self._clock.start()
@@ -231,7 +236,7 @@ class DecisionBoard:
         with self._wake:
             if (entry := self._entries.get(key)) is not None:
                 return entry
-            self._forget()
+            self._make_room(family)
             if self._closed or len(self._entries) >= self._most:
                 raise QuotaError(
                     f"{len(self._entries)} fleets are decided about here already",
@@ -261,8 +266,16 @@ class DecisionBoard:
         heapq.heappush(self._due, (due_s, next(self._numbers), entry))
         self._wake.notify_all()
 
+    def _make_room(self, family: Hashable) -> None:
+        if len(self._entries) >= self._most:
+            self._forget()
+        relatives = [one for one in self._entries.values() if one.family == family and family is not None]
+        if len(relatives) >= _MOST_OF_A_FAMILY:
+            idle = [one for one in relatives if not one.watched] or relatives
+            del self._entries[min(idle, key=lambda one: one.asked_s).key]
+
     def _forget(self) -> None:
-        now = time.monotonic()
+        now = self._swept_s = time.monotonic()
         for key, entry in list(self._entries.items()):
             if not entry.watched and now - entry.asked_s > self._forget_after_s:
                 del self._entries[key]
@@ -270,8 +283,9 @@ class DecisionBoard:
     def _keep_time(self) -> None:
         with self._wake:
             while not self._closed:
-                self._forget()
                 now = time.monotonic()
+                if now - self._swept_s >= _SWEEP_S:
+                    self._forget()
                 while self._due and self._due[0][0] <= now:
                     entry = heapq.heappop(self._due)[2]
                     if self._entries.get(entry.key) is entry:

@@ -22,7 +22,8 @@ _KEDAS: Final = frozenset(
 _OURS: Final = frozenset(
     {"metrics_url", "metrics_labels", "waiting_query", "model", "metric_name", "hpa_tolerance", "hold_s"}
 )
-_LONGEST: Final = 4096
+#: Of all settings together: they are kept for each fleet. KEDA's own, certificates among them, count too.
+_LONGEST: Final = 32 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +54,14 @@ def read_fleet(metadata: Mapping[str, str]) -> FleetSettings:
     ours: dict[str, str] = {}
     written: dict[str, str] = {}
     policy: dict[str, object] = {}
+    length = 0
     for name, value in metadata.items():
         plain = name.removesuffix("FromEnv")
+        length += len(name) + len(value)
+        if length > _LONGEST:
+            raise SettingError(name, f"the settings up to here are longer than {_LONGEST} characters")
         if plain.lower() in _KEDAS:
             continue
-        if len(value) > _LONGEST:
-            raise SettingError(name, f"is longer than {_LONGEST} characters")
         known = snake(plain)
         if known in _OURS:
             if known in ours:

@@ -29,6 +29,7 @@ __all__ = ["ObserverMaker", "TlsFiles", "serve"]
 ObserverMaker = Callable[[FleetSettings], Observer]
 
 _LARGEST_MESSAGE: Final = 256 * 1024
+_LONGEST_NAME: Final = 512
 _SERVING: Final = 1
 _LISTEN: Final = "Give HOST:PORT that is free here, such as 127.0.0.1:6000."
 
@@ -93,8 +94,8 @@ class ExternalScaler:
         metadata = dict(reference.scalerMetadata)
         family: Hashable = (reference.namespace, reference.name)
         try:
-            if not reference.name:
-                raise SettingError("name", "a ScaledObject has one; the request has none")
+            if not reference.name or len(reference.name) + len(reference.namespace) > _LONGEST_NAME:
+                raise SettingError("name", f"a ScaledObject has one, of at most {_LONGEST_NAME} characters")
             settings = read_fleet(metadata)
             key = (*family, tuple(sorted(metadata.items())))  # type: ignore[misc]
             entry = self._board.enrol(key, lambda: self._fleet(settings), family=family)
