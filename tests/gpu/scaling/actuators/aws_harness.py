@@ -38,6 +38,8 @@ class AsgProxy(FaultProxy):
         self.lifecycles: dict[str, str] = {}
         """Instance -> the state that the group shows of it instead."""
         self.calls: list[dict[str, str]] = []
+        self.hide_tags = 0
+        """So many more looks at machines do not show their tags yet."""
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         form = dict(parse_qsl(body.decode(), keep_blank_values=True))
@@ -49,6 +51,14 @@ class AsgProxy(FaultProxy):
                     words = f"The instance {one} is not in InService or EnteringStandby or Standby."
                     return 400, [("Content-Type", "text/xml")], asg_error("ValidationError", words)
         status, answered, document = super().ask(method, path, headers, body)
+        if (
+            form.get("Action") == "DescribeInstances"
+            and self.hide_tags
+            and b"textnlp-fast-draining" in document
+        ):
+            self.hide_tags -= 1
+            document = document.replace(b"textnlp-fast-draining", b"not-to-be-seen-yet")
+            answered = [one for one in answered if one[0].lower() != "content-length"]
         if form.get("Action") == "DescribeAutoScalingGroups":
             for instance, state in self.lifecycles.items():
                 document = _in_state(document, instance, state)

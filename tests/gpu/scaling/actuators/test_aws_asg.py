@@ -6,6 +6,7 @@ import pytest
 
 from gpu.scaling.actuators.aws_harness import AsgHarness
 from gpu.scaling.actuators.contract_cases import ActuatorContract
+from gpu.scaling.actuators.harness import Streams
 from textnlp_fast.errors import AuthenticationError, InvalidInputError
 
 
@@ -88,3 +89,10 @@ class TestGroup:
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         with pytest.raises(AuthenticationError, match="no AWS credentials"):
             aws_asg.actuator().read()
+
+    def test_tags_that_are_seen_late(self, aws_asg: AsgHarness) -> None:
+        aws_asg.proxy.hide_tags = 1
+        streams = Streams()
+        aws_asg.actuator(drain=streams).scale_to(1, decision_id="d-1")
+        assert len(streams.asked) == 2
+        assert (aws_asg.told(), len(aws_asg.alive())) == (1, 1)

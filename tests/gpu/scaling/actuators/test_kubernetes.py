@@ -18,6 +18,7 @@ from gpu.scaling.actuators.kube_harness import CustomHarness, DeploymentHarness,
 from textnlp_fast.errors import AuthenticationError, InvalidInputError, ProviderUnavailableError
 from textnlp_fast.gpu.providers.calling import NoCredentialsError
 from textnlp_fast.gpu.scaling.actuators.api_server import access
+from textnlp_fast.gpu.scaling.actuators.contract import Replica
 from textnlp_fast.gpu.scaling.actuators.kubernetes import KubernetesScale
 
 
@@ -79,8 +80,41 @@ class TestScale:
         crashing = min(deployment.alive() - {drained})
         deployment.hold_back(crashing)
         streams.all_busy = False
-        settled(deployment, actuator, 2)
+        actuator.scale_to(2, decision_id="d-1")
+        deployment.fake.settle()
         assert drained not in deployment.alive()
+        assert (deployment.told(), len(deployment.alive())) == (2, 2)
+
+    def test_a_number_that_changes_before_the_end_of_one_is_not_lowered(
+        self, deployment: DeploymentHarness
+    ) -> None:
+        before = deployment.alive()
+        asked: list[str] = []
+
+        def drain(replica: Replica, _within_s: float) -> bool:
+            if not asked:
+                deployment.workload.replicas = 8
+                deployment.workload.version += 1
+                deployment.fake.settle()
+            asked.append(replica.replica_id)
+            return replica.replica_id == asked[0]
+
+        deployment.actuator(drain=drain).scale_to(2, decision_id="d-1")
+        deployment.fake.settle()
+        assert deployment.alive() >= before - {asked[0]}
+
+    def test_a_statefulset_that_lost_a_pod_is_not_told_less(self, fake: KubeFake) -> None:
+        harness = StatefulSetHarness(fake)
+        fake.controllers_wait = True
+        harness.workload.pods = [pod for pod in harness.workload.pods if pod.name != "llm-0"]
+        streams = Streams({"llm-2"})
+        actuator = harness.actuator(drain=streams)
+        actuator.scale_to(2, decision_id="d-1")
+        fake.controllers_wait = False
+        fake.settle()
+        assert harness.alive() == {"llm-0", "llm-1", "llm-2"}
+        streams.busy.clear()
+        settled(harness, actuator, 2)
 
     def test_nobody_is_ended_during_a_rollout(self, deployment: DeploymentHarness) -> None:
         newer: Pod = deployment.workload.pods[0]
