@@ -96,3 +96,16 @@ class TestGroup:
         aws_asg.actuator(drain=streams).scale_to(1, decision_id="d-1")
         assert len(streams.asked) == 2
         assert (aws_asg.told(), len(aws_asg.alive())) == (1, 1)
+
+    def test_at_its_most_a_place_that_is_wanted_again_is_filled_and_not_given_up(
+        self, aws_asg: AsgHarness
+    ) -> None:
+        aws_asg.set_bounds(0, 3)
+        streams = Streams()
+        streams.all_busy = True
+        actuator = aws_asg.actuator(drain=streams)
+        actuator.scale_to(1, decision_id="d-1")
+        streams.all_busy = False
+        actuator.scale_to(3, decision_id="d-2")
+        assert (aws_asg.told(), len(aws_asg.alive())) == (3, 3)
+        assert not aws_asg.alive() & set(streams.asked)

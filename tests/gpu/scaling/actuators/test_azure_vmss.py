@@ -37,6 +37,12 @@ class TestScaleSet:
         assert vmss.fake.asked("PATCH") == []
         assert vmss.told() == 1
 
+    def test_nor_where_azure_has_not_made_all_yet(self, vmss: VmssHarness) -> None:
+        vmss.fake.settle_sets = lambda: None  # type: ignore[method-assign]
+        vmss.set.capacity = 5
+        vmss.actuator(drain=Streams()).scale_to(3, decision_id="d-1")
+        assert vmss.fake.asked("PATCH") == []
+
     def test_somebody_elses_capacity_is_not_overwritten_unseen(self, vmss: VmssHarness) -> None:
         def meanwhile() -> None:
             vmss.set.capacity, vmss.set.version = 9, 77

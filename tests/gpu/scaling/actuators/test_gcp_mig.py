@@ -15,6 +15,7 @@ from gpu.scaling.actuators.contract_cases import ActuatorContract
 from gpu.scaling.actuators.harness import Streams
 from gpu.scaling.actuators.mig_harness import RegionalHarness, ZonalHarness, mig_regions
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.gpu.scaling.actuators.contract import Replica
 from textnlp_fast.gpu.scaling.actuators.gcp_mig import GcpInstanceGroup
 
 
@@ -50,6 +51,21 @@ class TestGroup:
         harness.actuator(drain=Streams()).scale_to(2, decision_id="d-1")
         ids = {one.query["requestId"] for one in fake.asked("POST", "/deleteInstances")}
         assert (harness.told(), len(ids), len(fake.asked("POST", "/deleteInstances"))) == (2, 1, 2)
+
+    def test_one_that_somebody_else_ends_meanwhile_takes_one_place(self, fake: MigFake) -> None:
+        harness = ZonalHarness(fake)
+
+        def drain(replica: Replica, _within_s: float) -> bool:
+            (one,) = [
+                one for one in harness.group.members if one.name == replica.replica_id.partition("/")[2]
+            ]
+            if not one.ending:
+                harness.group.target -= 1
+                fake._take_away(one)
+            return True
+
+        harness.actuator(drain=drain).scale_to(2, decision_id="d-1")
+        assert (harness.told(), len(harness.alive())) == (2, 2)
 
     def test_machines_of_others_in_the_zone_are_no_replicas(self, fake: MigFake) -> None:
         from fakes.gce.groups import Group  # noqa: PLC0415

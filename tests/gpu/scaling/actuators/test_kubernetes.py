@@ -102,6 +102,7 @@ class TestScale:
         deployment.actuator(drain=drain).scale_to(2, decision_id="d-1")
         deployment.fake.settle()
         assert deployment.alive() >= before - {asked[0]}
+        assert deployment.told() == 7  # the one that was empty has gone, and nobody else
 
     def test_a_statefulset_that_lost_a_pod_is_not_told_less(self, fake: KubeFake) -> None:
         harness = StatefulSetHarness(fake)
