@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,3 +169,12 @@ def test_names_and_zones_are_checked(aws: AwsHarness) -> None:
     provider = manager.register_provider("aws", "us-east-1")
     with pytest.raises(InvalidInputError):
         SpotFleet(manager=manager, provider=provider, zones=(), wish={"gpu_types": "nvidia-t4"})
+
+
+def test_the_example_of_the_guide_runs(aws: AwsHarness) -> None:
+    guide = Path(__file__).parents[4] / "docs" / "guide" / "gpu-spot.md"
+    (example,) = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(compile(example, "gpu-spot.md", "exec"), scope)
+    there = _there(aws)
+    assert sum(there.values()) == scope["mix"].total >= 2
