@@ -19,7 +19,7 @@ from textnlp_fast.gpu.resources.acquiring import acquisition_of
 from textnlp_fast.gpu.resources.fleet import FleetInstance
 from textnlp_fast.gpu.resources.manager import GPUResourceManager
 from textnlp_fast.gpu.resources.requests import MarketChoice
-from textnlp_fast.gpu.scaling.actuators.contract import Drain, FleetState
+from textnlp_fast.gpu.scaling.actuators.contract import Drain
 from textnlp_fast.gpu.scaling.actuators.groups import DRAINING_TAG, GroupView, Member, mark_of
 from textnlp_fast.gpu.scaling.actuators.reconciling import GroupActuator
 from textnlp_fast.gpu.types import Market
@@ -100,11 +100,6 @@ class InstanceFleet(GroupActuator):
             "tags": {FLEET_TAG: name},
         }
         self._manager.request(**self._wish)  # what cannot be asked for is refused now
-        self._decision = ""
-
-    def scale_to(self, count: int, *, decision_id: str) -> FleetState:
-        self._decision = decision_id
-        return super().scale_to(count, decision_id=decision_id)
 
     def _ours(self) -> list[FleetInstance]:
         place = (self._machines.name, self._machines.region)

@@ -67,6 +67,8 @@ class GroupActuator(Actuator):
         self._give_up_s = give_up_s
         self._clock = clock
         self._lock = threading.Lock()
+        self._decision = ""
+        """The decision that is being carried out; set under the lock."""
 
     # --- what each kind of group does -------------------------------------------------------------------------
 
@@ -132,6 +134,7 @@ class GroupActuator(Actuator):
         until = self._patience.until()
         pause = self._patience.pauses(until=until)
         with self._lock:
+            self._decision = decision_id
             passes = 0
             while True:
                 passes += 1
