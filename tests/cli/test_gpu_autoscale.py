@@ -24,11 +24,7 @@ def test_one_decision_dry_and_then_told(
         def decide(self, observation: Any) -> Any:
             return super().decide(observation._replace(request_rate=70.0))
 
-    monkeypatch.setattr(
-        manager.GPUAutoscalerManager.__init__,
-        "__kwdefaults__",
-        {**manager.GPUAutoscalerManager.__init__.__kwdefaults__, "make_policy": Held},
-    )
+    monkeypatch.setattr(manager, "our_policy", Held)
     with AsgProxy(ec2_server) as proxy, MetricsServer(vllm_text(waiting=3, running=2)) as replica:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint_url)
         harness = AsgHarness(ec2_server, proxy)

@@ -146,6 +146,11 @@ async def test_bounds_of_the_group_win_and_are_told(setting: Setting) -> None:
     assert (await setting.period(0)).target == 2
 
 
+async def test_a_fleet_that_is_taken_over_is_not_made_smaller_at_first_sight(setting: Setting) -> None:
+    setting.fleet.scale_to(9, decision_id="by hand")
+    assert [(await setting.period(20)).target for _ in range(2)] == [9, 2]
+
+
 async def test_an_actuator_that_hangs_is_left_alone(tmp_path: Path) -> None:
     setting = Setting(tmp_path)
     await setting.period(35)

@@ -74,7 +74,7 @@ class GPUAutoscalerManager:
         actuator: Actuator | None = None,
         observer: Observer | None = None,
         store: ObjectStore | str | os.PathLike[str] | None = None,
-        make_policy: Callable[[ScalingPolicy], Policy] = our_policy,
+        make_policy: Callable[[ScalingPolicy], Policy] | None = None,
         on_alert: Callable[[str, Alert], None] | None = None,
         lease_s: float | None = None,
         clock: Callable[[], float] = time.time,
@@ -84,7 +84,7 @@ class GPUAutoscalerManager:
         self._observer = observer
         self._store = store if isinstance(store, ObjectStore) else None
         self._place = None if isinstance(store, ObjectStore) else store
-        self._make_policy = make_policy
+        self._make_policy = make_policy or our_policy
         self._on_alert = on_alert
         self._lease_s = lease_s
         self._clock = clock

@@ -191,8 +191,12 @@ class FleetLoop:
     async def _carry_out(
         self, decision: Decision, observation: Observation, fleet: FleetState | None, held: Callable[[], bool]
     ) -> DecisionRecord:
-        target = self._bounded(decision.target, fleet)
         before = self.state.target
+        wanted = decision.target
+        if before is None and fleet is not None:
+            # Rates show in the second observation: until then a fleet that is taken over is not made smaller.
+            wanted = max(wanted, fleet.desired)
+        target = self._bounded(wanted, fleet)
         number = self.state.number + 1
         record = record_of(
             decision,
