@@ -216,10 +216,10 @@ async def test_hundreds_of_scaled_objects_at_once_each_with_its_own_answer() -> 
     def observer_for(settings: FleetSettings) -> HeldFleet:
         return HeldFleet(requests=float(settings.metrics_url.rsplit("/", 1)[1]))
 
-    async with scaler(observer_for) as client:
+    async with scaler(observer_for, timeout_s=120.0) as client:
         wanted = [number % 40 for number in range(300)]
         asked = [
-            client.metric(metricsUrl=f"http://fleet-{number}/{requests}", periodS="5")
+            client.metric(metricsUrl=f"http://fleet-{number}/{requests}", periodS="5", timeout_s=120.0)
             for number, requests in enumerate(wanted)
         ]
         assert await asyncio.gather(*asked) == wanted
