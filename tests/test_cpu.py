@@ -11,7 +11,7 @@ import pytest
 
 from textnlp_fast import _native
 
-KNOWN = ("avx512", "avx2", "neon", "portable")
+KNOWN = ("avx512_gather", "avx512", "avx2", "neon", "portable")
 ASK = (
     "from textnlp_fast import _native as n;"
     "print(n.isa_name(), '|', n.isa_warning(), '|', *n.available_isas())"

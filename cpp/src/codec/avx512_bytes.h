@@ -1,6 +1,6 @@
 // Byte planes on AVX-512.
 #pragma once
-#include "codec/avx512_lanes.h"
+#include "codec/avx512_fetch.h"
 
 namespace textnlp_fast {
 namespace {
@@ -84,42 +84,7 @@ struct Entries {
   __m512i symbol;
 };
 
-// Four 32-bit entries by the 16-bit indices in `four`. One by one: the gather instruction takes nearly twice as long on
-// the machines this was measured on.
-TEXTNLP_FAST_INLINE __m128i fetch4(const std::uint32_t* entries, std::uint64_t four) {
-  __m128i found = _mm_cvtsi32_si128(static_cast<int>(entries[four & 0xffff]));
-  found = _mm_insert_epi32(found, static_cast<int>(entries[(four >> 16) & 0xffff]), 1);
-  found = _mm_insert_epi32(found, static_cast<int>(entries[(four >> 32) & 0xffff]), 2);
-  return _mm_insert_epi32(found, static_cast<int>(entries[four >> 48]), 3);
-}
-
-TEXTNLP_FAST_INLINE __m512i fetch16(const std::uint32_t* entries, const std::uint64_t* fours) {
-  const __m256i low =
-      _mm256_inserti128_si256(_mm256_castsi128_si256(fetch4(entries, fours[0])), fetch4(entries, fours[1]), 1);
-  const __m256i high =
-      _mm256_inserti128_si256(_mm256_castsi128_si256(fetch4(entries, fours[2])), fetch4(entries, fours[3]), 1);
-  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-}
-
-struct Halves {
-  __m512i low;
-  __m512i high;
-};
-
-// Thirty-two entries by 16-bit index, as their lower and upper halves.
-TEXTNLP_FAST_INLINE Halves fetch_halves(const std::uint32_t* entries, const std::uint64_t* fours) {
-  const __m512i front = fetch16(entries, fours);
-  const __m512i back = fetch16(entries, fours + 4);
-  alignas(64) static constexpr std::uint16_t kEven[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
-                                                          22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42,
-                                                          44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
-  const __m512i even = _mm512_load_si512(kEven);
-  return {_mm512_permutex2var_epi16(front, even, back),
-          _mm512_permutex2var_epi16(front, _mm512_or_si512(even, _mm512_set1_epi16(1)), back)};
-}
-
-TEXTNLP_FAST_INLINE Entries fetch_entries(const std::uint32_t* slots, const std::uint64_t* fours) {
-  const Halves found = fetch_halves(slots, fours);
+TEXTNLP_FAST_INLINE Entries entries_of(const Halves& found) {
   const __m512i lows = found.low;
   const __m512i highs = found.high;
   const __m512i twelve = _mm512_set1_epi16(0xfff);
@@ -132,14 +97,8 @@ TEXTNLP_FAST_INLINE Entries fetch_entries(const std::uint32_t* slots, const std:
   return entries;
 }
 
-// Where a way's next entries lie.
-struct Ahead {
-  alignas(64) std::uint64_t fours[8];
-};
-
-TEXTNLP_FAST_INLINE __m512i take_slots(const Ahead& ahead, Lanes& lanes, Stream& stream, const std::uint32_t* slots,
-                                       const Shifts& shifts) {
-  const Entries entries = fetch_entries(slots, ahead.fours);
+TEXTNLP_FAST_INLINE __m512i take_slots(const Halves& found, Lanes& lanes, Stream& stream, const Shifts& shifts) {
+  const Entries entries = entries_of(found);
   lanes = advance(lanes, entries.freq, entries.offset, shifts);
   refill(lanes, stream);
   return entries.symbol;
@@ -148,7 +107,7 @@ TEXTNLP_FAST_INLINE __m512i take_slots(const Ahead& ahead, Lanes& lanes, Stream&
 // Runs `take(ahead, lanes, stream)` over the steps of up to four segments at a time, so that their latencies overlap,
 // and hands the symbols to `emit(element, symbols)`; the last, short step of a segment goes through scalar code. What
 // `look(ahead, lanes)` stores is read a round later, so that nobody waits for it.
-template <unsigned kWays, class Look, class Take, class Emit, class EmitOne>
+template <class Ahead, unsigned kWays, class Look, class Take, class Emit, class EmitOne>
 bool decode_ways(SegmentInput* segments, const ByteDecodeTable& table, const Look& look, const Take& take,
                  const Emit& emit, const EmitOne& emit_one) {
   Ahead ahead[kWays];
@@ -188,50 +147,53 @@ bool decode_ways(SegmentInput* segments, const ByteDecodeTable& table, const Loo
   return true;
 }
 
-template <class Look, class Take, class Emit, class EmitOne>
+template <class Ahead, class Look, class Take, class Emit, class EmitOne>
 bool decode_segments(SegmentInput* segments, unsigned count, const ByteDecodeTable& table, const Look& look,
                      const Take& take, const Emit& emit, const EmitOne& emit_one) {
   unsigned at = 0;
   for (; count - at >= 4; at += 4) {
-    if (!decode_ways<4>(segments + at, table, look, take, emit, emit_one)) return false;
+    if (!decode_ways<Ahead, 4>(segments + at, table, look, take, emit, emit_one)) return false;
   }
   for (; count - at >= 2; at += 2) {
-    if (!decode_ways<2>(segments + at, table, look, take, emit, emit_one)) return false;
+    if (!decode_ways<Ahead, 2>(segments + at, table, look, take, emit, emit_one)) return false;
   }
-  return at == count || decode_ways<1>(segments + at, table, look, take, emit, emit_one);
+  return at == count || decode_ways<Ahead, 1>(segments + at, table, look, take, emit, emit_one);
 }
 
-template <class Emit, class EmitOne>
+template <class Fetch, class Emit, class EmitOne>
 bool decode_plane(SegmentInput* segments, unsigned count, const ByteDecodeTable& table, const Emit& emit,
                   const EmitOne& emit_one) {
   const Shifts shifts = make_shifts(table.table_log);
   const __m512i slot_mask = _mm512_set1_epi16(static_cast<short>((1u << table.table_log) - 1));
   SymbolRanks ranks;
   if (!ranks.build(table)) {
+    using Ahead = typename Fetch::Ahead;
     auto look = [&](Ahead& ahead, const Lanes& lanes) {
-      _mm512_store_si512(ahead.fours, _mm512_and_si512(lanes.low, slot_mask));
+      Fetch::ask(ahead, table.slots, _mm512_and_si512(lanes.low, slot_mask));
     };
     auto take = [&](const Ahead& ahead, Lanes& lanes, Stream& stream) {
-      return take_slots(ahead, lanes, stream, table.slots, shifts);
+      return take_slots(Fetch::halves(ahead, table.slots), lanes, stream, shifts);
     };
-    return decode_segments(segments, count, table, look, take, emit, emit_one);
+    return decode_segments<Ahead>(segments, count, table, look, take, emit, emit_one);
   }
   const RankLookup lookup(ranks);
-  auto look = [](Ahead&, const Lanes&) {};
+  struct Nothing {};
+  auto look = [](Nothing&, const Lanes&) {};
   if (ranks.count > 32) {
-    auto take = [&](const Ahead&, Lanes& lanes, Stream& stream) {
+    auto take = [&](const Nothing&, Lanes& lanes, Stream& stream) {
       return take_ranked<true>(lanes, stream, lookup, slot_mask, shifts);
     };
-    return decode_segments(segments, count, table, look, take, emit, emit_one);
+    return decode_segments<Nothing>(segments, count, table, look, take, emit, emit_one);
   }
-  auto take = [&](const Ahead&, Lanes& lanes, Stream& stream) {
+  auto take = [&](const Nothing&, Lanes& lanes, Stream& stream) {
     return take_ranked<false>(lanes, stream, lookup, slot_mask, shifts);
   };
-  return decode_segments(segments, count, table, look, take, emit, emit_one);
+  return decode_segments<Nothing>(segments, count, table, look, take, emit, emit_one);
 }
 
+template <class Fetch>
 bool bytes_decode(SegmentInput* segments, unsigned count, const ByteDecodeTable* table, std::uint8_t* out) {
-  return decode_plane(
+  return decode_plane<Fetch>(
       segments, count, *table,
       [&](std::size_t at, __m512i symbols) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + at), _mm512_cvtepi16_epi8(symbols));
@@ -248,6 +210,7 @@ TEXTNLP_FAST_INLINE __m512i load_bytes(const std::uint8_t* bytes) {
   return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)));
 }
 
+template <class Fetch>
 bool bytes_decode_merge2(SegmentInput* segments, unsigned count, const ByteDecodeTable* table, bool rotate,
                          const std::uint8_t* lower, std::uint8_t* out) {
   auto one = [&](std::size_t at, unsigned symbol) {
@@ -256,12 +219,7 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned count, const ByteDecod
   auto step = [&](std::size_t at, __m512i symbols) {
     _mm512_storeu_si512(out + 2 * at, join_bytes(symbols, load_bytes(lower + at), rotate));
   };
-  return decode_plane(segments, count, *table, step, one);
-}
-
-TEXTNLP_FAST_INLINE Shares fetch_shares(const EncodeSymbol* symbols, const std::uint64_t* fours) {
-  const Halves found = fetch_halves(reinterpret_cast<const std::uint32_t*>(symbols), fours);
-  return shares_of(found.low, found.high);
+  return decode_plane<Fetch>(segments, count, *table, step, one);
 }
 
 // A window of 64 symbols answers by permute.
@@ -296,6 +254,7 @@ struct SymbolWindow {
   }
 };
 
+template <class Fetch>
 void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigned table_log, SegmentOutput* segments,
                   unsigned segment_count) {
   if (table_log < kMinVectorLog) {
@@ -308,22 +267,25 @@ void bytes_encode(const std::uint8_t* data, const EncodeSymbol* symbols, unsigne
     scalar::bytes_put(data + segment.begin, segment.count / kLanes * kLanes, segment.count, symbols, table_log,
                       segment.states, segment.words);
   };
-  struct Prepared {
-    alignas(64) std::uint64_t fours[8];
-    Shares shares;
-  };
-  auto put = [&](const Prepared& prepared, WideLanes& lanes, std::uint16_t*& words)
-                 TEXTNLP_FAST_INLINE_LAMBDA { writer.put_symbols<true>(lanes, prepared.shares, words); };
   if (window.holds_all()) {
-    auto look = [&](std::size_t at, Prepared& prepared)
-                    TEXTNLP_FAST_INLINE_LAMBDA { prepared.shares = window.find(load_bytes(data + at)); };
-    auto fetch = [](Prepared&) {};
-    encode_segments<Prepared>(segments, segment_count, tail, look, fetch, put);
+    auto look = [&](std::size_t at, Shares& shares)
+                    TEXTNLP_FAST_INLINE_LAMBDA { shares = window.find(load_bytes(data + at)); };
+    auto fetch = [](Shares&) {};
+    auto put = [&](const Shares& shares, Lanes& lanes, std::uint16_t*& words)
+                   TEXTNLP_FAST_INLINE_LAMBDA { writer.put_symbols<true>(lanes, shares, words); };
+    encode_segments<Shares>(segments, segment_count, tail, look, fetch, put);
   } else {
+    struct Prepared {
+      typename Fetch::Ahead ahead;
+      typename Fetch::Symbols symbols;
+    };
+    const auto* const entries = reinterpret_cast<const std::uint32_t*>(symbols);
     auto look = [&](std::size_t at, Prepared& prepared)
-                    TEXTNLP_FAST_INLINE_LAMBDA { _mm512_store_si512(prepared.fours, load_bytes(data + at)); };
+                    TEXTNLP_FAST_INLINE_LAMBDA { Fetch::ask(prepared.ahead, entries, load_bytes(data + at)); };
     auto fetch = [&](Prepared& prepared)
-                     TEXTNLP_FAST_INLINE_LAMBDA { prepared.shares = fetch_shares(symbols, prepared.fours); };
+                     TEXTNLP_FAST_INLINE_LAMBDA { prepared.symbols = Fetch::symbols(prepared.ahead, entries); };
+    auto put = [&](const Prepared& prepared, Lanes& lanes, std::uint16_t*& words)
+                   TEXTNLP_FAST_INLINE_LAMBDA { writer.put_symbols<true>(lanes, prepared.symbols, words); };
     encode_segments<Prepared>(segments, segment_count, tail, look, fetch, put);
   }
 }

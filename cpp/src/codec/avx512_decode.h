@@ -86,7 +86,7 @@ TEXTNLP_FAST_INLINE void emit(std::uint8_t* out, std::size_t element, __m512i ba
   Element::store(out, element, Element::template turned<kFloat>(_mm512_add_epi16(base, residual), base));
 }
 
-template <class ElementType>
+template <class ElementType, class Fetch>
 struct DenseReader {
   using Element = ElementType;
   const std::uint32_t* slots;
@@ -104,18 +104,18 @@ struct DenseReader {
         context_of(rule),
         residual(rule.scheme, tables.tokens) {}
 
-  using Ahead = avx512::Ahead;
+  using Ahead = typename Fetch::Ahead;
 
   TEXTNLP_FAST_INLINE void look(Ahead& ahead, const Lanes& lanes, const std::uint8_t* base, std::size_t at) const {
     const __m512i slot = _mm512_and_si512(lanes.low, slot_mask);
-    _mm512_store_si512(ahead.fours, _mm512_or_si512(_mm512_sll_epi16(context_of(Element::load(base, at)), log), slot));
+    Fetch::ask(ahead, slots, _mm512_or_si512(_mm512_sll_epi16(context_of(Element::load(base, at)), log), slot));
   }
 
   template <bool kFloat>
   TEXTNLP_FAST_INLINE void step(const Ahead& ahead, Lanes& lanes, Stream& stream, const std::uint8_t* base,
                                 std::uint8_t* out, std::size_t at) const {
     const __m512i from = Element::load(base, at);
-    const Entries entries = fetch_entries(slots, ahead.fours);
+    const Entries entries = entries_of(Fetch::halves(ahead, slots));
     lanes = advance(lanes, entries.freq, entries.offset, shifts);
     refill(lanes, stream);
     emit<Element, kFloat>(out, at, from, residual.template take<false>(entries.symbol, lanes, stream));
@@ -262,14 +262,15 @@ bool decode_delta(SegmentInput* segments, unsigned count, const DeltaRule& rule,
   return at == count || decode_delta_ways<kFloat, 1>(segments + at, rule, tables, reader, base, out);
 }
 
+template <class Fetch>
 bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned count, const DeltaRule* rule,
                   const DeltaDecodeTables* tables, const std::uint8_t* base, std::uint8_t* out) {
   // A slot is found by a 16-bit index.
   const bool dense = tables->slots != nullptr && rule->contexts << rule->table_log <= 65536;
   if (element_size == 1 && dense) {
     return rule->element.is_float
-               ? decode_delta<true, DenseReader<OneByte>>(segments, count, *rule, *tables, base, out)
-               : decode_delta<false, DenseReader<OneByte>>(segments, count, *rule, *tables, base, out);
+               ? decode_delta<true, DenseReader<OneByte, Fetch>>(segments, count, *rule, *tables, base, out)
+               : decode_delta<false, DenseReader<OneByte, Fetch>>(segments, count, *rule, *tables, base, out);
   }
   // More tokens than a register holds, or a bucket of sixteen raw bits, which a 16-bit shift takes for none: valid, but
   // nothing that our encoder writes.
@@ -278,10 +279,10 @@ bool delta_decode(unsigned element_size, SegmentInput* segments, unsigned count,
     return portable::delta_decode(element_size, segments, count, rule, tables, base, out);
   }
   if (rule->element.is_float) {
-    return dense ? decode_delta<true, DenseReader<TwoBytes>>(segments, count, *rule, *tables, base, out)
+    return dense ? decode_delta<true, DenseReader<TwoBytes, Fetch>>(segments, count, *rule, *tables, base, out)
                  : decode_delta<true, SparseReader>(segments, count, *rule, *tables, base, out);
   }
-  return dense ? decode_delta<false, DenseReader<TwoBytes>>(segments, count, *rule, *tables, base, out)
+  return dense ? decode_delta<false, DenseReader<TwoBytes, Fetch>>(segments, count, *rule, *tables, base, out)
                : decode_delta<false, SparseReader>(segments, count, *rule, *tables, base, out);
 }
 

@@ -7,20 +7,17 @@ namespace {
 namespace avx512 {
 
 // Raw bits of a step, into the states.
-TEXTNLP_FAST_INLINE void put_raw(WideLanes& lanes, __m512i raw_values, __m512i raw_bits, std::uint16_t*& words) {
-  const __m512i high = upper_halves(lanes);
-  // Room for n bits: the upper half is below 2^(16 - n).
+TEXTNLP_FAST_INLINE void put_raw(Lanes& lanes, __m512i raw_values, __m512i raw_bits, std::uint16_t*& words) {
+  // Room for n bits, at most 15: the upper half is below 2^(16 - n).
   const __mmask32 need = _mm512_test_epi16_mask(
-      high,
+      lanes.high,
       _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_srlv_epi16(set16(0x8000), _mm512_sub_epi16(raw_bits, set16(1)))));
-  if (need != 0) spill(lanes, high, need, words);
-  const WideLanes bits = widen(raw_bits);
-  const WideLanes raw = widen(raw_values);
-  lanes.even = _mm512_or_si512(_mm512_sllv_epi32(lanes.even, bits.even), raw.even);
-  lanes.odd = _mm512_or_si512(_mm512_sllv_epi32(lanes.odd, bits.odd), raw.odd);
+  if (need != 0) spill(lanes, need, words);
+  lanes.high = _mm512_shldv_epi16(lanes.high, lanes.low, raw_bits);
+  lanes.low = _mm512_or_si512(_mm512_sllv_epi16(lanes.low, raw_bits), raw_values);
 }
 
-template <class Element, bool kFloat>
+template <class Fetch, class Element, bool kFloat>
 void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const DeltaRule& rule,
                   const DeltaEncodeTables& tables, SegmentOutput* segments, unsigned segment_count) {
   const ContextOf context_of(rule);
@@ -33,39 +30,43 @@ void encode_dense(const std::uint8_t* target, const std::uint8_t* base, const De
                             tables, segment.states, segment.words);
   };
   struct Prepared {
-    alignas(64) std::uint64_t fours[8];
-    Shares shares;
+    typename Fetch::Ahead ahead;
+    typename Fetch::Symbols symbols;
     __m512i raw;
     __m512i raw_bits;
   };
+  const auto* const entries = reinterpret_cast<const std::uint32_t*>(tables.symbols[0]);
   auto look = [&](std::size_t at, Prepared& prepared) TEXTNLP_FAST_INLINE_LAMBDA {
+    ask_ahead<Element, -1>(base, at);
+    ask_ahead<Element, -1>(target, at);
     const __m512i from = Element::load(base, at);
     const __m512i to = Element::load(target, at);
     const Tokens tokens = tokenize.template operator()<true>(Element::template residual_between<kFloat>(to, from));
-    _mm512_store_si512(prepared.fours, _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
+    Fetch::ask(prepared.ahead, entries, _mm512_or_si512(_mm512_slli_epi16(context_of(from), 7), tokens.token));
     prepared.raw = tokens.raw;
     prepared.raw_bits = tokens.raw_bits;
   };
   auto fetch = [&](Prepared& prepared)
-                   TEXTNLP_FAST_INLINE_LAMBDA { prepared.shares = fetch_shares(tables.symbols[0], prepared.fours); };
-  auto put = [&](const Prepared& prepared, WideLanes& lanes, std::uint16_t*& words) TEXTNLP_FAST_INLINE_LAMBDA {
+                   TEXTNLP_FAST_INLINE_LAMBDA { prepared.symbols = Fetch::symbols(prepared.ahead, entries); };
+  auto put = [&](const Prepared& prepared, Lanes& lanes, std::uint16_t*& words) TEXTNLP_FAST_INLINE_LAMBDA {
     put_raw(lanes, prepared.raw, prepared.raw_bits, words);
-    writer.put_symbols<true>(lanes, prepared.shares, words);
+    writer.put_symbols<true>(lanes, prepared.symbols, words);
   };
   encode_segments<Prepared>(segments, segment_count, tail, look, fetch, put);
 }
 
+template <class Fetch>
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
                   const DeltaEncodeTables* tables, SegmentOutput* segments, unsigned segment_count) {
   const bool is_float = rule->element.is_float;
   if (element_size > 2 || rule->table_log < kMinVectorLog) {
     portable::delta_encode(element_size, target, base, rule, tables, segments, segment_count);
   } else if (element_size == 2) {
-    is_float ? encode_dense<TwoBytes, true>(target, base, *rule, *tables, segments, segment_count)
-             : encode_dense<TwoBytes, false>(target, base, *rule, *tables, segments, segment_count);
+    is_float ? encode_dense<Fetch, TwoBytes, true>(target, base, *rule, *tables, segments, segment_count)
+             : encode_dense<Fetch, TwoBytes, false>(target, base, *rule, *tables, segments, segment_count);
   } else {
-    is_float ? encode_dense<OneByte, true>(target, base, *rule, *tables, segments, segment_count)
-             : encode_dense<OneByte, false>(target, base, *rule, *tables, segments, segment_count);
+    is_float ? encode_dense<Fetch, OneByte, true>(target, base, *rule, *tables, segments, segment_count)
+             : encode_dense<Fetch, OneByte, false>(target, base, *rule, *tables, segments, segment_count);
   }
 }
 

@@ -118,7 +118,8 @@ TEXTNLP_FAST_INLINE void refill(Lanes& lanes, Stream& stream) {
   stream.at += 2 * static_cast<unsigned>(__builtin_popcount(need));
 }
 
-// --- the writer: states as 32-bit numbers, even lanes in one register, odd lanes in the other ------------------------
+// --- the writer divides: for that, states are 32-bit numbers, even lanes in one register, odd lanes in the other
+// -------
 
 struct WideLanes {
   __m512i even;
@@ -144,37 +145,31 @@ TEXTNLP_FAST_INLINE WideLanes join_halves(__m512i high, __m512i low) {
           _mm512_mask_blend_epi16(kOddWords, _mm512_srli_epi32(low, 16), high)};
 }
 
-TEXTNLP_FAST_INLINE WideLanes floor_lanes() {
-  return {_mm512_set1_epi32(static_cast<int>(kStateFloor)), _mm512_set1_epi32(static_cast<int>(kStateFloor))};
-}
-
-TEXTNLP_FAST_INLINE WideLanes load_wide(const std::uint32_t* states) {
-  const Lanes lanes = load_lanes(states);
-  return join_halves(lanes.high, lanes.low);
-}
-
-TEXTNLP_FAST_INLINE void store_wide(std::uint32_t* states, const WideLanes& lanes) {
-  store_lanes(states, {upper_halves(lanes), lower_halves(lanes)});
-}
-
 // Emits the words of the lanes in `need` below *words, in lane order.
-TEXTNLP_FAST_INLINE void spill(WideLanes& lanes, __m512i high, __mmask32 need, std::uint16_t*& words) {
-  const __m512i low = lower_halves(lanes);
+TEXTNLP_FAST_INLINE void spill(Lanes& lanes, __mmask32 need, std::uint16_t*& words) {
   const auto count = static_cast<unsigned>(__builtin_popcount(need));
   words -= count;
   const __mmask32 kept = _bzhi_u32(0xffffffffu, count);
-  _mm512_mask_storeu_epi16(words, kept, _mm512_maskz_compress_epi16(need, low));
-  lanes = join_halves(_mm512_maskz_mov_epi16(_knot_mask32(need), high), _mm512_mask_mov_epi16(low, need, high));
+  _mm512_mask_storeu_epi16(words, kept, _mm512_maskz_compress_epi16(need, lanes.low));
+  lanes.low = _mm512_mask_mov_epi16(lanes.low, need, lanes.high);
+  lanes.high = _mm512_maskz_mov_epi16(_knot_mask32(need), lanes.high);
 }
 
 // Rounded down, so that a quotient is never too large.
 constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
 
 // x -> (x / freq << log) + start + x % freq for 16 lanes. The reciprocal does not wait for the state. The quotient is
-// below 2^(32 - log), and three roundings down by at most 2^-23 each leave it short by less than 3 * 2^(9 - log): by
-// one at most from log 11 on, by two at log 10 (kCoarse).
+// below 2^(32 - log), and what rounds down, by at most (3 + 2^-4) * 2^-23, leaves it short by less than
+// (3 + 2^-4) * 2^(9 - log): by one at most from log 11 on, by two at log 10 (kCoarse).
+
+// An estimate r = (1 - e) / freq, with e at most 2^-14 whatever the processor, and a step of Newton's: r + r * e is
+// (1 - e * e) / freq, which is never too large. Of the error 2^-28 is e * e. A division would take three times as long.
 TEXTNLP_FAST_INLINE __m512 reciprocal_of(__m512i freq) {
-  return _mm512_div_round_ps(_mm512_set1_ps(1.0F), _mm512_cvtepi32_ps(freq), kDown);
+  constexpr int kFloor = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+  const __m512 divisor = _mm512_cvtepi32_ps(freq);
+  const __m512 estimate = _mm512_rcp14_ps(divisor);
+  const __m512 error = _mm512_fnmadd_round_ps(divisor, estimate, _mm512_set1_ps(1.0F), kFloor);
+  return _mm512_fmadd_round_ps(estimate, error, estimate, kFloor);
 }
 
 template <bool kCoarse>
@@ -207,6 +202,24 @@ TEXTNLP_FAST_INLINE Shares shares_of(__m512i freq, __m512i start) {
   return {freq, start, reciprocal_of(freqs.even), reciprocal_of(freqs.odd)};
 }
 
+// The same in the lanes of states.
+struct WideShares {
+  WideLanes freqs;
+  WideLanes starts;
+  __m512 even_reciprocal;
+  __m512 odd_reciprocal;
+};
+
+// From freq below and start above.
+TEXTNLP_FAST_INLINE WideShares wide_shares_of(__m512i even, __m512i odd) {
+  const __m512i low = _mm512_set1_epi32(0xffff);
+  const WideLanes freqs = {_mm512_and_si512(even, low), _mm512_and_si512(odd, low)};
+  return {freqs,
+          {_mm512_srli_epi32(even, 16), _mm512_srli_epi32(odd, 16)},
+          reciprocal_of(freqs.even),
+          reciprocal_of(freqs.odd)};
+}
+
 // What coding under tables of one precision needs.
 struct Writer {
   __m128i down;  // 16 - log
@@ -220,14 +233,30 @@ struct Writer {
 
   // One symbol a lane. kCoarse where the tables' log may be 10.
   template <bool kCoarse>
-  TEXTNLP_FAST_INLINE void put_symbols(WideLanes& lanes, const Shares& shares, std::uint16_t*& words) const {
-    const __m512i high = upper_halves(lanes);
-    const __mmask32 need = _mm512_cmpge_epu16_mask(_mm512_srl_epi16(high, down), shares.freq);
-    if (need != 0) spill(lanes, high, need, words);
-    const WideLanes freqs = widen(shares.freq);
-    const WideLanes starts = widen(shares.start);
-    lanes.even = put<kCoarse>(lanes.even, freqs.even, shares.even_reciprocal, starts.even, log, scale);
-    lanes.odd = put<kCoarse>(lanes.odd, freqs.odd, shares.odd_reciprocal, starts.odd, log, scale);
+  TEXTNLP_FAST_INLINE void put_symbols(Lanes& lanes, const Shares& shares, std::uint16_t*& words) const {
+    make_room(lanes, shares.freq, words);
+    put_wide<kCoarse>(lanes, {widen(shares.freq), widen(shares.start), shares.even_reciprocal, shares.odd_reciprocal});
+  }
+
+  template <bool kCoarse>
+  TEXTNLP_FAST_INLINE void put_symbols(Lanes& lanes, const WideShares& shares, std::uint16_t*& words) const {
+    make_room(lanes, lower_halves(shares.freqs), words);
+    put_wide<kCoarse>(lanes, shares);
+  }
+
+ private:
+  // For symbols of the shares `freq`, in 16-bit lanes.
+  TEXTNLP_FAST_INLINE void make_room(Lanes& lanes, __m512i freq, std::uint16_t*& words) const {
+    const __mmask32 need = _mm512_cmpge_epu16_mask(_mm512_srl_epi16(lanes.high, down), freq);
+    if (need != 0) spill(lanes, need, words);
+  }
+
+  template <bool kCoarse>
+  TEXTNLP_FAST_INLINE void put_wide(Lanes& lanes, const WideShares& shares) const {
+    WideLanes wide = join_halves(lanes.high, lanes.low);
+    wide.even = put<kCoarse>(wide.even, shares.freqs.even, shares.even_reciprocal, shares.starts.even, log, scale);
+    wide.odd = put<kCoarse>(wide.odd, shares.freqs.odd, shares.odd_reciprocal, shares.starts.odd, log, scale);
+    lanes = {upper_halves(wide), lower_halves(wide)};
   }
 };
 
@@ -240,14 +269,14 @@ template <class Prepared, unsigned kWays, class Tail, class Look, class Fetch, c
 void encode_ways(SegmentOutput* segments, const Tail& tail, const Look& look, const Fetch& fetch, const Put& put) {
   constexpr std::size_t kAhead = 4;
   Prepared prepared[kWays][kAhead];
-  WideLanes lanes[kWays];
+  Lanes lanes[kWays];
   std::uint16_t* words[kWays];
   std::size_t shared = segments[0].count / kLanes;
   for (unsigned w = 0; w < kWays; ++w) {
     SegmentOutput& segment = segments[w];
     scalar::reset(segment.states);
     tail(segment);
-    lanes[w] = load_wide(segment.states);
+    lanes[w] = load_lanes(segment.states);
     words[w] = segment.words;
     const std::size_t steps = segment.count / kLanes;
     shared = steps < shared ? steps : shared;
@@ -274,7 +303,7 @@ void encode_ways(SegmentOutput* segments, const Tail& tail, const Look& look, co
     left -= steps;
   }
   for (unsigned w = 0; w < kWays; ++w) {
-    store_wide(segments[w].states, lanes[w]);
+    store_lanes(segments[w].states, lanes[w]);
     segments[w].words = words[w];
   }
 }

@@ -45,6 +45,8 @@ void survey_of(const std::uint8_t* target, const std::uint8_t* base, std::size_t
     std::size_t found = 0;
     for (std::size_t step = 0; step < here; ++step) {
       const std::size_t at = (piece + step) * kLanes;
+      ask_ahead<Element>(base, at);
+      ask_ahead<Element>(target, at);
       const __m512i from = Element::load(base, at);
       const __mmask32 changed = _mm512_cmpneq_epi16_mask(Element::load(target, at), from);
       masks[piece + step] = changed;

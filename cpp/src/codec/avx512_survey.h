@@ -12,6 +12,7 @@ unsigned max_field_of(const std::uint8_t* base, std::size_t count, ElementRule r
   __m512i most = _mm512_setzero_si512();
   const std::size_t steps = count / kLanes;
   for (std::size_t step = 0; step < steps; ++step) {
+    ask_ahead<Element>(base, step * kLanes);
     most = _mm512_max_epu16(most, _mm512_and_si512(Element::load(base, step * kLanes), mask));
   }
   alignas(64) std::uint16_t lanes[kLanes];
@@ -80,6 +81,8 @@ void histogram_dense(const std::uint8_t* target, const std::uint8_t* base, std::
   for (std::size_t step = 0; step < steps;) {
     const std::size_t n = steps - step < kBatch ? steps - step : kBatch;
     for (std::size_t i = 0; i < n; ++i, ++step) {
+      ask_ahead<Element>(base, step * kLanes);
+      ask_ahead<Element>(target, step * kLanes);
       const __m512i from = Element::load(base, step * kLanes);
       const __m512i to = Element::load(target, step * kLanes);
       const Tokens tokens = tokenize.template operator()<false>(Element::template residual_between<kFloat>(to, from));

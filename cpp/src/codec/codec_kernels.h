@@ -203,6 +203,7 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const B
 extern const CodecKernels codec_kernels_portable;
 extern const CodecKernels codec_kernels_avx2;
 extern const CodecKernels codec_kernels_avx512;
+extern const CodecKernels codec_kernels_avx512_gather;
 extern const CodecKernels codec_kernels_neon;
 
 }  // namespace textnlp_fast

@@ -14,7 +14,7 @@ namespace {
 // Vector kernels read and write whole registers.
 constexpr std::size_t kSlack = 64;
 // Prefetchers of the hardware stop where pages end: so many bytes ahead are asked for.
-constexpr std::size_t kAhead = 2048;
+constexpr std::size_t kAhead = 4096;
 constexpr int kToRead = 0;
 constexpr int kToWrite = 1;
 
@@ -29,6 +29,7 @@ void prefetch(const std::uint8_t* data, std::size_t size) {
 void copy_piece(const std::uint8_t* base, std::size_t count, std::size_t at, unsigned element_bytes,
                 std::uint8_t* out) {
   constexpr std::size_t kPiece = std::size_t{4} * kBlockElements;
+  prefetch<kToRead>(base + at * element_bytes + kAhead, std::size_t{kBlockElements} * element_bytes);
   prefetch<kToWrite>(out + at * element_bytes + kAhead, std::size_t{kBlockElements} * element_bytes);
   if (at % kPiece != 0) return;
   std::memcpy(out + at * element_bytes, base + at * element_bytes, std::min(kPiece, count - at) * element_bytes);
@@ -174,6 +175,8 @@ void find_places(const CodecKernels& kernel, unsigned element_bytes, const std::
     if (rule.listed != 0) write_alive(out, model, any != 0);
     if (rule.listed != 0 && any == 0) continue;
     if (any == 0 && !hazards) continue;
+    prefetch<kToRead>(base + at * element_bytes + kAhead, std::size_t{kBlockElements} * element_bytes);
+    prefetch<kToRead>(target + at * element_bytes + kAhead, std::size_t{kBlockElements} * element_bytes);
     kernel.sparse_scan(element_bytes, base + at * element_bytes, here, &rule, &block);
     const unsigned here_listed = kernel.sparse_list(block.listed, rows, listed.places.data());
     pack_block(kernel, element_bytes, base + at * element_bytes, block.listed, rows, here_listed, listed,
