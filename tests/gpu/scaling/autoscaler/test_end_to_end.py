@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,11 @@ from gpu.scaling.actuators.aws_harness import AsgHarness, AsgProxy
 from gpu.scaling.autoscaler.fleets import RatePolicy
 from gpu.scaling.signals.metrics_server import MetricsServer, vllm_text
 from textnlp_fast.gpu.resources.journal import Journal
-from textnlp_fast.gpu.scaling.autoscaler import manager as manager_module
 from textnlp_fast.gpu.scaling.autoscaler.manager import GPUAutoscalerManager
 from textnlp_fast.gpu.scaling.policy import ReplicaCapacity, ScalingPolicy
 from textnlp_fast.gpu.scaling.signals.replicas import ReplicaScraper
 from textnlp_fast.gpu.types import Market
 
-HAS_OURS = importlib.util.find_spec("textnlp_fast.gpu.scaling.engine") is not None
 NOON = 1_767_268_800.0
 
 
@@ -60,9 +57,7 @@ def group(ec2_server: str) -> Iterator[AsgHarness]:
         yield AsgHarness(ec2_server, proxy)
 
 
-@pytest.mark.parametrize(
-    "ours", [pytest.param(True, marks=pytest.mark.skipif(not HAS_OURS, reason="no engine")), False]
-)
+@pytest.mark.parametrize("ours", [True, False])
 async def test_a_group_follows_load_up_and_down_over_a_restart(
     group: AsgHarness, tmp_path: Path, ours: bool
 ) -> None:
@@ -112,8 +107,6 @@ async def test_the_specifications_example(
     ec2_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Plain machines of AWS, spot first, on moto; everything else comes from the environment."""
-    if not HAS_OURS:
-        monkeypatch.setattr(manager_module, "our_policy", RatePolicy)
     with Ec2Proxy(ec2_server) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", proxy.endpoint_url)
         monkeypatch.setenv("AWS_REGION", "us-east-1")

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from textnlp_fast.gpu import GPUAutoscalerManager, ScalingPolicy
 from textnlp_fast.gpu.scaling.autoscaler.book import Book
 from textnlp_fast.gpu.scaling.autoscaler.cold_starts import ColdStarts
 from textnlp_fast.gpu.scaling.autoscaler.explaining import moment
+from textnlp_fast.gpu.scaling.autoscaler.manager import our_policy
 from textnlp_fast.gpu.scaling.autoscaler.metrics import GAUGES, AutoscalerMetrics
 from textnlp_fast.gpu.scaling.autoscaler.period import FleetLoop
 from textnlp_fast.gpu.scaling.decision import Decision
+from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ColdStart
 from textnlp_fast.objectstore import open_store
 
@@ -243,6 +246,18 @@ async def test_the_policy_learns_how_long_replicas_take(tmp_path: Path) -> None:
     learned = setting.loop.settings.cold_start
     assert (learned.provisioning_s, learned.weights_s) == (280.0, 20.0)
     assert setting.loop._policy.settings is setting.loop.settings  # type: ignore[attr-defined]
+
+
+def test_our_policy_goes_on_with_another_cold_start() -> None:
+    settings = ScalingPolicy()
+    first = our_policy(settings)
+    for number in range(5):
+        first.decide(
+            Observation(NOON + 10 * number, 2, request_rate=20.0, running_requests=15.0, waiting_requests=0.0)
+        )
+    other = our_policy(replace(settings, cold_start=ColdStart(provisioning_s=400.0)))
+    other.restore(first.snapshot())
+    assert other.snapshot() == first.snapshot()
 
 
 async def test_autoscaling_can_be_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ import re
 import socket
 import time
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from types import TracebackType
 from typing import Any, Final
 
@@ -54,8 +53,9 @@ class FleetStatus:
 
 def our_policy(settings: ScalingPolicy) -> Policy:
     """The policy that this package brings, by these settings."""
-    made: Policy = import_module("textnlp_fast.gpu.scaling.engine").LLMPolicy(settings)
-    return made
+    from textnlp_fast.gpu.scaling.engine import LLMPolicy  # noqa: PLC0415 - only where nobody brings another
+
+    return LLMPolicy(settings)
 
 
 class GPUAutoscalerManager:
