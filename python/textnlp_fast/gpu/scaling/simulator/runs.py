@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -78,7 +77,8 @@ def made_policy(
     most = 10 + 4 * math.ceil(_peak(traffic))
     cold_start = ColdStart(provisioning_s=cold_start_s, weights_s=0.0, warm_up_s=0.0)
     if name == "ours":
-        engine = import_module("textnlp_fast.gpu.scaling.engine")
+        from textnlp_fast.gpu.scaling.engine import LLMPolicy  # noqa: PLC0415
+
         settings = ScalingPolicy(
             slo_attainment=setting,
             queue_wait_s=queue_wait_s,
@@ -87,8 +87,7 @@ def made_policy(
             cold_start=cold_start,
             period_s=float(traffic.step_s),
         )
-        made: Policy = engine.LLMPolicy(settings)
-        return made, None
+        return LLMPolicy(settings), None
     if name == "static_peak":
         from textnlp_fast.gpu.scaling.rivals.static_peak import StaticPeak  # noqa: PLC0415
 
