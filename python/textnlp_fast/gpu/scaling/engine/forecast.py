@@ -26,7 +26,7 @@ _SAMPLE_S: Final = 30.0
 _MEMORY_S: Final = 4 * 3600.0
 _TRUST: Final = 1.0
 """Variance of the weights before anything is learned, in units of the noise's."""
-_WANDER: Final = 5e-6
+_WANDER: Final = 2e-7
 """By how much the weights' variance grows a sample: old lessons fade."""
 _CLIMB: Final = 0.06
 """How the error's variance grows with the square of the climb, measured in its usual square."""
@@ -57,8 +57,8 @@ class Forecast:
         self._day, self._week = Season(_DAY_S), Season(7 * _DAY_S)
 
     @property
-    def drift_per_s(self) -> float:
-        """Variance of the log level's walk a second, as the error at the lead has it; see `look`."""
+    def variance(self) -> float:
+        """Of the error at the lead, whatever the climb."""
         return self._sigma2
 
     def look(self, time_s: float, log_level: float, elapsed_s: float, lead_s: float) -> None:

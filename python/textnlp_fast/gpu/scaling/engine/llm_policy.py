@@ -100,9 +100,7 @@ class LLMPolicy:
             alerts = (Alert("metrics_late", f"Nothing was observed for {elapsed:.0f} s."),)
             elapsed = _LATE * settings.period_s
         scatter = level.scatter
-        level.follow(
-            reading.load, min(elapsed, settings.period_s), forecast.drift_per_s / self.lead_s * elapsed
-        )
+        level.follow(reading.load, min(elapsed, settings.period_s), forecast.variance * elapsed / self.lead_s)
         load = level.replicas
         forecast.look(now, level.log or 0.0, elapsed, self.lead_s)
         self._usual += (load - self._usual) * (0.001 if self._usual else 1.0)
@@ -110,25 +108,30 @@ class LLMPolicy:
         expected = load * math.exp(forecast.change)
         chance = chance_at(expected, self._slo.price, _WEIGHT)
         wait_s = settings.queue_wait_s
-        needed = replicas_for(expected, forecast.sigma, scatter * expected, chance, wait_s)
-        at_least = replicas_for(
-            expected, forecast.sigma, scatter * expected, min(_MOST_CHANCE, _BAND * chance), wait_s
-        )
-        reactive = replicas_for(load, 0.0, scatter * load, chance, wait_s)
-        part = "forecast"
-        if reactive > needed:
-            part, needed, at_least = "reactive", reactive, max(at_least, reactive - 0.5)
-        if settings.target_utilisation is not None and load / settings.target_utilisation > needed:
-            part, needed = "reactive", load / settings.target_utilisation
+        burst = scatter * expected
+        needed = replicas_for(expected, forecast.sigma, burst, chance, wait_s)
+        part, at_least = "forecast", 0.0
+        if expected < load:
+            reactive = replicas_for(load, 0.0, scatter * load, chance, wait_s)
+            if reactive > needed:
+                part, needed, at_least = "reactive", reactive, reactive - 0.5
+        utilisation = settings.target_utilisation
+        if utilisation is not None and load / utilisation > needed:
+            part, needed = "reactive", load / utilisation
             at_least = needed - 0.5
-        panic = reading.backlog > max(1, observation.ready) * wait_s or level.surprised
+        there = self._steps.target
+        if there is not None and needed > there:
+            # What is clearly too few; nobody asks where there are enough.
+            band = min(_MOST_CHANCE, _BAND * chance)
+            at_least = max(at_least, replicas_for(expected, forecast.sigma, burst, band, wait_s))
+        panic = reading.backlog > max(1, observation.ready or 0) * wait_s or level.surprised
         if panic:
             self._panic_until_s = now + self.lead_s
             # What is asked now, without the filter's patience.
             rush = replicas_for(max(reading.load, load), 0.0, scatter * load, chance, wait_s)
             if rush > needed:
                 part, needed, at_least = "panic", rush, max(at_least, rush - 0.5)
-        done = self._steps.take(now, needed, at_least, may_fall=now >= self._panic_until_s)
+        done = self._steps.take(now, needed, at_least, expected, may_fall=now >= self._panic_until_s)
         wanted = self._steps.target or 0
         reason = Reason(
             part, needed, _TEXTS[part], (("load", load), ("expected", expected), ("lead", self.lead_s))

@@ -26,7 +26,7 @@ _LEAST_CHANCE: Final = 1e-7
 
 def chance_at(load: float, price: float, weight: float) -> float:
     """The chance of missing that is accepted at a load, in replicas."""
-    chance = price / max(load, _LEAST_LOAD) ** weight
+    chance: float = price / max(load, _LEAST_LOAD) ** weight
     return min(_MOST_CHANCE, max(_LEAST_CHANCE, chance))
 
 

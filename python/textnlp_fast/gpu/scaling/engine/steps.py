@@ -1,8 +1,9 @@
 """When a change is worth it: an (s, S) rule over what is needed, as for a stock with a cost of ordering (Scarf 1960).
 
 Up at once, but only when what is there would miss clearly more than the SLO allows, and then by enough for a while.
-Down when two replicas or more were too many for a minute, or a single one for much longer: neighbouring decisions would
-otherwise follow every wave of the traffic, and each replica that comes back pays its cold start again.
+Down soon where many are too many, and after a longer while where few are: neighbouring decisions would otherwise follow
+every wave of the traffic, and each replica that comes back pays its cold start again. How many are many grows with the
+root of the load, as its waves do.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from textnlp_fast.gpu.scaling.engine.state import number, whole
 
 __all__ = ["Steps"]
 
-_HOLD_S: Final = 60.0
-_HOLD_ONE_S: Final = 900.0
+_MANY: Final = 0.7
+"""Times the root of the load, in replicas."""
+_HOLD_MANY_S: Final = 30.0
+_HOLD_FEW_S: Final = 900.0
 _MOST_GONE: Final = 0.5
 """No more than this share goes at once, whatever a quiet minute says."""
 _MOST_MORE: Final = 2.0
@@ -58,20 +61,20 @@ class Highest:
 class Steps:
     """The number of replicas wanted, kept until what is needed has left it far enough or for long enough."""
 
-    __slots__ = ("_lone", "_several", "target")
+    __slots__ = ("_few", "_many", "target")
 
     def __init__(self, hold_s: float | None) -> None:
         self.target: int | None = None
-        self._several = Highest(_HOLD_S if hold_s is None else hold_s)
-        self._lone = Highest(max(_HOLD_ONE_S, hold_s or 0.0) if hold_s is None else hold_s)
+        self._many = Highest(_HOLD_MANY_S if hold_s is None else hold_s)
+        self._few = Highest(_HOLD_FEW_S if hold_s is None else hold_s)
 
-    def take(self, time_s: float, needed: float, at_least: float, *, may_fall: bool) -> str:
+    def take(self, time_s: float, needed: float, at_least: float, load: float, *, may_fall: bool) -> str:
         """Moves `target`: `needed` replicas keep the SLO, with fewer than `at_least` it is clearly missed.
 
         The answer says what was done: hold, up or down.
         """
         wanted = math.ceil(needed)
-        several, lone = self._several.add(time_s, wanted), self._lone.add(time_s, wanted)
+        many, few = self._many.add(time_s, wanted), self._few.add(time_s, wanted)
         target = self.target
         if target is None:
             self.target = wanted
@@ -80,19 +83,19 @@ class Steps:
             self.target = min(wanted, max(target + _FEW, int(target * _MOST_MORE)))
             return "up"
         down = target
-        if several is not None and several <= target - 2:
-            down = several
-        elif lone is not None and lone < target:
-            down = lone
+        if many is not None and target - many >= max(1.0, _MANY * math.sqrt(load)):
+            down = many
+        elif few is not None and few < target:
+            down = few
         if down >= target or not may_fall:
             return "hold"
         self.target = max(down, int(target * _MOST_GONE))
         return "down"
 
     def snapshot(self) -> Mapping[str, Any]:
-        return {"target": self.target, "several": self._several.snapshot(), "lone": self._lone.snapshot()}
+        return {"target": self.target, "many": self._many.snapshot(), "few": self._few.snapshot()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.target = None if state["target"] is None else whole(state["target"])
-        self._several.restore(state["several"])
-        self._lone.restore(state["lone"])
+        self._many.restore(state["many"])
+        self._few.restore(state["few"])
