@@ -18,7 +18,7 @@ __all__ = ["SloFeedback"]
 _WINDOW_S: Final = 7 * 86400.0
 _LOWEST: Final = -3.0
 _HIGHEST: Final = 0.5
-_BEGIN: Final = 8.0
+_BEGIN: Final = 5.0
 """Chance at a load of one replica, in allowed shares of misses, before anything is observed."""
 
 
