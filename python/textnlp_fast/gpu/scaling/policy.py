@@ -118,7 +118,9 @@ class ScalingPolicy:
     """With `min_instances` 0: how long nobody must have asked before the last replica goes."""
     schedule: tuple[ScheduledFloor, ...] = ()
     usd_per_hour: float | None = None
-    """What one replica costs; None: not known, and budgets cannot be kept."""
+    """What one replica costs on demand; None: not known, and budgets cannot be kept."""
+    spot_usd_per_hour: float | None = None
+    """What one costs on spot. Budgets count with `usd_per_hour` all the same: spot may be gone when it is needed."""
     budget_usd_per_hour: float | None = None
 
     def __post_init__(self) -> None:
@@ -133,7 +135,7 @@ class ScalingPolicy:
         for name in ("queue_wait_s", "period_s"):
             _finite(name, getattr(self, name), above=0.0)
         _finite("idle_to_zero_s", self.idle_to_zero_s, least=0.0)
-        for name in ("ttft_s", "inter_token_s", "usd_per_hour", "budget_usd_per_hour"):
+        for name in ("ttft_s", "inter_token_s", "usd_per_hour", "spot_usd_per_hour", "budget_usd_per_hour"):
             if getattr(self, name) is not None:
                 _finite(name, getattr(self, name), above=0.0)
         if self.scale_down_delay_s is not None:

@@ -22,6 +22,7 @@ from textnlp_fast.errors import (
     StorageUnavailableError,
 )
 from textnlp_fast.gpu import GPUAutoscalerManager, ScalingPolicy
+from textnlp_fast.gpu.scaling.actuators.contract import FleetState, Replica
 from textnlp_fast.gpu.scaling.autoscaler.book import Book
 from textnlp_fast.gpu.scaling.autoscaler.cold_starts import ColdStarts
 from textnlp_fast.gpu.scaling.autoscaler.explaining import moment
@@ -217,6 +218,29 @@ async def test_metrics_are_told_and_documented(setting: Setting) -> None:
     guide = (Path(__file__).parents[4] / "docs/guide/metrics.md").read_text()
     for name in (*GAUGES, "periods_total", "decisions_total", "alerts_total"):
         assert f"`textnlp_fast_autoscaler_{name}`" in guide or f"`_{name}`" in guide, name
+
+
+async def test_what_spot_saves_is_counted_by_its_replicas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = Setting(tmp_path, usd_per_hour=4.0, spot_usd_per_hour=1.0)
+    replicas = tuple(Replica(replica_id=f"r-{k}", state="ready", spot=k < 2) for k in range(3))
+    monkeypatch.setattr(
+        FileFleet, "read", lambda fleet: FleetState(desired=3, ready=3, draining=1, replicas=replicas)
+    )
+    monkeypatch.setattr(
+        FileFleet,
+        "scale_to",
+        lambda fleet, count, *, decision_id: FileFleet.read(fleet),  # type: ignore[misc]
+    )
+    registry = CollectorRegistry()
+    async with setting.manager as manager:
+        await manager.start_autoscaling("test:fleet")
+        registry.register(AutoscalerMetrics(manager))
+        text = generate_latest(registry).decode()
+    # Four are paid for, two of them at a dollar in place of four.
+    assert 'textnlp_fast_autoscaler_spot_saved_usd_per_hour{fleet="test-fleet"} 6.0' in text
+    assert 'textnlp_fast_autoscaler_usd_per_hour{fleet="test-fleet"} 10.0' in text
 
 
 def test_cold_starts_are_measured_from_order_to_service() -> None:

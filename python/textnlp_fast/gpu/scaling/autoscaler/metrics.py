@@ -23,7 +23,8 @@ GAUGES: Final[Mapping[str, str]] = {
     "demand_replicas": "Demand now, in replicas",
     "forecast_replicas": "Demand that is expected when what is ordered now would serve",
     "forecast_error_replicas": "The last forecast whose time has come, less the demand then",
-    "usd_per_hour": "What the fleet costs, by the price that the policy was told",
+    "usd_per_hour": "What the fleet costs, by the prices that the policy was told",
+    "spot_saved_usd_per_hour": "What its spot replicas cost less than on demand",
     "slo_attainment": "Share of requests within the SLO",
     "cold_start_seconds": "From order to service, as the policy counts on it",
 }
@@ -72,6 +73,9 @@ def _values(loop: FleetLoop, role: str) -> dict[str, float | None]:
     tallies, price = loop.tallies, loop.settings.usd_per_hour
     fleet, decision, seen = tallies.fleet, tallies.decision, tallies.observation
     paid = None if fleet is None else fleet.ready + fleet.starting + fleet.draining
+    spot = sum(one.spot for one in fleet.replicas) if fleet and fleet.replicas else None
+    cheap = loop.settings.spot_usd_per_hour
+    saved = None if spot is None or price is None or cheap is None else spot * (price - cheap)
     return {
         "active": float(role == "active"),
         "target_replicas": tallies.target,
@@ -79,11 +83,12 @@ def _values(loop: FleetLoop, role: str) -> dict[str, float | None]:
         "ready_replicas": fleet.ready if fleet else None,
         "starting_replicas": fleet.starting if fleet else None,
         "draining_replicas": fleet.draining if fleet else None,
-        "spot_replicas": sum(one.spot for one in fleet.replicas) if fleet and fleet.replicas else None,
+        "spot_replicas": spot,
         "demand_replicas": decision.demand if decision else None,
         "forecast_replicas": decision.forecast if decision else None,
         "forecast_error_replicas": tallies.forecast_error,
-        "usd_per_hour": None if paid is None or price is None else paid * price,
+        "usd_per_hour": None if paid is None or price is None else paid * price - (saved or 0.0),
+        "spot_saved_usd_per_hour": saved,
         "slo_attainment": seen.slo_attainment if seen else None,
         "cold_start_seconds": loop.settings.cold_start.total_s,
     }
