@@ -178,6 +178,18 @@ def test_settings_that_change_all_the_time_crowd_out_nobody() -> None:
         stop()
 
 
+def test_who_was_crowded_out_before_the_first_look_is_answered_all_the_same() -> None:
+    gate = HeldFleet(requests=3)
+    gate.gate.clear()
+    with DecisionBoard(workers=1) as board:
+        first = board.enrol("first", lambda: fleet(gate), family="calm")
+        # The only worker is held up, so none of these has been looked at when the next ones come.
+        waiting = [board.enrol(n, lambda: fleet(HeldFleet(requests=3)), family="restless") for n in range(50)]
+        gate.gate.set()
+        assert first.wait(30.0).decision.target == 3
+        assert [entry.wait(30.0).decision.target for entry in waiting] == [3] * 50
+
+
 def test_what_an_hpa_has_ordered_counts_as_starting() -> None:
     seen: list[Observation] = []
 

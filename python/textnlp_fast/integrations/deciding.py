@@ -99,6 +99,11 @@ class Entry:
         """The last look was in vain."""
         return self._error is not None
 
+    @property
+    def decided(self) -> bool:
+        """A first look has ended, well or not."""
+        return self._standing is not None or self._error is not None
+
     def wait(self, timeout_s: float) -> Standing:
         """What stands, once the first look has ended. Raises ProviderUnavailableError."""
         with self._changed:
@@ -288,7 +293,8 @@ class DecisionBoard:
                     self._forget()
                 while self._due and self._due[0][0] <= now:
                     entry = heapq.heappop(self._due)[2]
-                    if self._entries.get(entry.key) is entry:
+                    # One that was crowded out before its first look has somebody who waits for it.
+                    if self._entries.get(entry.key) is entry or not entry.decided:
                         self._pool.submit(self._run, entry)
                 self._wake.wait(self._due[0][0] - now if self._due else None)
 
