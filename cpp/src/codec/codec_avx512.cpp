@@ -13,7 +13,7 @@ namespace {
 
 // Those that fetch entries of tables one way: avx512_fetch.h.
 template <class Fetch>
-constexpr CodecKernels kernels_that(const char* name) {
+constexpr CodecKernels kernels_that(const char* name) noexcept {
   return {
       name,
       avx512::max_field,
