@@ -197,10 +197,10 @@ def test_a_schedule_is_a_floor_also_over_midnight() -> None:
     # 1970-01-02 is a Friday.
     friday = ScheduledFloor(instances=7, begin_hour=22.0, end_hour=2.0, weekdays=(4,))
     policy = _policy(schedule=(friday,))
-    at = {hour: policy.decide(_busy(86400.0 + hour * 3600.0, 1.0)) for hour in (20, 21.9, 22, 25.9, 26.1)}
+    at = {hour: policy.decide(_busy(86400.0 + hour * 3600.0, 1.0, 3)) for hour in (20, 21.9, 22, 25.9, 26.1)}
     assert [decision.target >= 7 for decision in at.values()] == [False, False, True, True, False]
     assert at[22].reasons[0].part == "schedule"
-    saturday = policy.decide(_busy(2 * 86400.0 + 23 * 3600.0, 1.0))
+    saturday = policy.decide(_busy(2 * 86400.0 + 23 * 3600.0, 1.0, 3))
     assert saturday.target < 7
 
 
@@ -220,6 +220,22 @@ def test_misses_beyond_the_slo_widen_the_margin() -> None:
         well = quiet.decide(_busy(10.0 * step, load, 30, slo_attainment=1.0)).target
         badly = missed.decide(_busy(10.0 * step, load, 30, slo_attainment=0.9)).target
     assert badly > well
+
+
+def test_a_first_look_sends_nobody_away() -> None:
+    policy = _policy()
+    assert policy.decide(_busy(10.0, 0.2, ready=6, starting=2)).target == 8
+    # Later ones do, once the load is known to be low.
+    assert _run(policy, [0.2] * 200, begin_s=10.0)[-1].target <= 2
+
+
+def test_misses_before_anything_ordered_can_serve_widen_no_margin() -> None:
+    quiet, missed = _policy(), _policy()
+    for step in range(400):
+        early = 0.0 if step < 36 else 1.0
+        well = quiet.decide(_busy(10.0 * step, 20.0, 30, slo_attainment=1.0)).target
+        badly = missed.decide(_busy(10.0 * step, 20.0, 30, slo_attainment=early)).target
+    assert badly == well
 
 
 def test_the_season_is_used_once_it_has_earned_it() -> None:

@@ -39,8 +39,8 @@ class Forecast:
     """`change` is the predicted change of the log level over the lead, `sigma` the standard deviation of its error."""
 
     __slots__ = (
-        "_climb", "_covariance", "_day", "_due_s", "_features", "_means", "_next_s", "_pending", "_samples", "_sigma2",
-        "_week", "_weights", "change", "sigma",
+        "_climb", "_covariance", "_day", "_due_s", "_features", "_looks", "_means", "_next_s", "_pending", "_samples",
+        "_sigma2", "_week", "_weights", "change", "sigma",
     )  # fmt: skip
 
     def __init__(self, lead_s: float) -> None:
@@ -53,7 +53,7 @@ class Forecast:
         self._covariance = [[_TRUST if i == j else 0.0 for j in range(_FEATURES)] for i in range(_FEATURES)]
         self._pending: deque[tuple[float, list[float], float, float]] = deque()
         self._next_s = -math.inf
-        self._samples = 0
+        self._samples = self._looks = 0
         self._day, self._week = Season(_DAY_S), Season(7 * _DAY_S)
 
     @property
@@ -66,8 +66,11 @@ class Forecast:
         means, features = self._means, self._features
         if not means:
             means.extend([log_level] * len(_MEANS_S))
+        self._looks += 1
+        # A plain mean until a span is full: the first level may be no level to compare with.
+        plain = 1.0 / self._looks
         for place, span in enumerate(_MEANS_S):
-            means[place] += (log_level - means[place]) * -math.expm1(-elapsed_s / span)
+            means[place] += (log_level - means[place]) * max(plain, -math.expm1(-elapsed_s / span))
             features[place] = log_level - means[place]
         climb = features[0] * features[0] if features[0] > 0.0 else 0.0
         self._climb += (climb - self._climb) * min(1.0, elapsed_s / _MEMORY_S / 2)
@@ -126,6 +129,7 @@ class Forecast:
             "pending": [[due, list(features), level, said] for due, features, level, said in self._pending],
             "next_s": self._next_s if math.isfinite(self._next_s) else None,
             "samples": self._samples,
+            "looks": self._looks,
             "day": self._day.snapshot(),
             "week": self._week.snapshot(),
         }
@@ -145,6 +149,6 @@ class Forecast:
             for due, features, level, said in state["pending"]
         )
         self._next_s = -math.inf if state["next_s"] is None else number(state["next_s"])
-        self._samples = whole(state["samples"])
+        self._samples, self._looks = whole(state["samples"]), whole(state["looks"])
         self._day.restore(state["day"])
         self._week.restore(state["week"])

@@ -59,6 +59,7 @@ class LLMPolicy:
         self._slo = SloFeedback(s.slo_attainment)
         self._time_s: float | None = None
         self._last: int | None = None
+        self._begun_s: float | None = None
         self._idle_since_s: float | None = None
         self._usual = 0.0
         self._panic_until_s = -math.inf
@@ -104,7 +105,11 @@ class LLMPolicy:
         load = level.replicas
         forecast.look(now, level.log or 0.0, elapsed, self.lead_s)
         self._usual += (load - self._usual) * (0.001 if self._usual else 1.0)
-        self._slo.observe(observation.slo_attainment, elapsed, min(4.0, load / max(self._usual, 1e-3)))
+        if self._begun_s is None:
+            self._begun_s = now
+        if now - self._begun_s > 2.0 * self.lead_s:
+            # Before, what was ordered here could not serve yet: misses say nothing of the margin.
+            self._slo.observe(observation.slo_attainment, elapsed, min(2.0, load / max(self._usual, 1e-3)))
         expected = load * math.exp(forecast.change)
         chance = chance_at(expected, self._slo.price, _WEIGHT)
         wait_s = settings.queue_wait_s
@@ -131,7 +136,14 @@ class LLMPolicy:
             rush = replicas_for(max(reading.load, load), 0.0, scatter * load, chance, wait_s)
             if rush > needed:
                 part, needed, at_least = "panic", rush, max(at_least, rush - 0.5)
-        done = self._steps.take(now, needed, at_least, expected, may_fall=now >= self._panic_until_s)
+        done = self._steps.take(
+            now,
+            needed,
+            at_least,
+            expected,
+            there=(observation.ready or 0) + observation.starting,
+            may_fall=now >= self._panic_until_s,
+        )
         wanted = self._steps.target or 0
         reason = Reason(
             part, needed, _TEXTS[part], (("load", load), ("expected", expected), ("lead", self.lead_s))
@@ -224,6 +236,7 @@ class LLMPolicy:
             "version": _VERSION,
             "time_s": self._time_s,
             "last": self._last,
+            "begun_s": self._begun_s,
             "idle_since_s": self._idle_since_s,
             "usual": self._usual,
             "panic_until_s": self._panic_until_s if math.isfinite(self._panic_until_s) else None,
@@ -247,6 +260,7 @@ class LLMPolicy:
             fresh._last = (
                 None if last is None else max(self.settings.min_instances, min(self._most, whole(last)))
             )
+            fresh._begun_s = number_or_none(state["begun_s"])
             fresh._idle_since_s = number_or_none(state["idle_since_s"])
             fresh._usual = number(state["usual"])
             panic = number_or_none(state["panic_until_s"])

@@ -68,17 +68,20 @@ class Steps:
         self._many = Highest(_HOLD_MANY_S if hold_s is None else hold_s)
         self._few = Highest(_HOLD_FEW_S if hold_s is None else hold_s)
 
-    def take(self, time_s: float, needed: float, at_least: float, load: float, *, may_fall: bool) -> str:
+    def take(
+        self, time_s: float, needed: float, at_least: float, load: float, *, there: int, may_fall: bool
+    ) -> str:
         """Moves `target`: `needed` replicas keep the SLO, with fewer than `at_least` it is clearly missed.
 
+        It begins at what is `there`, for a first look knows too little of the traffic to send anybody away.
         The answer says what was done: hold, up or down.
         """
         wanted = math.ceil(needed)
         many, few = self._many.add(time_s, wanted), self._few.add(time_s, wanted)
         target = self.target
         if target is None:
-            self.target = wanted
-            return "up"
+            self.target = max(wanted, there)
+            return "up" if wanted >= there else "hold"
         if at_least > target:
             self.target = min(wanted, max(target + _FEW, int(target * _MOST_MORE)))
             return "up"
