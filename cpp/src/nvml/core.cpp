@@ -302,6 +302,8 @@ void Core::resume() {
   const Lock lock(mutex_);
   paused_ = false;
   retry_at_ns_ = 0;
+  // A round that came due just before the pause waits for a worker, and the supervisor asks for no second one.
+  for_workers_.notify_all();
   for_supervisor_.notify_all();
 }
 
