@@ -131,6 +131,16 @@ class ScalingPolicy:
                 f"min_instances {self.min_instances} is more than max_instances {self.max_instances}",
                 hint="Raise max_instances, or lower min_instances.",
             )
+        for name, kind in (("capacity", ReplicaCapacity), ("cold_start", ColdStart)):
+            if not isinstance(getattr(self, name), kind):
+                raise InvalidInputError(
+                    f"{name} must be a {kind.__name__}, not {getattr(self, name)!r}",
+                    hint=f"Pass {name}={kind.__name__}(...).",
+                )
+        if not isinstance(self.schedule, tuple) or not all(
+            isinstance(one, ScheduledFloor) for one in self.schedule
+        ):
+            raise InvalidInputError("schedule must be a tuple of ScheduledFloor")
         _finite("slo_attainment", self.slo_attainment, above=0.0, below=1.0)
         for name in ("queue_wait_s", "period_s"):
             _finite(name, getattr(self, name), above=0.0)

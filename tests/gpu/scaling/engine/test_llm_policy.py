@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu.scaling.policy_cases import PolicyCases
+from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.scaling.decision import Decision
 from textnlp_fast.gpu.scaling.engine import LLMPolicy
 from textnlp_fast.gpu.scaling.observation import Observation
@@ -220,6 +221,30 @@ def test_misses_beyond_the_slo_widen_the_margin() -> None:
         well = quiet.decide(_busy(10.0 * step, load, 30, slo_attainment=1.0)).target
         badly = missed.decide(_busy(10.0 * step, load, 30, slo_attainment=0.9)).target
     assert badly > well
+
+
+def test_a_fleet_that_cannot_be_read_keeps_what_was_seen_of_it() -> None:
+    policy = LLMPolicy()
+    seen = [8, 8, None, None, -3, 8]
+    assert [policy.decide(Observation(10.0 * step, ready)).target for step, ready in enumerate(seen)] == [
+        8
+    ] * 6
+
+
+@pytest.mark.parametrize("starting", [None, "x", math.nan])
+def test_a_count_of_starting_replicas_that_is_none_holds(starting: object) -> None:
+    policy = _policy()
+    last = _run(policy, [10.0] * 50)[-1].target
+    decision = policy.decide(_busy(600.0, 10.0)._replace(starting=starting))  # type: ignore[arg-type]
+    assert (decision.target, decision.alerts[0].name) == (last, "metrics_invalid")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"capacity": 3}, {"cold_start": 30}, {"schedule": "x"}, {"schedule": (1,)}]
+)
+def test_settings_of_another_kind_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidInputError):
+        ScalingPolicy(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_first_look_sends_nobody_away() -> None:

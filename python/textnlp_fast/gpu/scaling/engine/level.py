@@ -41,7 +41,9 @@ class Level:
         """Takes in a period's load; `drift` is the variance of the log level's walk in one period."""
         load = max(load, _LEAST)
         if self.log is None:
-            self.log, self.replicas, self._previous = math.log(load), load, load
+            self.log, self._previous = math.log(load), load
+            # By way of the logarithm, as after a restart: the last bit may be another.
+            self.replicas = math.exp(self.log)
             return
         level = self.replicas
         noise = self.scatter / (period_s * level)

@@ -86,7 +86,8 @@ class LLMPolicy:
             return self._held(
                 now, "metrics_invalid", f"An observation could not be read: {error}.", observation
             )
-        if not 0 <= observation.ready < 10**9 or observation.starting < 0:
+        starting = observation.starting
+        if not 0 <= observation.ready < 10**9 or not isinstance(starting, int) or starting < 0:
             text = f"{observation.ready} replicas are said to be ready and {observation.starting} starting."
             return self._held(now, "metrics_invalid", text, observation)
         if reading.problem:
@@ -224,6 +225,9 @@ class LLMPolicy:
             there = ready if isinstance(ready, int) and 0 <= ready < 10**9 else 0
             target = max(there, self.settings.min_instances, 1 if self.settings.min_instances else 0)
             target = max(self.settings.min_instances, min(self._most, target))
+            if there:
+                # What was seen once is kept also where the next look sees nothing.
+                self._last = target
         reason = Reason(
             "hold", target, "{replicas:.0f} replicas are kept: the observation is not to be trusted", ()
         )
