@@ -29,6 +29,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from textnlp_fast.errors import CorruptDataError
+from textnlp_fast.gpu.scaling.numbers import is_number
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import Policy, ScalingPolicy
 from textnlp_fast.integrations.policy_settings import SettingError, default_policy, read_policy
@@ -162,6 +163,4 @@ def _named(path: str) -> Callable[[ScalingPolicy], Policy]:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    return float(value) if is_number(value) else None

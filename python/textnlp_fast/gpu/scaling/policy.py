@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.scaling.decision import Decision
+from textnlp_fast.gpu.scaling.numbers import is_number
 from textnlp_fast.gpu.scaling.observation import Observation
 
 __all__ = ["ColdStart", "Policy", "ReplicaCapacity", "ScalingPolicy", "ScheduledFloor"]
@@ -173,8 +174,7 @@ def _finite(
     below: float = math.inf,
     most: float = math.inf,
 ) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not (least <= value <= most and above < value < below):  # type: ignore[operator]
+    if not is_number(value) or not (least <= value <= most and above < value < below):
         bounds = [f"at least {least}"] * (least > -math.inf) + [f"more than {above}"] * (above > -math.inf)
         bounds += [f"below {below}"] * (below < math.inf) + [f"at most {most}"] * (most < math.inf)
         raise InvalidInputError(f"{name} must be a number {' and '.join(bounds)}, not {value!r}")

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from textnlp_fast.gpu.scaling.engine.state import number
+from textnlp_fast.gpu.scaling.numbers import number
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ReplicaCapacity
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from textnlp_fast.gpu.scaling.engine.season import Season
-from textnlp_fast.gpu.scaling.engine.state import number, numbers, whole
+from textnlp_fast.gpu.scaling.numbers import number, numbers, whole
 
 __all__ = ["Forecast"]
 
@@ -39,11 +39,12 @@ class Forecast:
     """`change` is the predicted change of the log level over the lead, `sigma` the standard deviation of its error."""
 
     __slots__ = (
-        "_climb", "_covariance", "_day", "_due_s", "_features", "_looks", "_means", "_next_s", "_pending", "_samples",
+        "_climb", "_covariance", "_day", "_features", "_lead_s", "_looks", "_means", "_next_s", "_pending", "_samples",
         "_sigma2", "_week", "_weights", "change", "sigma",
     )  # fmt: skip
 
     def __init__(self, lead_s: float) -> None:
+        self._lead_s = lead_s
         self._sigma2 = min(0.3, 0.12 * math.sqrt(max(lead_s, 1.0) / 180.0)) ** 2
         self.change, self.sigma = 0.0, math.sqrt(self._sigma2)
         self._climb = 0.005
@@ -61,9 +62,9 @@ class Forecast:
         """Of the error at the lead, whatever the climb."""
         return self._sigma2
 
-    def look(self, time_s: float, log_level: float, elapsed_s: float, lead_s: float) -> None:
-        """Takes in the level and predicts its change over `lead_s`."""
-        means, features = self._means, self._features
+    def look(self, time_s: float, log_level: float, elapsed_s: float) -> None:
+        """Takes in the level and predicts its change over the lead."""
+        means, features, lead_s = self._means, self._features, self._lead_s
         if not means:
             means.extend([log_level] * len(_MEANS_S))
         self._looks += 1
@@ -103,7 +104,6 @@ class Forecast:
         weights, covariance = self._weights, self._covariance
         error = change - sum(map(float.__mul__, weights, features))
         projected = [sum(map(float.__mul__, row, features)) for row in covariance]
-        # Neighbouring samples share most of their lead: each counts for a part.
         scale = 1.0 + sum(map(float.__mul__, features, projected)) / self._sigma2
         step = error / (scale * self._sigma2)
         for i, toward in enumerate(projected):

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from textnlp_fast.gpu.scaling.engine.state import number, number_or_none
+from textnlp_fast.gpu.scaling.numbers import number, number_or_none
 
 __all__ = ["Level"]
 

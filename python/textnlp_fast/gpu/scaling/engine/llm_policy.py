@@ -14,8 +14,8 @@ from textnlp_fast.gpu.scaling.engine.level import Level
 from textnlp_fast.gpu.scaling.engine.margin import chance_at, replicas_for
 from textnlp_fast.gpu.scaling.engine.schedule import floor_at
 from textnlp_fast.gpu.scaling.engine.slo import SloFeedback
-from textnlp_fast.gpu.scaling.engine.state import number, number_or_none, whole
 from textnlp_fast.gpu.scaling.engine.steps import Steps
+from textnlp_fast.gpu.scaling.numbers import number, number_or_none, whole
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ScalingPolicy
 
@@ -49,10 +49,6 @@ class LLMPolicy:
         if s.budget_usd_per_hour is not None and s.usd_per_hour is not None:
             self._most = max(s.min_instances, min(self._most, int(s.budget_usd_per_hour / s.usd_per_hour)))
         self.lead_s = max(s.cold_start.total_s, s.period_s)
-        self._begin()
-
-    def _begin(self) -> None:
-        s = self.settings
         self._meter = DemandMeter(s.capacity)
         self._level, self._forecast = Level(), Forecast(self.lead_s)
         self._steps = Steps(s.scale_down_delay_s)
@@ -93,9 +89,11 @@ class LLMPolicy:
         if reading.problem:
             return self._held(now, reading.problem, reading.text, observation)
         self._time_s = now
-        return self._decided(observation, reading, now, elapsed)
+        return self._decided(observation, reading, observation.ready, now, elapsed)
 
-    def _decided(self, observation: Observation, reading: Reading, now: float, elapsed: float) -> Decision:
+    def _decided(
+        self, observation: Observation, reading: Reading, ready: int, now: float, elapsed: float
+    ) -> Decision:
         settings, level, forecast = self.settings, self._level, self._forecast
         alerts: tuple[Alert, ...] = ()
         if elapsed > _LATE * settings.period_s:
@@ -104,7 +102,7 @@ class LLMPolicy:
         scatter = level.scatter
         level.follow(reading.load, min(elapsed, settings.period_s), forecast.variance * elapsed / self.lead_s)
         load = level.replicas
-        forecast.look(now, level.log or 0.0, elapsed, self.lead_s)
+        forecast.look(now, level.log or 0.0, elapsed)
         self._usual += (load - self._usual) * (0.001 if self._usual else 1.0)
         if self._begun_s is None:
             self._begun_s = now
@@ -130,7 +128,7 @@ class LLMPolicy:
             # What is clearly too few; nobody asks where there are enough.
             band = min(_MOST_CHANCE, _BAND * chance)
             at_least = max(at_least, replicas_for(expected, forecast.sigma, burst, band, wait_s))
-        panic = reading.backlog > max(1, observation.ready or 0) * wait_s or level.surprised
+        panic = reading.backlog > max(1, ready) * wait_s or level.surprised
         if panic:
             self._panic_until_s = now + self.lead_s
             # What is asked now, without the filter's patience.
@@ -142,7 +140,7 @@ class LLMPolicy:
             needed,
             at_least,
             expected,
-            there=(observation.ready or 0) + observation.starting,
+            there=ready + observation.starting,
             may_fall=now >= self._panic_until_s,
         )
         wanted = self._steps.target or 0
@@ -168,26 +166,19 @@ class LLMPolicy:
         reasons: tuple[Reason, ...] = (reason,)
         if done == "hold" and math.ceil(reason.replicas) != wanted:
             reasons = (
-                Reason("hold", wanted, "{replicas:.0f} replicas are kept: the need has not left them", ()),
+                Reason("hold", wanted, "{replicas:.0f} replicas are kept: the need has not left them"),
                 reason,
             )
-        if settings.schedule:
-            floor = floor_at(settings.schedule, now)
-            if floor > target:
-                target = floor
-                reasons = (
-                    Reason("schedule", floor, "a floor of {replicas:.0f} is scheduled for now", ()),
-                    *reasons,
-                )
+        floor = floor_at(settings.schedule, now)
+        if floor > target:
+            target = floor
+            reasons = (Reason("schedule", floor, "a floor of {replicas:.0f} is scheduled for now"), *reasons)
         if settings.min_instances == 0 and self._idle(now, reading, observation):
-            target = min(target, 0) if not settings.schedule else floor_at(settings.schedule, now)
-            reasons = (
-                Reason("idle", target, f"nobody asked for {settings.idle_to_zero_s:.0f} s", ()),
-                *reasons,
-            )
+            target = floor
+            reasons = (Reason("idle", target, f"nobody asked for {settings.idle_to_zero_s:.0f} s"), *reasons)
         elif target < max(1, settings.min_instances):
             target = max(1, settings.min_instances)
-            reasons = (Reason("minimum", target, "{replicas:.0f} is the least that is set", ()), *reasons)
+            reasons = (Reason("minimum", target, "{replicas:.0f} is the least that is set"), *reasons)
         if target > self._most:
             budget = self._most < settings.max_instances
             name = "budget_reached" if budget else "at_max_instances"
@@ -197,7 +188,7 @@ class LLMPolicy:
             alerts = (*alerts, Alert(name, text))
             target = self._most
             limit = Reason(
-                "budget" if budget else "limit", target, "{replicas:.0f} is the most that is allowed", ()
+                "budget" if budget else "limit", target, "{replicas:.0f} is the most that is allowed"
             )
             reasons = (limit, *reasons)
         self._last = target
@@ -229,7 +220,7 @@ class LLMPolicy:
                 # What was seen once is kept also where the next look sees nothing.
                 self._last = target
         reason = Reason(
-            "hold", target, "{replicas:.0f} replicas are kept: the observation is not to be trusted", ()
+            "hold", target, "{replicas:.0f} replicas are kept: the observation is not to be trusted"
         )
         return Decision(now, target, (reason,), (Alert(name, text),), None, None)
 

@@ -16,6 +16,8 @@ _THURSDAY: Final = 3
 
 def floor_at(schedule: Sequence[ScheduledFloor], time_s: float) -> int:
     """The highest floor that holds at `time_s`, seconds since the epoch; 0 where none does."""
+    if not schedule:
+        return 0
     day, second = divmod(time_s, _DAY_S)
     today = int(day + _THURSDAY) % 7
     hour = second / 3600.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from textnlp_fast.gpu.scaling.engine.state import number, number_or_none, whole
+from textnlp_fast.gpu.scaling.numbers import number, number_or_none, whole
 
 __all__ = ["Season"]
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from textnlp_fast.gpu.scaling.engine.state import number
+from textnlp_fast.gpu.scaling.numbers import number
 
 __all__ = ["SloFeedback"]
 

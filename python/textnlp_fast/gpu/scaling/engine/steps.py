@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from textnlp_fast.gpu.scaling.engine.state import number, whole
+from textnlp_fast.gpu.scaling.numbers import number, whole
 
 __all__ = ["Steps"]
 

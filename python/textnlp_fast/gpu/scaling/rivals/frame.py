@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from textnlp_fast.errors import CorruptDataError, InvalidInputError
 from textnlp_fast.gpu.scaling.decision import Decision, Reason
+from textnlp_fast.gpu.scaling.numbers import is_number
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ReplicaCapacity
 from textnlp_fast.gpu.scaling.rivals.windows import MaxWindow, MeanWindow, SumWindow
@@ -175,7 +176,7 @@ def _number(state: Mapping[str, Any], key: str) -> float | None:
     value = state.get(key, "")
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if is_number(value):
         return value
     raise CorruptDataError(
         f"{key} of a snapshot is {value!r}, not a number", hint="Begin with an empty state."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 
 from textnlp_fast.errors import CorruptDataError
+from textnlp_fast.gpu.scaling.numbers import is_number
 
 __all__ = ["MaxWindow", "MeanWindow", "SumWindow"]
 
@@ -146,7 +146,4 @@ def _rows(dumped: object, width: int, *, least: int = 0) -> list[list[float]]:
 def _is_row(row: object, width: int) -> bool:
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != width:
         return False
-    return all(
-        isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-        for number in row
-    )
+    return all(map(is_number, row))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from textnlp_fast.gpu.scaling.decision import Alert
+from textnlp_fast.gpu.scaling.numbers import is_number
 from textnlp_fast.gpu.scaling.spot.market import SpotObservation, ZoneMarket
 
 __all__ = ["Sight", "see"]
@@ -38,7 +38,7 @@ def see(observation: SpotObservation, before: Sight) -> tuple[Sight | None, tupl
     """The observation, with what was seen before where it is silent, and an alert for each thing that was put right."""
     alerts: list[Alert] = []
     time_s = observation.time_s
-    if not _real(time_s):
+    if not is_number(time_s):
         return None, (
             Alert("time_invalid", f"The observation's time is {time_s!r}; what was decided last stays."),
         )
@@ -71,7 +71,7 @@ def see(observation: SpotObservation, before: Sight) -> tuple[Sight | None, tupl
             Alert("zones_missing", "No zone is seen any more; what was decided last stays."),
         )
     price = observation.on_demand_usd_per_hour
-    if price is None or not _real(price) or price <= 0:
+    if price is None or not is_number(price) or price <= 0:
         price = before.on_demand_usd_per_hour
         if not before.zones:
             most = max((one.usd_per_hour or 0.0 for one in zones.values()), default=0.0)
@@ -101,7 +101,7 @@ def _zone(one: ZoneMarket, last: ZoneMarket | None, alerts: list[Alert]) -> Zone
     if one == last:
         return last
     price = one.usd_per_hour
-    if price is None or not _real(price) or price < 0:
+    if price is None or not is_number(price) or price < 0:
         if price is not None:
             alerts.append(Alert("price_invalid", f"A price of {price!r} in {one.zone} is not believed."))
         price = None if last is None else last.usd_per_hour
@@ -133,7 +133,3 @@ def _count(value: object, where: str, last: int, alerts: list[Alert]) -> int:
         return value
     alerts.append(Alert("count_invalid", f"A count of {value!r} in {where} is not believed."))
     return last
-
-
-def _real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

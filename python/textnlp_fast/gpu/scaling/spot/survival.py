@@ -14,6 +14,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from textnlp_fast.gpu.scaling.numbers import number
+
 __all__ = ["Survival", "ZoneFacts"]
 
 _INDEX, _SCALE_S, _LONGEST_S = 0.5, 600.0, 4 * 86400.0
@@ -176,11 +178,11 @@ class Survival:
         """The reverse. Raises KeyError, TypeError, ValueError for what is no snapshot."""
         made = cls()
         for name, facts in state["zones"].items():
-            a, b, c, d, e = (None if one is None else _number(one) for one in facts[:5])
-            made.zones[str(name)] = ZoneFacts(a, b, c, d, e, _number(facts[5]), _number(facts[6]))
-        made.events = [_number(one) for one in state["events"]]
-        made.exposed_s = [_number(one) for one in state["exposed_s"]]
-        same, other = ([_number(one) for one in pair] for pair in state["pairs"])
+            a, b, c, d, e = (None if one is None else number(one) for one in facts[:5])
+            made.zones[str(name)] = ZoneFacts(a, b, c, d, e, number(facts[5]), number(facts[6]))
+        made.events = [number(one) for one in state["events"]]
+        made.exposed_s = [number(one) for one in state["exposed_s"]]
+        same, other = ([number(one) for one in pair] for pair in state["pairs"])
         made.pairs = {True: same, False: other}
         if (
             len(made.events) != _BUCKETS
@@ -201,9 +203,3 @@ def _middle_s(bucket: int) -> float:
 
 
 _PRIOR_RATES = [_INDEX / (_middle_s(bucket) + _SCALE_S) + 1 / _LONGEST_S for bucket in range(_BUCKETS)]
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
-    return float(value)

@@ -1,21 +1,26 @@
-"""Numbers of a snapshot: what is none is refused, for it would poison every later decision."""
+"""Numbers that are to be believed, of snapshots and observations: one that is none poisons all later ones."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
-__all__ = ["number", "number_or_none", "numbers", "whole"]
+__all__ = ["is_number", "number", "number_or_none", "numbers", "whole"]
 
 
-def number(value: Any) -> float:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """A finite number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: object) -> float:
     """A finite number. Raises ValueError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise ValueError(f"{value!r} is no number")
     return float(value)
 
 
-def number_or_none(value: Any) -> float | None:
+def number_or_none(value: object) -> float | None:
     return None if value is None else number(value)
 
 
