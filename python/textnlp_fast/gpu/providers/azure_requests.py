@@ -21,6 +21,7 @@ __all__ = [
     "instance_from",
     "leftovers",
     "machine_names",
+    "moment",
     "offered_zones",
     "virtual_machine",
     "zone_number",
@@ -231,7 +232,7 @@ def instance_from(
         instance_type=str((properties.get("hardwareProfile") or {}).get("vmSize", "")),
         market=Market.SPOT if spot else Market.ON_DEMAND,
         state=_state(machine),
-        launched_at=_moment(created) if created else datetime.datetime.now(datetime.timezone.utc),
+        launched_at=moment(created) if created else datetime.datetime.now(datetime.timezone.utc),
         launch_id=tags.get(LAUNCH_TAG),
         tags=tags,
         public_ip=public_ip,
@@ -240,13 +241,14 @@ def instance_from(
     )
 
 
-def _moment(text: str) -> datetime.datetime:
+def moment(text: str) -> datetime.datetime:
+    """A time of Azure's, in UTC."""
     # Azure writes up to seven digits behind the second, which Python 3.10 does not read.
     plain = re.sub(r"\.(\d{1,6})\d*", lambda found: "." + found[1].ljust(6, "0"), text).replace("Z", "+00:00")
-    moment = datetime.datetime.fromisoformat(plain)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.timezone.utc)
-    return moment.astimezone(datetime.timezone.utc)
+    at = datetime.datetime.fromisoformat(plain)
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=datetime.timezone.utc)
+    return at.astimezone(datetime.timezone.utc)
 
 
 def offered_zones(sizes: list[Mapping[str, Any]], instance_type: str, region: str) -> list[str]:

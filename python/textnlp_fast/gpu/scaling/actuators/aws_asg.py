@@ -149,8 +149,7 @@ class AwsAutoScalingGroup(GroupActuator):
                 ShouldDecrementDesiredCapacity=shrink,
             )
         except (InvalidInputError, InstanceNotFoundError):
-            now = self._look(until)
-            if any(one.member_id == member.member_id and one.present for one in now.members):
+            if self._is_there(member, until):
                 raise
 
 

@@ -9,13 +9,13 @@ API: https://learn.microsoft.com/rest/api/compute/virtual-machine-scale-sets and
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 from textnlp_fast.errors import InstanceNotFoundError, InvalidInputError, ObjectNotFoundError
 from textnlp_fast.gpu.providers.azure_client import Arm
+from textnlp_fast.gpu.providers.azure_requests import moment
 from textnlp_fast.gpu.providers.calling import Patience
 from textnlp_fast.gpu.scaling.actuators.contract import Drain
 from textnlp_fast.gpu.scaling.actuators.groups import DRAINING_TAG, GroupView, Member, mark_of
@@ -35,6 +35,7 @@ class AzureScaleSet(GroupActuator):
     """
 
     kind = "azure-vmss"
+    overshoots = True  # with overprovisioning
 
     def __init__(
         self,
@@ -88,10 +89,6 @@ class AzureScaleSet(GroupActuator):
             version=found.get("etag"),
         )
 
-    def _surplus(self, view: GroupView, count: int) -> int:
-        # With overprovisioning there are more for a while, which Azure ends by itself and does not count.
-        return min(super()._surplus(view, count), view.told - len(view.draining) - count)
-
     def _may_lower(self, view: GroupView, told: int) -> bool:
         return False  # the set would choose
 
@@ -121,8 +118,7 @@ class AzureScaleSet(GroupActuator):
             self._arm.ask(_SETS, "begin_delete_instances", self._name, who, until=until)
         except (InvalidInputError, InstanceNotFoundError):
             # An id that is no active machine's is an error: after a lost answer it is as it should be.
-            now = self._look(until)
-            if any(one.member_id == member.member_id and one.present for one in now.members):
+            if self._is_there(member, until):
                 raise
 
 
@@ -133,7 +129,7 @@ def _member(machine: dict[str, Any]) -> Member:
         member_id=str(machine["instanceId"]),
         state=_state(properties),
         marked_at_s=mark_of((machine.get("tags") or {}).get(DRAINING_TAG)),
-        created_at_s=_seconds(created) if created else 0.0,
+        created_at_s=moment(created).timestamp() if created else 0.0,
         zone=next(iter(machine.get("zones") or ()), None),
         version=machine.get("etag"),
     )
@@ -148,11 +144,3 @@ def _state(properties: dict[str, Any]) -> Literal["starting", "ready", "leaving"
     made = properties.get("provisioningState") in ("Succeeded", "Updating")
     well = health.lower() == "healthstate/healthy"
     return "ready" if made and well and "powerstate/running" in codes else "starting"
-
-
-def _seconds(stamp: str) -> float:
-    # Azure writes seven digits of a second, of which Python before 3.11 takes six.
-    whole, _, rest = stamp.replace("Z", "+00:00").partition(".")
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    zone = rest[len(digits) :] or ("" if "+" in whole else "+00:00")
-    return datetime.datetime.fromisoformat(f"{whole}{zone}").timestamp() + float(f"0.{digits or '0'}")

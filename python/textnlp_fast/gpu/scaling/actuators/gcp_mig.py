@@ -9,7 +9,6 @@ API: https://cloud.google.com/compute/docs/reference/rest/v1/instanceGroupManage
 
 from __future__ import annotations
 
-import datetime
 import logging
 import re
 import time
@@ -21,7 +20,7 @@ from textnlp_fast.errors import InstanceNotFoundError, InvalidInputError
 from textnlp_fast.gpu.providers.calling import Patience
 from textnlp_fast.gpu.providers.gcp import GcpProvider
 from textnlp_fast.gpu.providers.gcp_client import Compute
-from textnlp_fast.gpu.providers.gcp_requests import last_part
+from textnlp_fast.gpu.providers.gcp_requests import last_part, moment
 from textnlp_fast.gpu.scaling.actuators.contract import Drain
 from textnlp_fast.gpu.scaling.actuators.groups import DRAINING_TAG, GroupView, Member, mark_of
 from textnlp_fast.gpu.scaling.actuators.reconciling import GroupActuator
@@ -44,6 +43,7 @@ class GcpInstanceGroup(GroupActuator):
     """
 
     kind = "gcp-mig"
+    overshoots = True  # during a rolling update
 
     def __init__(
         self,
@@ -125,10 +125,6 @@ class GcpInstanceGroup(GroupActuator):
             except InstanceNotFoundError:
                 continue  # gone since, or not made yet
 
-    def _surplus(self, view: GroupView, count: int) -> int:
-        # During a rolling update there are more for a while, which the group ends by itself and does not count.
-        return min(super()._surplus(view, count), view.told - len(view.draining) - count)
-
     def _may_lower(self, view: GroupView, told: int) -> bool:
         return False  # the group would choose; all that it was told of it lists, made or not
 
@@ -160,6 +156,7 @@ def _member(managed: Any, machines: dict[str, Any]) -> Member:
     zone = _zone_of(managed.instance)
     member_id = f"{zone}/{last_part(managed.instance)}"
     machine = machines.get(member_id)
+    created = machine is not None and machine.creation_timestamp
     address = None
     if machine is not None and machine.network_interfaces:
         address = machine.network_interfaces[0].network_i_p or None
@@ -167,7 +164,7 @@ def _member(managed: Any, machines: dict[str, Any]) -> Member:
         member_id=member_id,
         state=_state(managed),
         marked_at_s=mark_of(machine.labels.get(DRAINING_TAG)) if machine is not None else None,
-        created_at_s=_seconds(machine.creation_timestamp) if machine is not None else 0.0,
+        created_at_s=moment(created).timestamp() if created else 0.0,
         zone=zone,
         spot=machine is not None and machine.scheduling.provisioning_model == "SPOT",
         address=address,
@@ -181,7 +178,3 @@ def _state(managed: Any) -> Literal["starting", "ready", "leaving"]:
     healthy = all(one.detailed_health_state == "HEALTHY" for one in managed.instance_health)
     steady = managed.current_action in ("NONE", "REFRESHING")
     return "ready" if steady and managed.instance_status == "RUNNING" and healthy else "starting"
-
-
-def _seconds(stamp: str) -> float:
-    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else 0.0

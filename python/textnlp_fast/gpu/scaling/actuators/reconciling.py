@@ -49,6 +49,9 @@ class GroupActuator(Actuator):
     chooses = True
     """Whether it is said here who goes. Where not, the group is told the number and ends whom it likes, in its way."""
 
+    overshoots = False
+    """Whether the group has more than it was told for a while, which it ends by itself and does not count."""
+
     def __init__(
         self,
         *,
@@ -92,12 +95,17 @@ class GroupActuator(Actuator):
         gone is passed over.
         """
 
+    def _is_there(self, member: Member, until: float) -> bool:
+        """Whether a member is still one, by a new look: after a refusal or a lost answer."""
+        return any(one.member_id == member.member_id and one.present for one in self._look(until).members)
+
     def _guard(self, view: GroupView, until: float) -> None:
         """Keeps the group from ending by itself whom it should not."""
 
     def _surplus(self, view: GroupView, count: int) -> int:
         """How many of those who stay have to be marked."""
-        return len(view.staying) - count
+        surplus = len(view.staying) - count
+        return min(surplus, view.told - len(view.draining) - count) if self.overshoots else surplus
 
     def _victims(self, view: GroupView, surplus: int, count: int) -> list[Member]:
         """Who of those who stay should go, so that `count` are left."""
