@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-import warnings
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from textnlp_fast.cli.output import show_size
+from textnlp_fast.cli.pictures import FAINT, INK, STYLE, Format, drawing, files_of, save, write
 from textnlp_fast.cli.program import printable
-from textnlp_fast.destinations import file_destination
-from textnlp_fast.errors import InvalidInputError, MissingPackageError
 from textnlp_fast.storage.explain import Explanation, Line, grid_of, lines_of, total_of
 from textnlp_fast.storage.explain_words import headline_of
 
@@ -25,73 +23,26 @@ if TYPE_CHECKING:
 
 __all__ = ["WIDTH_PX", "draw", "files_of", "picture"]
 
-Format = Literal["png", "svg"]
-
 WIDTH_PX: Final = 1200
 _DPI: Final = 100
-_FORMATS: Final[tuple[Format, ...]] = ("png", "svg")
-_OTHER_FORMATS: Final = frozenset(
-    {".pdf", ".ps", ".eps", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".html"}
-)
-_INK, _FAINT, _NOTHING, _BAR = "#1f2933", "#616e7c", "#eceff1", "#3f7fa6"
+_NOTHING, _BAR = "#eceff1", "#3f7fa6"
 _COLOURS: Final = "YlGnBu"  # light to dark, and told apart by everyone
 _ULP_BINS: Final = 8
 _LEFT_OF: Final[dict[str, Any]] = {"ha": "right", "va": "center", "size": 9, "linespacing": 1.3}
-_STYLE: Final = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _FAINT,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "text.parse_math": False,  # names may hold dollar signs
-    "svg.hashsalt": "textnlp-fast",
-}
-
-
-def files_of(path: Path) -> list[tuple[Path, Format]]:
-    """The files to write and their formats: by the suffix, both without one. Raises before any work is done."""
-    suffix = path.suffix.lower()
-    if suffix in _OTHER_FORMATS:
-        raise InvalidInputError(
-            f"cannot draw a {suffix} file",
-            hint=f"Name it {path.stem}.png, {path.stem}.svg, or {path.stem} for both.",
-        )
-    if not path.parent.is_dir():
-        raise InvalidInputError(f"the folder {path.parent} does not exist", hint="Make it, then draw again.")
-    if path.is_dir():
-        raise InvalidInputError(f"{path} is a folder", hint=f"Name a file in it: {path / 'update.png'}.")
-    _matplotlib()
-    places = [(path, each) for each in _FORMATS if suffix == f".{each}"]
-    places = places or [(path.with_name(f"{path.name}.{each}"), each) for each in _FORMATS]
-    for place, _ in places:
-        file_destination(place)  # neither waits for who reads a pipe, nor draws on a device
-    return places
 
 
 def draw(explanation: Explanation, path: Path, *, value: str = "changed") -> list[Path]:
     """Writes the picture to `path` (see `files_of`) and returns the files."""
-    written = []
-    for place, each in files_of(path):
-        place.write_bytes(picture(explanation, each, value=value))
-        written.append(place)
-    return written
+    return write(path, lambda form: picture(explanation, form, value=value))
 
 
 def picture(explanation: Explanation, form: Format, *, value: str = "changed") -> bytes:
     """The picture as PNG, `WIDTH_PX` wide, or SVG: the same bytes each time. `value`: changed or relative."""
-    matplotlib = _matplotlib()
-    with warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.simplefilter("ignore", UserWarning)  # letters that the font lacks are drawn as boxes
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+    with drawing(STYLE):
         figure = _figure(explanation, value)
         out = io.BytesIO()
         if form == "svg":
-            figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+            save(figure, form, out)
         else:
             _save_png(figure, out)
     return out.getvalue()
@@ -106,17 +57,6 @@ def _save_png(figure: Figure, out: io.BytesIO) -> None:
     canvas.draw()
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     drawn.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib  # noqa: PLC0415
-        import matplotlib.figure  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingPackageError(
-            "drawing needs matplotlib", hint="pip install 'textnlp-fast[plot]'"
-        ) from error
-    return matplotlib
 
 
 # --- the page ----------------------------------------------------------------------------------------------
@@ -148,7 +88,7 @@ def _figure(explanation: Explanation, value: str) -> Figure:
     what = "weights that changed" if value == "changed" else "norm of the change over that of the old weights"
     heading(40, 108, f"Where: {what}")
     if outside:
-        figure.text(88 / WIDTH_PX, 1 - (top + 22) / height_px, "outside\nlayers", color=_FAINT, **_LEFT_OF)
+        figure.text(88 / WIDTH_PX, 1 - (top + 22) / height_px, "outside\nlayers", color=FAINT, **_LEFT_OF)
         _strip(place(100, top, 560, 44), outside, figures, norm)
         top += 60
     if layers:
@@ -157,7 +97,7 @@ def _figure(explanation: Explanation, value: str) -> Figure:
     if norm is not None:
         _colour_bar(place(100, top + 24, 560, 12), norm)
     if 0 in figures or np.any(cells == 0):
-        figure.text(660 / WIDTH_PX, 1 - 108 / height_px, "grey: unchanged", color=_FAINT, size=9, ha="right")
+        figure.text(660 / WIDTH_PX, 1 - 108 / height_px, "grey: unchanged", color=FAINT, size=9, ha="right")
     verb = "takes in the repository" if explanation.bytes_of == "repository" else "would take to store"
     heading(730, 108, f"Size: what it {verb}")
     _bytes(place(830, 122, 165, 34 * kinds), explanation)
@@ -177,7 +117,7 @@ def _rows_px(rows: int) -> int:
 def _title(figure: Figure, explanation: Explanation, height_px: int) -> None:
     names = f"{_short(explanation.old, 44)}  →  {_short(explanation.new, 44)}"
     figure.text(40 / WIDTH_PX, 1 - 40 / height_px, names, size=17, weight="bold")
-    figure.text(40 / WIDTH_PX, 1 - 66 / height_px, headline_of(explanation), size=11, color=_FAINT)
+    figure.text(40 / WIDTH_PX, 1 - 66 / height_px, headline_of(explanation), size=11, color=FAINT)
 
 
 def _short(text: str, most: int) -> str:
@@ -219,7 +159,7 @@ def _text_colour(colour: Any) -> str:
     from matplotlib.colors import to_rgb  # noqa: PLC0415
 
     red, green, blue = to_rgb(colour)
-    return _INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
 
 
 def _shown(value: float) -> str:
@@ -362,4 +302,4 @@ def _say(axes: Axes, text: str) -> None:
     axes.set_yticks([])
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.text(0, 0.8, text, transform=axes.transAxes, color=_FAINT)
+    axes.text(0, 0.8, text, transform=axes.transAxes, color=FAINT)

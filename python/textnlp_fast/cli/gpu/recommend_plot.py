@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from textnlp_fast.cli.diff_plot import Format, files_of
-from textnlp_fast.errors import MissingPackageError
+from textnlp_fast.cli.pictures import (
+    COLOURS,
+    FAINT,
+    FRAMELESS,
+    GRID,
+    Format,
+    drawing,
+    files_of,
+    save,
+    write,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,50 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "files_of", "picture"]
 
-_INK, _FAINT, _GRID = "#1f2933", "#616e7c", "#e4e7eb"
-# Okabe and Ito's colours, told apart by everyone, without the yellow that white paper swallows.
-_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1f2933", "#8c6d31")
-_STYLE: Final = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.parse_math": False,  # names may hold dollar signs
-    "svg.hashsalt": "textnlp-fast",
-}
-
 
 def draw(workload: Workload, found: Recommendation, path: Path) -> list[Path]:
     """Writes the picture to `path` (see `files_of`) and returns the files."""
-    written = []
-    for place, form in files_of(path):
-        place.write_bytes(picture(workload, found, form))
-        written.append(place)
-    return written
+    return write(path, lambda form: picture(workload, found, form))
 
 
 def picture(workload: Workload, found: Recommendation, form: Format) -> bytes:
     """The picture as PNG or SVG: the same bytes each time."""
-    try:
-        import matplotlib  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError:
-        raise MissingPackageError(
-            "drawing needs matplotlib", hint="pip install 'textnlp-fast[plot]'"
-        ) from None
     shown = _one_a_gpu(found)
     out = io.BytesIO()
-    with warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.simplefilter("ignore", UserWarning)  # letters that the font lacks are drawn as boxes
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+    with drawing(FRAMELESS):
+        from matplotlib.figure import Figure  # noqa: PLC0415
+
         figure = Figure(figsize=(12, 5.6), dpi=100, facecolor="white")
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         figure.subplots_adjust(left=0.065, right=0.985, top=0.83, bottom=0.115, wspace=0.5)
@@ -71,12 +48,11 @@ def picture(workload: Workload, found: Recommendation, form: Format) -> bytes:
             0.895,
             f"{workload.capacity_per_s:g} requests/s of {workload.prompt} + {workload.output} tokens in "
             f"{workload.format.name}; first token within {workload.ttft_s:g} s. Predicted; prices are the catalogue's.",
-            color=_FAINT,
+            color=FAINT,
         )
         _curves(left, workload, shown)
         _bars(right, shown)
-        metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-        figure.savefig(out, format=form, metadata=metadata)
+        save(figure, form, out)
     return out.getvalue()
 
 
@@ -85,8 +61,8 @@ def _one_a_gpu(found: Recommendation) -> list[tuple[GPUType, Plan, str]]:
     best: dict[GPUType, Plan] = {}
     for plan in found.plans:
         best.setdefault(plan.gpu_types[0], plan)
-    cheapest = list(best.items())[: len(_COLOURS)]
-    return [(gpu, plan, colour) for (gpu, plan), colour in zip(cheapest, _COLOURS, strict=False)]
+    cheapest = list(best.items())[: len(COLOURS)]
+    return [(gpu, plan, colour) for (gpu, plan), colour in zip(cheapest, COLOURS, strict=False)]
 
 
 def _curves(axes: Axes, workload: Workload, shown: list[tuple[GPUType, Plan, str]]) -> None:
@@ -125,10 +101,10 @@ def _curves(axes: Axes, workload: Workload, shown: list[tuple[GPUType, Plan, str
     axes.set_xlim(0, limit * 1.1)
     axes.set_ylim(0, top)
     axes.axvspan(limit, limit * 1.1, color="#eef1f4", zorder=0)
-    axes.axvline(limit, color=_FAINT, lw=1, ls=(0, (4, 3)))
-    axes.text(limit * 0.985, top * 0.99, f"{limit:g} ms wanted", va="top", ha="right", size=9, color=_FAINT)
+    axes.axvline(limit, color=FAINT, lw=1, ls=(0, (4, 3)))
+    axes.text(limit * 0.985, top * 0.99, f"{limit:g} ms wanted", va="top", ha="right", size=9, color=FAINT)
     _labels(axes, ends, top, limit * 1.14)
-    axes.grid(color=_GRID, lw=0.8)
+    axes.grid(color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel("milliseconds between tokens: small batches left, large ones right")
     axes.set_ylabel("USD per million tokens, machines full")
@@ -173,14 +149,14 @@ def _bars(axes: Axes, shown: list[tuple[GPUType, Plan, str]]) -> None:
         )
         detail = f"{plan.machines} x {one.offer.instance_type.name}, {plan.gpus} GPUs serve"
         detail += ", spot" if one.offer.market.value == "spot" else ""
-        axes.text(0, row - 0.38, detail, va="center", size=8.5, color=_FAINT)
+        axes.text(0, row - 0.38, detail, va="center", size=8.5, color=FAINT)
     axes.set_yticks(
         range(len(shown)), [gpu.value.removeprefix("nvidia-") for gpu, _, _ in shown], weight="bold"
     )
     axes.set_ylim(len(shown) - 0.5, -0.75)
     axes.set_xlim(0, widest * 1.2)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=_GRID, lw=0.8)
+    axes.grid(axis="x", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("USD an hour, all machines of the cheapest plan")

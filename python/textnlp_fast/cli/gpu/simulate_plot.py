@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from textnlp_fast.cli.diff_plot import Format, files_of
-from textnlp_fast.errors import MissingPackageError
+from textnlp_fast.cli.pictures import (
+    COLOURS,
+    FAINT,
+    FRAMELESS,
+    GRID,
+    Format,
+    drawing,
+    files_of,
+    save,
+    write,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,52 +27,23 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "files_of", "picture"]
 
-_INK, _FAINT, _GRID, _DEMAND = "#1f2933", "#616e7c", "#e4e7eb", "#cbd2d9"
-# Okabe and Ito's colours, told apart by everyone, without the yellow that white paper swallows.
-_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1f2933", "#8c6d31")
-_STYLE: Final = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.parse_math": False,  # names may hold dollar signs
-    "svg.hashsalt": "textnlp-fast",
-}
+_DEMAND = "#cbd2d9"
 _BINS: Final = 480
 
 
 def draw(traffic: Traffic, runs: list[Run], oracle: Oracle, path: Path, *, priced: bool) -> list[Path]:
     """Writes the picture to `path` (see `files_of`) and returns the files."""
-    written = []
-    for place, form in files_of(path):
-        place.write_bytes(picture(traffic, runs, oracle, form, priced=priced))
-        written.append(place)
-    return written
+    return write(path, lambda form: picture(traffic, runs, oracle, form, priced=priced))
 
 
 def picture(traffic: Traffic, runs: list[Run], oracle: Oracle, form: Format, *, priced: bool) -> bytes:
     """The picture as PNG or SVG: the same bytes each time. At most as many runs as there are colours."""
-    try:
-        import matplotlib  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError:
-        raise MissingPackageError(
-            "drawing needs matplotlib", hint="pip install 'textnlp-fast[plot]'"
-        ) from None
-    shown = list(zip(runs, _COLOURS, strict=False))
+    shown = list(zip(runs, COLOURS, strict=False))
     rows = _Binned(traffic)
     out = io.BytesIO()
-    with warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.simplefilter("ignore", UserWarning)  # letters that the font lacks are drawn as boxes
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+    with drawing(FRAMELESS):
+        from matplotlib.figure import Figure  # noqa: PLC0415
+
         misses = 0.55 + 0.32 * len(shown)
         figure = Figure(figsize=(12, 6.6 + misses), dpi=100, facecolor="white")
         top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3.2, misses, 1.7))
@@ -76,7 +55,7 @@ def picture(traffic: Traffic, runs: list[Run], oracle: Oracle, form: Format, *, 
             1 - 0.66 / height,
             f"{sum(traffic.requests):,} requests; cold start {runs[0].cold_start_s:g} s. "
             f"Who knew the future would pay for {oracle.replica_hours:,.0f} replica-hours.",
-            color=_FAINT,
+            color=FAINT,
         )
         _replicas(top, rows, shown, oracle)
         _misses(middle, rows, shown)
@@ -85,8 +64,7 @@ def picture(traffic: Traffic, runs: list[Run], oracle: Oracle, form: Format, *, 
             axes.set_axisbelow(True)
             axes.set_xlim(0, rows.end)
         bottom.set_xlabel(rows.unit)
-        metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-        figure.savefig(out, format=form, metadata=metadata)
+        save(figure, form, out)
     return out.getvalue()
 
 
@@ -124,14 +102,14 @@ def _replicas(axes: Axes, rows: _Binned, shown: list[tuple[Run, str]], oracle: O
         axes.plot(rows.times, rows.means(run.paid), color=colour, lw=1.4, solid_joinstyle="round")
     axes.set_ylim(0)
     axes.set_ylabel("replicas paid for; grey: demand")
-    axes.grid(color=_GRID, lw=0.8)
+    axes.grid(color=GRID, lw=0.8)
     x, y = 1.02, 0.98
     for run, colour in shown:
         axes.text(x, y, run.policy, transform=axes.transAxes, color=colour, weight="bold", va="top")
         multiple = f", {run.replica_hours / oracle.replica_hours:.2f}x oracle" if oracle.replica_hours else ""
         detail = f"{run.replica_hours:,.0f} hours{multiple}\n{run.changes:,} changes"
         axes.text(
-            x, y - 0.062, detail, transform=axes.transAxes, color=_FAINT, size=9, va="top", linespacing=1.35
+            x, y - 0.062, detail, transform=axes.transAxes, color=FAINT, size=9, va="top", linespacing=1.35
         )
         y -= max(0.13, min(0.24, 0.96 / len(shown)))
 
@@ -148,7 +126,7 @@ def _misses(axes: Axes, rows: _Binned, shown: list[tuple[Run, str]]) -> None:
         axes.fill_between(
             rows.times, base, base + 0.9 * np.sqrt(share / most), color=colour, lw=0.6, step="mid"
         )
-        axes.axhline(base, color=_GRID, lw=0.8, zorder=0)
+        axes.axhline(base, color=GRID, lw=0.8, zorder=0)
         axes.text(
             1.02,
             base + 0.4,
@@ -165,7 +143,7 @@ def _misses(axes: Axes, rows: _Binned, shown: list[tuple[Run, str]]) -> None:
         0,
         len(shown),
         f"requests missed, of square roots; a whole row: {100 * most:.2g} %",
-        color=_FAINT,
+        color=FAINT,
         size=9,
     )
 
@@ -180,7 +158,7 @@ def _cost(axes: Axes, rows: _Binned, shown: list[tuple[Run, str]], priced: bool)
         axes.plot(rows.times, cost, color=colour, lw=1.8)
         ends.append((float(cost[-1]), colour))
     axes.set_ylim(0)
-    axes.grid(color=_GRID, lw=0.8)
+    axes.grid(color=GRID, lw=0.8)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_ylabel("USD so far" if priced else "replica-hours so far")
     gap, last = axes.get_ylim()[1] * 0.13, -1e99
