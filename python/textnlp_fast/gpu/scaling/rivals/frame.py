@@ -7,7 +7,7 @@ observation without a figure: the rival then stays at what it said last.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from textnlp_fast.errors import CorruptDataError, InvalidInputError
@@ -17,7 +17,7 @@ from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ReplicaCapacity
 from textnlp_fast.gpu.scaling.rivals.windows import MaxWindow, MeanWindow, SumWindow
 
-__all__ = ["Rival", "concurrency_of", "count_of", "gauge_of", "target_load"]
+__all__ = ["Rival", "Signal", "concurrency_of", "count_of", "gauge_of", "rate_of", "target_load"]
 
 _MOST = 1e12
 """No gauge of a fleet is larger: what claims to be was not measured."""
@@ -41,15 +41,23 @@ def concurrency_of(observation: Observation) -> float | None:
     return gauge_of(running + waiting)
 
 
-def target_load(target_utilisation: float, capacity: ReplicaCapacity) -> tuple[bool, float]:
-    """Whether a rival that can use either goes by requests in flight, and how many of its signal a replica should get.
+def rate_of(observation: Observation) -> float | None:
+    """Requests a second."""
+    return gauge_of(observation.request_rate)
+
+
+Signal = Callable[[Observation], "float | None"]
+
+
+def target_load(target_utilisation: float, capacity: ReplicaCapacity) -> tuple[Signal, float]:
+    """The signal that a rival goes by which can use either, and how much of it a replica should get.
 
     Requests in flight where the capacity says how many a replica bears: a queue shows in them, and not in the rate.
     """
     if capacity.concurrency is not None:
-        return True, target_utilisation * capacity.concurrency
+        return concurrency_of, target_utilisation * capacity.concurrency
     if capacity.requests_per_s is not None:
-        return False, target_utilisation * capacity.requests_per_s
+        return rate_of, target_utilisation * capacity.requests_per_s
     raise InvalidInputError(
         "a rival needs to know what a replica carries: capacity has neither concurrency nor requests_per_s",
         hint="Give ReplicaCapacity(concurrency=...) or ReplicaCapacity(requests_per_s=...).",

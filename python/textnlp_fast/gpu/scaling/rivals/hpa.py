@@ -14,7 +14,7 @@ from typing import Literal
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ReplicaCapacity
-from textnlp_fast.gpu.scaling.rivals.frame import Rival, concurrency_of, count_of, gauge_of, target_load
+from textnlp_fast.gpu.scaling.rivals.frame import Rival, count_of, target_load
 from textnlp_fast.gpu.scaling.rivals.windows import MaxWindow, SumWindow
 
 __all__ = ["HorizontalPodAutoscaler"]
@@ -68,7 +68,7 @@ class HorizontalPodAutoscaler(Rival):
         )
         if metric not in ("external", "pods"):
             raise InvalidInputError(f"metric must be external or pods, not {metric!r}")
-        self._by_concurrency, self.target_value = target_load(target_utilisation, capacity)
+        self._signal, self.target_value = target_load(target_utilisation, capacity)
         self._target_milli = max(1, round(self.target_value * 1000.0))
         self._metric = metric
         self.tolerance = tolerance
@@ -85,7 +85,7 @@ class HorizontalPodAutoscaler(Rival):
 
     def _wanted(self, observation: Observation, now_s: float, last_s: float) -> tuple[int, float] | None:
         due = self._due(now_s, _SYNC_S)
-        value = concurrency_of(observation) if self._by_concurrency else gauge_of(observation.request_rate)
+        value = self._signal(observation)
         ready, present = count_of(observation.ready), self._present(observation)
         if value is None or ready is None or present is None:
             return None

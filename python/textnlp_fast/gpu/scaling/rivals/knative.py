@@ -11,7 +11,7 @@ import math
 
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ReplicaCapacity
-from textnlp_fast.gpu.scaling.rivals.frame import Rival, concurrency_of, count_of, gauge_of, target_load
+from textnlp_fast.gpu.scaling.rivals.frame import Rival, count_of, target_load
 from textnlp_fast.gpu.scaling.rivals.windows import MaxWindow, MeanWindow
 
 __all__ = ["KnativePodAutoscaler"]
@@ -59,7 +59,7 @@ class KnativePodAutoscaler(Rival):
             max_instances=max_instances,
             period_s=period_s,
         )
-        self._by_concurrency, self.target_value = target_load(target_utilisation, capacity)
+        self._signal, self.target_value = target_load(target_utilisation, capacity)
         self.stable_window_s = stable_window_s
         self.panic_threshold = panic_threshold
         self.max_scale_up_rate = max_scale_up_rate
@@ -74,7 +74,7 @@ class KnativePodAutoscaler(Rival):
         self._zero_since_s: float | None = None
 
     def _wanted(self, observation: Observation, now_s: float, last_s: float) -> tuple[int, float] | None:
-        value = concurrency_of(observation) if self._by_concurrency else gauge_of(observation.request_rate)
+        value = self._signal(observation)
         if value is not None:
             self._stable.add(last_s, now_s, value)
             self._panic.add(last_s, now_s, value)

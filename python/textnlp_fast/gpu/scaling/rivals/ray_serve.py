@@ -11,7 +11,7 @@ import math
 
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ReplicaCapacity
-from textnlp_fast.gpu.scaling.rivals.frame import Rival, concurrency_of, count_of, gauge_of, target_load
+from textnlp_fast.gpu.scaling.rivals.frame import Rival, count_of, target_load
 from textnlp_fast.gpu.scaling.rivals.windows import MeanWindow
 
 __all__ = ["RayServeAutoscaler"]
@@ -60,7 +60,7 @@ class RayServeAutoscaler(Rival):
             max_instances=max_instances,
             period_s=period_s,
         )
-        self._by_concurrency, self.target_value = target_load(target_utilisation, capacity)
+        self._signal, self.target_value = target_load(target_utilisation, capacity)
         self.upscale_delay_s = upscale_delay_s
         self.downscale_delay_s = downscale_delay_s
         self.downscale_to_zero_delay_s = (
@@ -73,7 +73,7 @@ class RayServeAutoscaler(Rival):
         self._since_s: float | None = None
 
     def _wanted(self, observation: Observation, now_s: float, last_s: float) -> tuple[int, float] | None:
-        value = concurrency_of(observation) if self._by_concurrency else gauge_of(observation.request_rate)
+        value = self._signal(observation)
         if value is not None:
             # A gauge stays what it was until it is read again: what was missed counts as the reading that ends it.
             self._ongoing.add(self._ongoing.until(last_s), now_s, value)

@@ -11,7 +11,7 @@ import math
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ReplicaCapacity
-from textnlp_fast.gpu.scaling.rivals.frame import Rival, gauge_of
+from textnlp_fast.gpu.scaling.rivals.frame import Rival, rate_of
 from textnlp_fast.gpu.scaling.rivals.windows import MeanWindow
 
 __all__ = ["SkyServeAutoscaler"]
@@ -75,7 +75,7 @@ class SkyServeAutoscaler(Rival):
         self._replicas = min_instances
 
     def _wanted(self, observation: Observation, now_s: float, last_s: float) -> tuple[int, float] | None:
-        rate = gauge_of(observation.request_rate)
+        rate = rate_of(observation)
         if rate is not None:
             # Its own load balancer misses no request: what was not read counts as the reading that ends it.
             self._requests.add(self._requests.until(last_s), now_s, rate)

@@ -13,7 +13,7 @@ from typing import Literal
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.scaling.observation import Observation
 from textnlp_fast.gpu.scaling.policy import ReplicaCapacity
-from textnlp_fast.gpu.scaling.rivals.frame import Rival, count_of, gauge_of
+from textnlp_fast.gpu.scaling.rivals.frame import Rival, count_of, gauge_of, rate_of
 from textnlp_fast.gpu.scaling.rivals.windows import MaxWindow
 
 __all__ = ["WorkloadVariantAutoscaler"]
@@ -165,7 +165,7 @@ class WorkloadVariantAutoscaler(Rival):
     def _of_a_request(observation: Observation, kv_use: float, ready: int) -> float:
         """The part of a replica's KV cache that a waiting request's prompt takes; else what a running one takes."""
         tokens, prompts = gauge_of(observation.decode_tokens), gauge_of(observation.prompt_tokens_rate)
-        rate, running = gauge_of(observation.request_rate), gauge_of(observation.running_requests)
+        rate, running = rate_of(observation), gauge_of(observation.running_requests)
         if tokens and prompts and rate:
             return min(1.0, prompts / rate * kv_use * ready / tokens)
         return min(1.0, kv_use * ready / running) if running else 0.0
