@@ -118,8 +118,7 @@ TEXTNLP_FAST_INLINE void refill(Lanes& lanes, Stream& stream) {
   stream.at += 2 * static_cast<unsigned>(__builtin_popcount(need));
 }
 
-// --- the writer divides: for that, states are 32-bit numbers, even lanes in one register, odd lanes in the other
-// -------
+// --- the writer divides: states are 32-bit numbers for that, even lanes in one register, odd lanes in the other ------
 
 struct WideLanes {
   __m512i even;

@@ -38,7 +38,7 @@ class Candidate:
     @property
     def most_usd_per_hour(self) -> Decimal:
         """What one machine may cost, whichever type it is."""
-        return max(self.usd_per_hour, *(one.usd_per_hour for one in self.alternatives), Decimal(0))
+        return max([self.usd_per_hour, *(one.usd_per_hour for one in self.alternatives)])
 
     @property
     def name(self) -> str:
@@ -100,9 +100,8 @@ def planned(
     `zones` says for (provider, region, instance type) where it is offered; without an entry, or with an empty one, the
     cloud chooses. So it does for (provider, region, market) in `cloud_chooses`, where the request leaves the zone open:
     one place for all zones under the cap, at the price of the dearest, for it may be that one, and with the types that
-    will do as well as alternatives. `list_prices` are
-    on-demand's, by the same. Raises NoPlanError where nothing fits, PriceTooHighError where all that does is over the
-    cap.
+    will do as well as alternatives. `list_prices` are on-demand's, by the same. Raises NoPlanError where nothing fits,
+    PriceTooHighError where all that does is over the cap.
     """
     markets = MARKETS[request.market]
     found: dict[Place, Candidate] = {}

@@ -124,7 +124,7 @@ class LaunchRecord:
     @property
     def most_usd_per_hour(self) -> Decimal:
         """What one instance may cost."""
-        return max(self.usd_per_hour, *(one.usd_per_hour for one in self.alternatives), Decimal(0))
+        return max([self.usd_per_hour, *(one.usd_per_hour for one in self.alternatives)])
 
     @property
     def launch_id(self) -> str:
