@@ -30,7 +30,7 @@ CLANGXX := $(firstword $(shell command -v clang++-14 clang++-16 clang++-19 clang
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install torch demo test nightly test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz fuzz-python neon cuda emulated sanitize-gpu wheel wheel-test bench bench-gpu clean
+.PHONY: help install torch demo serve test nightly test-isa native lint lint-python lint-cpp format sanitize sanitize-python fuzz fuzz-python neon cuda emulated sanitize-gpu wheel wheel-test bench bench-gpu clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -64,7 +64,7 @@ $(VENV)/.bench-tools: $(VENV)/.installed pyproject.toml
 
 # The version whose wheel without CUDA pip finds where one is offered; any other brings gigabytes of CUDA along.
 $(VENV)/.torch: $(VENV)/.installed
-	$(PIP) install 'torch==2.13.0' 'transformers>=4.50'
+	$(PIP) install 'torch==2.13.0' 'transformers>=4.50' 'peft>=0.14'
 	@touch $@
 
 $(VENV)/.wheel-tools: $(BIN)/python pyproject.toml
@@ -80,6 +80,11 @@ torch: $(VENV)/.torch  ## Install PyTorch and transformers into .venv: the tests
 demo: $(VENV)/.installed  ## Two versions of a small model: push, log, diff, pull, compare
 	$(BIN)/python examples/demo.py
 
+SERVE_ARGS ?=
+serve: $(VENV)/.installed  ## The service and its dashboard on a demo's repository (build/demo); SERVE_ARGS=--port 0
+	$(BIN)/python examples/demo_repository.py build/demo
+	$(BIN)/textnlp-fast serve --repo build/demo --allow-path build/demo-models $(SERVE_ARGS)
+
 test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
 
@@ -87,7 +92,7 @@ test: $(VENV)/.installed  ## The whole suite; PYTEST_ARGS='-k codec' narrows it
 # each night. Failures print their seeds.
 NIGHTLY_KILLS ?= 500
 NIGHTLY_TESTS := tests/garbage tests/storage/audit tests/storage/test_kill.py tests/storage/test_pull_resume.py tests/registry/test_faults.py \
-  tests/objectstore/test_lease.py tests/transfers/test_kill.py
+  tests/objectstore/test_lease.py tests/transfers/test_kill.py tests/gpu/scaling/actuators
 nightly: $(VENV)/.installed  ## The tests that chance has a part in, at length: for a night
 	TEXTNLP_FAST_NIGHTLY=1 TEXTNLP_FAST_KILLS=$(NIGHTLY_KILLS) $(BIN)/$(PYTEST) $(NIGHTLY_TESTS) $(PYTEST_ARGS)
 
@@ -116,7 +121,7 @@ lint-python: $(VENV)/.lint-tools
 
 # Configured, not built: clang-tidy wants the compile commands only.
 build/lint/compile_commands.json: $(VENV)/.lint-tools $(CORE)
-	cmake -S . -B build/lint -G Ninja -DTEXTNLP_FAST_TESTS=ON -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_CUDA=OFF \
+	cmake -S . -B build/lint -G Ninja -DTEXTNLP_FAST_TESTS=ON -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_UNITY=OFF -DTEXTNLP_FAST_CUDA=OFF \
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
 	@touch $@
 
@@ -149,7 +154,7 @@ sanitize: build/sanitize/.built  ## The C++ tests under ASan and UBSan, then a s
 # The module itself under ASan, driven by the Python tests: bindings and buffers too. (UBSan would take gcc minutes more,
 # and `sanitize` has it.) The editable finder is taken out, else it would answer the import with the ordinary module.
 # libstdc++ is loaded early, for ASan to see its throws. A process a file, side by side: xdist's workers would import the
-# ordinary module.
+# ordinary module. The oracles of the tests, in Python, are not asked again (tests/amounts.py).
 SITE := $(CURDIR)/build/sanitize-python/site
 # Without what Python writes beside them, now and then, when others import them.
 SOURCES := tar -C python --exclude=__pycache__ -cf - textnlp_fast
@@ -161,7 +166,7 @@ sanitize-python: $(VENV)/.installed  ## The tests of the module's own functions 
 	cmake --build build/sanitize-python
 	rm -rf $(SITE) && mkdir -p $(SITE) && $(SOURCES) | tar -C $(SITE) -xf -
 	cmake --install build/sanitize-python --component python --prefix $(SITE) >/dev/null
-	find $(SANITIZED_TESTS) -name 'test_*.py' | sort | ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 PYTHONPATH=$(SITE) xargs -n 1 -P $(WORKERS) \
+	find $(SANITIZED_TESTS) -name 'test_*.py' | sort | TEXTNLP_FAST_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 PYTHONPATH=$(SITE) xargs -n 1 -P $(WORKERS) \
 	  env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
 	  import textnlp_fast; assert textnlp_fast.__file__.startswith("$(SITE)"), textnlp_fast.__file__; \
 	  import pytest; code = pytest.main(sys.argv[1:]); sys.exit(0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else code)' \
@@ -198,6 +203,8 @@ neon: $(VENV)/.build-tools  ## Cross-compile for 64-bit Arm and run the C++ test
 	ctest --test-dir build/neon --output-on-failure -j $(WORKERS)
 
 EMULATED := $(CURDIR)/build/emulated/site
+# The rooms where something is marked: to collect the others takes longer than what is run.
+GPU_ROOMS = $(sort $(dir $(shell grep -rl --include='*.py' 'mark\.gpu' tests)))
 emulated: $(VENV)/.installed  ## The CUDA twins, kernels and launches, on a device that this processor plays
 	cmake -S . -B build/emulated -G Ninja -DTEXTNLP_FAST_CUDA=EMULATED -DTEXTNLP_FAST_PYTHON=ON -DTEXTNLP_FAST_INSTALL_CPP=OFF \
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
@@ -206,7 +213,7 @@ emulated: $(VENV)/.installed  ## The CUDA twins, kernels and launches, on a devi
 	cmake --install build/emulated --component python --prefix $(EMULATED) >/dev/null
 	PYTHONPATH=$(EMULATED) $(BIN)/python -c 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]; \
 	  import textnlp_fast; assert textnlp_fast.__file__.startswith("$(EMULATED)"), textnlp_fast.__file__; \
-	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m gpu tests $(PYTEST_ARGS)
+	  import pytest; sys.exit(pytest.main(sys.argv[1:]))' -m gpu $(GPU_ROOMS) $(PYTEST_ARGS)
 
 cuda: $(VENV)/.build-tools  ## Compile and link the CUDA twins; needs nvcc, no GPU
 	cmake -S . -B build/cuda -G Ninja -DTEXTNLP_FAST_CUDA=ON -DCMAKE_CUDA_FLAGS="--Werror all-warnings" \
@@ -232,10 +239,12 @@ wheel: $(VENV)/.wheel-tools  ## Source archive and wheel in dist/, then tests ag
 # the suite, which has run on the same code: what a wheel can lack (modules, data, kernels, the command) shows in these.
 WHEEL_TESTS := tests/packaging tests/cli/test_cli.py tests/tensors tests/storage/test_push.py tests/storage/test_pull.py tests/storage/test_repository.py \
   tests/loading/test_load.py tests/loading/test_swap.py tests/hash/test_blake3.py tests/codec/test_vectors.py tests/test_cpu.py
+# What these tests import, and no more: servers and engines of the extra `test` take longer to unpack than the tests to run.
+WHEEL_TEST_TOOLS := 'pytest>=8' 'pytest-xdist>=3.6' 'pytest-asyncio>=0.24' 'hypothesis>=6.100' 'blake3>=1.0' 'safetensors>=0.5' 'ml-dtypes>=0.5'
 wheel-test:
 	rm -rf build/wheel-venv
 	$(PYTHON) -m venv build/wheel-venv
-	build/wheel-venv/bin/python -m pip --disable-pip-version-check -q install "$$(ls dist/*.whl)[test]"
+	build/wheel-venv/bin/python -m pip --disable-pip-version-check -q install "$$(ls dist/*.whl)" $(WHEEL_TEST_TOOLS)
 	elsewhere=$$(mktemp -d) && cd "$$elsewhere" && export PATH="$(CURDIR)/build/wheel-venv/bin:$$PATH" && \
 	  python -c 'import sys, textnlp_fast; sys.exit(not textnlp_fast.__file__.startswith(sys.prefix))' && \
 	  $(PYTEST) -p no:cacheprovider -c "$(CURDIR)/pyproject.toml" --rootdir "$(CURDIR)" $(PYTEST_ARGS) $(addprefix $(CURDIR)/,$(WHEEL_TESTS))

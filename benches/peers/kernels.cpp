@@ -359,4 +359,39 @@ size_t gaps_apply(const Zstd* zstd, const uint8_t* payload, size_t size, size_t 
   const auto apply = width == 1 ? apply_gaps<1> : width == 2 ? apply_gaps<2> : apply_gaps<4>;
   return apply(zstd, payload, size, words, block, scratch, out);
 }
+
+// Passes over memory and nothing else, for words of two bytes. They ask for what lies 2 KiB ahead, for prefetchers of
+// the hardware stop where pages end. What any encoder of a change must do: look at both sides once. Returns how many
+// words differ.
+size_t pass_compare(const uint8_t* target, const uint8_t* base, size_t words) {
+  size_t differ = 0;
+  for (size_t i = 0; i + 32 <= words; i += 32) {
+    __builtin_prefetch(target + 2 * i + 2048);
+    __builtin_prefetch(base + 2 * i + 2048);
+    uint16_t a[32], b[32];
+    std::memcpy(a, target + 2 * i, sizeof a);
+    std::memcpy(b, base + 2 * i, sizeof b);
+    unsigned here = 0;
+    for (int k = 0; k < 32; ++k) here += a[k] != b[k];
+    differ += here;
+  }
+  return differ;
+}
+
+// What any decoder must do that knows each exponent of the base. Returns the largest.
+size_t pass_exponents(const uint8_t* base, size_t words) {
+  uint16_t most[32] = {};
+  for (size_t i = 0; i + 32 <= words; i += 32) {
+    __builtin_prefetch(base + 2 * i + 2048);
+    uint16_t a[32];
+    std::memcpy(a, base + 2 * i, sizeof a);
+    for (int k = 0; k < 32; ++k) {
+      const auto exponent = static_cast<uint16_t>(a[k] & 0x7f80);
+      most[k] = most[k] > exponent ? most[k] : exponent;
+    }
+  }
+  uint16_t largest = 0;
+  for (const uint16_t one : most) largest = largest > one ? largest : one;
+  return largest;
+}
 }

@@ -57,7 +57,10 @@ def kernels() -> ctypes.CDLL:
             ) from error
         partial.replace(library)
     loaded = ctypes.CDLL(str(library))
-    for name in ("bitx_encode", "bitx_decode", "planes_encode", "planes_decode", "gaps_encode", "gaps_apply"):
+    for name in (
+        *("bitx_encode", "bitx_decode", "planes_encode", "planes_decode"),
+        *("gaps_encode", "gaps_apply", "pass_compare", "pass_exponents"),
+    ):
         getattr(loaded, name).restype = ctypes.c_size_t
     return loaded
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "textnlp_fast/cuda.h"
+#include "textnlp_fast/dtype.h"
 #include "textnlp_fast/hash.h"
 #include "textnlp_fast/status.h"
 
@@ -102,6 +103,9 @@ void about_job(std::size_t number, const Body& body) {
     throw;
   }
 }
+
+// An element type from its number; raises if there is none.
+Dtype dtype_of(unsigned number);
 
 // A key of 32 bytes, and offsets behind spans, out of what Python gives.
 Digest to_key(const py::handle& object);

@@ -7,11 +7,6 @@
 namespace textnlp_fast::bindings {
 namespace {
 
-Dtype dtype_of(unsigned number) {
-  if (number >= kDtypeCount) raise_if_failed(Status::failure(Code::invalid_argument, "unknown element type"));
-  return static_cast<Dtype>(number);
-}
-
 void check_same_size(std::size_t a, std::size_t b) {
   if (a != b) raise_if_failed(Status::failure(Code::invalid_argument, "the two tensors differ in size"));
 }
@@ -87,6 +82,11 @@ py::tuple diff_tensors(const py::object& a, const py::object& b, unsigned dtype,
 }
 
 }  // namespace
+
+Dtype dtype_of(unsigned number) {
+  if (number >= kDtypeCount) raise_if_failed(Status::failure(Code::invalid_argument, "unknown element type"));
+  return static_cast<Dtype>(number);
+}
 
 void bind_codec(py::module_& module) {
   module.def("encode_bound", &encode_bound, py::arg("size"), py::arg("frame_size"));

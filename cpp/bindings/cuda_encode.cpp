@@ -16,7 +16,7 @@ bool says_device(const py::handle& object) {
   return py::hasattr(object, "__cuda_array_interface__");
 }
 
-Dtype dtype_of(const py::handle& number) {
+Dtype known_dtype(const py::handle& number) {
   const auto dtype = number.cast<unsigned>();
   if (dtype >= kDtypeCount) refuse("dtype", "is unknown");
   return static_cast<Dtype>(dtype);
@@ -38,7 +38,7 @@ py::list encode_payloads(const py::list& targets, const py::list& bases, const p
     const DeviceBuffer& target = on_device.emplace_back(targets[n], Buffer::Access::read, "target", stream);
     if (n == 0) device = target.device();
     if (target.device() != device) refuse("target", "lies on another device than the first");
-    jobs[n] = {target.data(), nullptr, target.size(), dtype_of(dtypes[n]), nullptr, 0, says_device(outs[n])};
+    jobs[n] = {target.data(), nullptr, target.size(), known_dtype(dtypes[n]), nullptr, 0, says_device(outs[n])};
     if (jobs[n].out_on_device) {
       const DeviceBuffer& out = on_device.emplace_back(outs[n], Buffer::Access::write, "out", stream);
       if (out.device() != device) refuse("out", "lies on another device than the target");

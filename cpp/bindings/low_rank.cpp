@@ -5,11 +5,6 @@
 namespace textnlp_fast::bindings {
 namespace {
 
-Dtype dtype_of(unsigned number) {
-  if (number >= kDtypeCount) raise_if_failed(Status::failure(Code::invalid_argument, "unknown element type"));
-  return static_cast<Dtype>(number);
-}
-
 void low_rank_into(const py::object& base, const py::object& out, unsigned dtype, const py::object& a, unsigned a_dtype,
                    const py::object& b, unsigned b_dtype, std::size_t rows, std::size_t columns, std::size_t rank,
                    float scale, unsigned rounding, std::size_t begin, unsigned threads) {

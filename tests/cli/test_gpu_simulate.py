@@ -59,6 +59,14 @@ def test_spot_replicas_that_are_lost(run: Any) -> None:
     assert 1.0 < found[1]["usd"] / found[1]["replica_hours"] < 4.0
 
 
+def test_spot_replicas_without_prices_cost_nothing_that_is_said(run: Any) -> None:
+    spot = ("--spot-share", "0.5", "--spot-loss", "3.5=2")
+    told = run(*DAY, *spot)
+    assert "lost" in told.out
+    assert "USD" not in told.out
+    assert run(*DAY, *spot, "--json").document["runs"][0]["usd"] is None
+
+
 def test_frontiers(run: Any) -> None:
     told = run("gpu", "simulate", "--days", "0.2", "--policy", "hpa", "--frontier")
     assert told.code == 0
@@ -100,10 +108,17 @@ def test_a_picture(run: Any, tmp_path: Path) -> None:
         (("--days", "500"), "up to 400 days"),
         (("--cold-start", "nan"), "no finite number"),
         (("--target", "1.5"), "range"),
+        (("--scale", "1e300", "--trace", "{rates}"), "simulation takes 100,000,000"),
+        (("--scale", "5e6", "--trace", "{rates}"), "--scale 0.1"),
+        (("--decode", "1e-9", "--days", "0.01"), "a simulation takes 100,000"),
+        (("--cold-start", "1e12", "--days", "0.01"), "longer than a day"),
+        (("--trace", "missing.csv"), "`sample`"),
     ],
 )
-def test_what_makes_no_sense_is_refused(run: Any, words: tuple[str, ...], told: str) -> None:
-    outcome = run("gpu", "simulate", *words)
+def test_what_makes_no_sense_is_refused(run: Any, tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+    rates = tmp_path / "rates.csv"
+    rates.write_text("time_s,requests_per_s\n0,5\n600,5\n")
+    outcome = run("gpu", "simulate", *(word.format(rates=rates) for word in words))
     assert outcome.code == 2
     assert told in outcome.err
     assert outcome.out == ""

@@ -128,6 +128,18 @@ def test_a_read_that_fails_says_nothing_of_publishing(
         patched.setattr(LocalBackend, "put_if_absent", down)
         lost = run("push", models[0], "m@1.2.0", "--repo", place)
         assert lost.code == 8
+        assert (
+            "Nothing was published" in lost.err
+        )  # the audit log's record was not written: no manifest was sent
+    with monkeypatch.context() as patched:
+        put = LocalBackend.put_if_absent
+
+        def down_at_last(self: LocalBackend, key: str, data: bytes) -> object:
+            return down() if key.startswith("models/") else put(self, key, data)
+
+        patched.setattr(LocalBackend, "put_if_absent", down_at_last)
+        lost = run("push", models[0], "m@1.2.0", "--repo", place)
+        assert lost.code == 8
         assert "may be published or not" in lost.err
     with monkeypatch.context() as patched:
         patched.setattr(LocalBackend, "get", down)

@@ -6,9 +6,11 @@ a later part. A setting that is new has to be in it, and a test has to be there.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from textnlp_fast.config import Settings, load_settings
 from textnlp_fast.config.settings import PREFIX, names_of
 from textnlp_fast.delta import create_patch
 from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.objectstore import open_store
+from textnlp_fast.objectstore.peers import Members, NodeServer, PieceCache, Swarm
 from textnlp_fast.storage import Repository, StorageConfig, TransferOptions
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
@@ -66,6 +70,15 @@ ACTS = {
     "sign_key": "test_pushes_are_signed_and_pulls_demand_it_as_set",
     "sign_key_password": "test_pushes_are_signed_and_pulls_demand_it_as_set",
     "signature_policy": "test_pushes_are_signed_and_pulls_demand_it_as_set",
+    "service_tokens": "test_the_service_is_as_set",
+    "service_oidc": "test_the_service_is_as_set",
+    "service_allowed_hosts": "test_the_service_is_as_set",
+    "service_allowed_paths": "test_the_service_is_as_set",
+    "service_health_agents": "test_the_service_is_as_set",
+    "peers": "test_objects_are_read_from_nodes_and_kept_as_set",
+    "peer_cache": "test_objects_are_read_from_nodes_and_kept_as_set",
+    "peer_cache_gib": "test_objects_are_read_from_nodes_and_kept_as_set",
+    "peer_token": "test_objects_are_read_from_nodes_and_kept_as_set",
     "metrics_file": "test_every_kind_of_command_writes_metrics",
     "traces": "test_traces_are_on_while_a_command_runs",
 }
@@ -368,6 +381,71 @@ def test_every_kind_of_command_writes_metrics(
     text = file.read_text()
     for verb in ("push", "upload"):
         assert f'operation="{verb}",outcome="ok"' in text
+
+
+def test_the_service_is_as_set(
+    run: Any, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = pytest.importorskip("textnlp_fast.service.serving")
+    served: list[Any] = []
+    monkeypatch.setattr(serving, "serve", lambda _app, config, **_more: served.append(config) or True)
+    monkeypatch.setenv("TEXTNLP_FAST_REPO", str(place))
+    assert run("serve").code == 0
+    assert not served[0].is_protected
+    tokens, folder = tmp_path / "tokens.yaml", tmp_path / "models"
+    folder.mkdir()
+    assert run("serve", "--new-token", "alice", "--role", "reader", "--tokens", tokens).code == 0
+    monkeypatch.setenv("TEXTNLP_FAST_SERVICE_TOKENS", str(tokens))
+    oidc = {"issuer": "https://id.example.org", "audience": "models", "roles": {"ops": "operator"}}
+    monkeypatch.setenv("TEXTNLP_FAST_SERVICE_OIDC", json.dumps(oidc))
+    monkeypatch.setenv("TEXTNLP_FAST_SERVICE_ALLOWED_HOSTS", '["models.example.org"]')
+    monkeypatch.setenv("TEXTNLP_FAST_SERVICE_ALLOWED_PATHS", json.dumps([str(folder)]))
+    monkeypatch.setenv("TEXTNLP_FAST_SERVICE_HEALTH_AGENTS", '{"node-1": "http://127.0.0.1:9401"}')
+    assert run("serve").code == 0
+    config = served[1]
+    assert config.is_protected
+    assert (config.tokens, config.oidc.issuer, config.oidc.roles) == (tokens, oidc["issuer"], oidc["roles"])
+    assert (config.allowed_hosts, config.allowed_paths) == (("models.example.org",), (folder.resolve(),))
+    assert config.health_agents == {"node-1": "http://127.0.0.1:9401"}
+
+
+def test_objects_are_read_from_nodes_and_kept_as_set(
+    run: Any, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pull(code: int = 0) -> None:
+        assert (
+            run("pull", "m@1.0.0", tmp_path / f"out{len(list(tmp_path.iterdir()))}", "--repo", place).code
+            == code
+        )
+
+    store = open_store(place)
+    swarm = Swarm(
+        store, Members([], me="http://127.0.0.1:1"), cache=PieceCache(tmp_path / "node"), name="node"
+    )
+    node = NodeServer(swarm, "127.0.0.1", 0, token="secret", name="node")
+    serving = threading.Thread(target=node.serve)
+    serving.start()
+    try:
+        monkeypatch.setenv("TEXTNLP_FAST_PEERS", f"http://127.0.0.1:{node.port}")
+        pull()
+        assert not node.served_bytes  # without the token
+        monkeypatch.setenv("TEXTNLP_FAST_PEER_TOKEN", "secret")
+        pull()
+        assert node.served_bytes
+    finally:
+        node.close()
+        serving.join()
+    pull()  # nobody there
+    monkeypatch.setenv("TEXTNLP_FAST_PEERS", "nonsense")
+    pull(2)
+    monkeypatch.delenv("TEXTNLP_FAST_PEERS")
+    monkeypatch.setenv("TEXTNLP_FAST_PEER_CACHE", str(tmp_path / "kept"))
+    monkeypatch.setenv("TEXTNLP_FAST_PEER_CACHE_GIB", "0")
+    pull()
+    assert not (tmp_path / "kept").exists()
+    monkeypatch.setenv("TEXTNLP_FAST_PEER_CACHE_GIB", "1")
+    pull()
+    assert sizes(tmp_path / "kept")
 
 
 def test_traces_are_on_while_a_command_runs(run: Any, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from amounts import SANITIZED, examples
 from codec.inputs import BASES, DTYPES, ISAS, decoded, forced, pair, pairs
 from reference import codec as reference
 from reference import codec_streams as streams
@@ -41,7 +42,7 @@ plane_forms = st.builds(
 
 
 def check_on_every_isa(payload: bytes, target: bytes, base: bytes | None) -> None:
-    assert reference.decode(payload, len(target), base) == target
+    assert SANITIZED or reference.decode(payload, len(target), base) == target
     for isa in ISAS:
         with forced(isa):
             assert decoded(payload, len(target), base) == target, isa
@@ -51,7 +52,7 @@ def check_on_every_isa(payload: bytes, target: bytes, base: bytes | None) -> Non
                 assert bytes(held) == target, isa
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     case=pairs(counts=st.integers(0, 1500)),
     frame_size=st.sampled_from([64, 4096, 1 << 20]),
@@ -64,7 +65,7 @@ def test_reference_reads_the_core(case: tuple[str, bytes, bytes], frame_size: in
     assert reference.decode(payload, len(target), base) == target
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     case=pairs(counts=st.one_of(st.integers(400, 2500), st.sampled_from([1023, 1024, 1025]))),
     form=delta_forms,
@@ -101,7 +102,7 @@ def fits(payload: bytes) -> bool:
     return True
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     dtype=st.sampled_from(DTYPES),
     count=st.integers(600, 2500),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amounts import examples
 from codec.inputs import (
     BASES,
     CHANGES,
@@ -28,7 +29,7 @@ from textnlp_fast.delta import codec
 MAX_HEADER = 9
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     case=pairs(),
     frame_size=st.sampled_from(FRAME_SIZES),
@@ -122,7 +123,7 @@ def test_shares_of_changes_around_the_sparse_limit(dtype: str, share: float, tog
         assert decoded(payloads.pop(), target.nbytes, base.tobytes()) == target.tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(case=pairs(), frame_size=st.sampled_from([64, 128, 4096]), threads=st.sampled_from([1, 2]))
 def test_in_place_over_the_base(case: tuple[str, bytes, bytes], frame_size: int, threads: int) -> None:
     dtype, target, base = case
@@ -134,7 +135,7 @@ def test_in_place_over_the_base(case: tuple[str, bytes, bytes], frame_size: int,
             assert bytes(held) == target
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     case=pairs(counts=st.integers(0, 9000)),
     window=st.integers(1, 5),
@@ -158,7 +159,7 @@ def test_windows_make_the_tensors_payload(
     assert joined == target
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(case=pairs(counts=st.integers(0, 6000)), cut=st.floats(0, 1))
 def test_scan_finds_the_whole_frames_of_a_cut_stream(case: tuple[str, bytes, bytes], cut: float) -> None:
     dtype, target, base = case

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from amounts import examples, nothing_of_the_core
 from codec.inputs import (
     BASES,
     CHANGES,
@@ -66,7 +67,7 @@ def same_on_every_isa(target: bytes, base: bytes, dtype: str) -> bytes:
 # --- frames by hand -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     dtype=st.sampled_from(DTYPES),
     count=st.one_of(st.integers(1, 1600), st.sampled_from([511, 512, 513, 1024, 1025])),
@@ -152,6 +153,7 @@ def test_blocks_full_of_events(code: int, idle: int) -> None:
     check_on_every_isa(payload, target.tobytes(), base.tobytes())
 
 
+@nothing_of_the_core
 @settings(max_examples=60, deadline=None)
 @given(
     contexts=st.lists(st.integers(0, 9), min_size=1, max_size=1300),

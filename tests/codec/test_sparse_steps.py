@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amounts import examples
 from codec.inputs import (
     coders,
     decoded,
@@ -38,7 +39,7 @@ def test_the_encoder_sees_steps(dtype: str) -> None:
         assert len(payload) < 5000 / 8 + 5000 * 0.012 * 8 + 500
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     dtype=st.sampled_from(STEP_TYPES),
     base_kind=st.sampled_from(["weights", "specials", "noise", "zeros"]),

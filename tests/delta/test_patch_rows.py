@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delta.models import WINDOW, Model, Tensor, make, models, successors, write
+from delta.models import WINDOW, Model, Tensor, make, models, successors, weights, write
 from textnlp_fast.contents.windows import OpenFiles
 from textnlp_fast.delta import create_patch, inspect_patch, read_patch
-from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.errors import DigestMismatchError, InvalidInputError
 
 quick = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 
@@ -56,6 +56,35 @@ def test_rows_and_tensors_that_are_not_there(tmp_path: Path, patch: Path) -> Non
                 opened.rows("q", begin, end)
         with pytest.raises(InvalidInputError, match="has no rows"):
             opened.rows("scalar", 0, 0)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_another_source_is_named(tmp_path: Path, patch: Path, old: Model, *, check: bool) -> None:
+    """A model of the same names and shapes: what a patch makes of it is garbage, or nothing at all."""
+    other = {**old, "model-1.safetensors": {"q": weights(99), "norm": Tensor("F32", (3,), bytes(12))}}
+    root = write(other, tmp_path / "other")
+    with read_patch(patch).open(root, check=check) as opened:
+        for whole in (lambda: opened.tensor("q"), lambda: opened.rows("q", 0, 64)):
+            with pytest.raises(DigestMismatchError, match=r"other/model-1\.safetensors changed"):
+                whole()
+        if check:
+            with pytest.raises(DigestMismatchError, match=r"other/model-1\.safetensors changed"):
+                opened.rows("q", 3, 4)
+        assert opened.tensor("norm").data == bytes(12)  # the same in both
+
+
+def test_a_source_that_changes_under_open_hands_is_noticed_by_whole_tensors(
+    tmp_path: Path, patch: Path
+) -> None:
+    with read_patch(patch).open(tmp_path / "old") as opened:
+        opened.tensor("q")
+        path = tmp_path / "old/model-1.safetensors"
+        with path.open("r+b") as file:
+            file.seek(path.stat().st_size - 12 - 300)  # of q, before norm
+            file.write(bytes(b ^ 0x21 for b in path.read_bytes()[-312:-300]))
+        for whole in (lambda: opened.tensor("q"), lambda: opened.rows("q", 0, 64)):
+            with pytest.raises(DigestMismatchError, match="changed"):
+                whole()
 
 
 def test_rows_read_only_the_windows_that_cover_them(

@@ -17,10 +17,12 @@ from urllib.parse import parse_qsl, urlencode
 from fakes.ec2_fleets import Override, chosen, fleet_answer, only, overrides_of
 from faults.proxy import Answer, Fault, FaultProxy
 
-__all__ = ["UBUNTU", "Ec2Proxy", "error_document"]
+__all__ = ["RUNNING", "UBUNTU", "Ec2Proxy", "error_document"]
 
 UBUNTU = "ami-1e749f67"
 """An image that moto knows."""
+RUNNING = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+"""A filter of DescribeInstances: what has ended stays on moto's list."""
 
 _XML = [("Content-Type", "text/xml")]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fakes.ec2 import UBUNTU, error_document
+from fakes.ec2 import RUNNING, UBUNTU, error_document
 from faults.proxy import Answer, FaultProxy
 
 __all__ = ["MaintainProxy"]
@@ -28,7 +28,8 @@ class MaintainProxy(FaultProxy):
     ) -> None:
         super().__init__(upstream_url)
         self.ec2 = ec2
-        self.targets = {"on-demand": on_demand, "spot": spot}
+        self._first_targets = {"on-demand": on_demand, "spot": spot}
+        self.targets = dict(self._first_targets)
         self.kind = kind
         self.weight: str | None = None
         self.policies: list[str] = []
@@ -39,14 +40,18 @@ class MaintainProxy(FaultProxy):
         self.settle()
 
     def alive(self) -> set[str]:
-        pages = self.ec2.get_paginator("describe_instances").paginate()
+        pages = self.ec2.get_paginator("describe_instances").paginate(Filters=RUNNING)
         return {
             one["InstanceId"]
             for page in pages
             for group in page["Reservations"]
             for one in group["Instances"]
-            if one["State"]["Name"] in ("pending", "running")
         }
+
+    def begin_anew(self) -> None:
+        """In front of a moto without machines."""
+        self.targets, self.members = dict(self._first_targets), {}
+        self.settle()
 
     def settle(self) -> None:
         """What the fleet does by itself."""

@@ -57,6 +57,7 @@ class Pusher:
     seen: Document | None = None
     rewrites: bool = False  # stores a version anew, under another name
     late: int = -1  # a put that was sent twice, the second still on its way
+    sending: int = -1  # an upload that goes on beside the steps that follow, and ends before the manifest
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def gone(document: Document, rules: frozenset[str]) -> frozenset[int]:
 def push(world: World, me: Pusher, rules: frozenset[str]) -> Moves:  # noqa: PLR0915  one process in one place
     if me.late >= 0:
         yield replace(world, objects=world.objects | {me.late}), replace(me, late=-1)
+    if me.sending >= 0:
+        yield replace(world, objects=world.objects | {me.sending}), replace(me, sending=-1)
     document, place = world.document, world.places[me.place]
     if me.at == "look":  # at the document, before anything else
         yield world, replace(me, at="read place", before=gone(document, rules))
@@ -146,6 +149,7 @@ def push(world: World, me: Pusher, rules: frozenset[str]) -> Moves:  # noqa: PLR
         yield after, replace(me, at="intend")
         if me.tries == 2:
             yield after, replace(me, at="intend", late=me.name)
+        yield world, replace(me, at="intend", sending=me.name)
     elif me.at == "intend":
         if "look after intent" not in rules and me.seen is None:
             yield world, replace(me, seen=document)
@@ -170,6 +174,8 @@ def push(world: World, me: Pusher, rules: frozenset[str]) -> Moves:  # noqa: PLR
             yield rescued, replace(me, at="publish", seen=None)
         else:
             yield world, replace(me, at="check", seen=None)
+    elif me.at == "publish" and me.sending >= 0:
+        return  # it waits
     elif me.at == "publish":
         if place == me.expected:
             yield world.put(me.place, ("manifest", me.id, me.name)), replace(me, at="finish")
@@ -187,6 +193,8 @@ def push(world: World, me: Pusher, rules: frozenset[str]) -> Moves:  # noqa: PLR
             seen=None,
             name=-1,
             expected=ABSENT,
+            late=max(me.late, me.sending),
+            sending=-1,
         )
         yield replace(world, intents=rest), after
 

@@ -17,17 +17,26 @@ SEED = 7 if "TEXTNLP_FAST_KILLS" not in os.environ else random.SystemRandom().ra
 
 @pytest.mark.slow
 def test_killed_operations(tmp_path: Path) -> None:
+    # On a machine that does other things all kills may come too early; then others are tried.
+    for attempt in range(3):
+        if any(_left_behind(tmp_path / str(attempt), SEED + attempt)):
+            return
+    raise AssertionError("no kill came in the middle of anything: the test proves nothing")
+
+
+def _left_behind(folder: Path, seed: int) -> list[int]:
+    """What each kill left behind, of a run that ended well."""
+    folder.mkdir()
     script = Path(__file__).with_name("killed_operations.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), str(KILLS), str(SEED)],
+        [sys.executable, str(script), str(folder), str(KILLS), str(seed)],
         env={**os.environ, "TEXTNLP_FAST_AUDIT": "off"},
         capture_output=True,
         text=True,
         timeout=120 + 20 * KILLS,
         check=False,
     )
-    assert done.returncode == 0, f"seed {SEED}\n" + done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.returncode == 0, f"seed {seed}\n" + done.stdout[-2000:] + done.stderr[-4000:]
     lines = done.stdout.splitlines()
     assert sum(line.startswith("kill ") for line in lines) == KILLS
-    left = [int(line.split()[-1]) for line in lines if line.startswith("left behind")]
-    assert any(left), "no kill came in the middle of anything: the test proves nothing"
+    return [int(line.split()[-1]) for line in lines if line.startswith("left behind")]

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from amounts import examples, nothing_of_the_core
 from reference import blake3 as reference
 from textnlp_fast import _native, hashing
 from textnlp_fast.errors import InvalidInputError
@@ -35,7 +36,7 @@ POOL = random.Random(3).randbytes(2_500_000)
 
 # The fixture switches sets once a test; hypothesis may then run all its examples.
 on_each_isa = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -62,6 +63,7 @@ def test_published_vectors(isa: str, case: Case) -> None:
     assert keyed.hexdigest() == case["keyed_hash"]
 
 
+@nothing_of_the_core
 @pytest.mark.parametrize(
     "case", [c for c in CASES if c["input_bytes"] <= 10_000], ids=lambda c: str(c["input_bytes"])
 )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from amounts import examples
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.hashing import Blake3Piece, blake3_join
 
@@ -16,7 +17,7 @@ POOL = random.Random(11).randbytes(2_100_000)
 
 # The fixture switches sets once a test; hypothesis may then run all its examples.
 on_each_isa = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from amounts import examples
 from reference import blake3 as reference
 from textnlp_fast import hashing
 from textnlp_fast.errors import InvalidInputError
@@ -21,7 +22,7 @@ POOL = random.Random(29).randbytes(4_000_000)
 
 # The fixture switches sets once a test; hypothesis may then run all its examples.
 on_each_isa = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amounts import examples
 from reference import xet as reference
 from textnlp_fast import hashing
 from textnlp_fast.errors import InvalidInputError
@@ -106,7 +107,7 @@ def test_windows_do_not_move_chunks(
 
 
 # The shape of the tree depends on the hashes, whatever the chunks: short ones make deep trees cheap to try.
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(0, 400),

@@ -72,6 +72,7 @@ def main() -> None:
         num_cpus=2,
         object_store_memory=80 * 1024 * 1024,
         include_dashboard=False,
+        _node_ip_address="127.0.0.2",  # of this machine alone
         log_to_driver=False,
         logging_level="ERROR",
         _temp_dir=TEMPORARY,

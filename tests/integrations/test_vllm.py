@@ -21,8 +21,8 @@ from delta.models import Model, make, nudged, weights, write
 from loading.swaps import Trap, tensors_of
 from loading.test_swap_slices import KEY_VALUE, model_of, moved, rank_of, same
 from textnlp_fast.errors import InvalidInputError, NotRestoredError, SwapRefusedError
-from textnlp_fast.integrations import vllm as extension
 from textnlp_fast.integrations.vllm import SwapWorkerExtension, swap_all
+from textnlp_fast.loading import held_swap
 from textnlp_fast.storage import Repository, TransferOptions
 
 torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
@@ -272,10 +272,10 @@ def test_a_clock_that_runs_out_as_hold_arrives(monkeypatch: pytest.MonkeyPatch) 
         before_commit()
         return "report"
 
-    monkeypatch.setattr(extension, "swap", swap)
+    monkeypatch.setattr(held_swap, "swap", swap)
     outcomes = set()
     for number in range(100):
-        rank = extension._Swap(0.003)
+        rank = held_swap.HeldSwap(0.003)
         rank.start(None, "update", {})
         time.sleep(number % 13 * 0.0005)
         held = rank.hold()

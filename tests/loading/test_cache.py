@@ -17,6 +17,7 @@ import pytest
 from delta.models import Model
 from loading.loads import DEVICES, all_bytes, expected, flip
 from textnlp_fast import load
+from textnlp_fast.contents import folder_room
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, LoadTimeoutError
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.loading import LoadCache, cache, device_decoding
@@ -208,6 +209,7 @@ def test_a_full_disk(tmp_path: Path, history: History, call: str, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "os", Full())
+        patch.setattr(folder_room, "os", Full())
         loaded = load("m", "1.3.0", repository=folder, cache=store)
     assert all_bytes(loaded) == expected(models["1.3.0"])
     assert store.problem is not None
@@ -279,6 +281,7 @@ def test_processes_share_the_work(tmp_path: Path, history: History) -> None:
 KILLED = """
 import os, signal, sys
 import textnlp_fast
+from textnlp_fast.contents import folder_room
 from textnlp_fast.loading import cache
 calls = 0
 class Dying:

@@ -133,5 +133,11 @@ int main() {
       }
     }
   }
+  // One weight among many that is larger than all others, by a little and by so much that who counts begins anew.
+  for (const std::uint16_t outlier : {std::uint16_t{0x4000}, std::uint16_t{0x4300}, std::uint16_t{0x7f00}}) {
+    Bytes base = weights(Dtype::bf16, 140001, random);
+    std::memcpy(base.data() + std::size_t{2} * 37, &outlier, sizeof outlier);
+    agree(Dtype::bf16, moved(base, 2, 10000, 40, random), &base, random);
+  }
   return finish();
 }

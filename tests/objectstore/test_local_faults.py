@@ -17,6 +17,7 @@ import pytest
 
 from textnlp_fast.errors import (
     AuthenticationError,
+    ConflictError,
     InvalidInputError,
     MissingObjectError,
     OutOfSpaceError,
@@ -114,10 +115,46 @@ def test_data_is_on_disk_before_its_name_and_the_name_before_the_answer(
     for write in (store.create, store.put_object):
         events.clear()
         write("deep/er/object", b"x")
-        assert events[-1] == "store/deep/er named"
+        assert "store/deep/er named" in events
         if write == store.create:
-            assert {"store unnamed", "store/deep unnamed"} <= set(events)
-            assert "file unnamed" in events
+            assert events[-4:] == ["store/deep/er named", "store/deep named", "store named", ". named"]
+            assert events[0] == "file unnamed"
+
+
+# --- writes that are done in part ahead ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("swaps", [False, True])
+def test_what_was_staged_only_gets_its_name(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swaps: bool
+) -> None:
+    before = store.compare_and_swap("a/b", b"old", None) if swaps else None
+    with store.staged("a/b") as stage:
+        stage(b"first thoughts")
+        stage(b"new")
+        assert len([*(tmp_path / "store/.tmp").iterdir()]) == 1
+        if not swaps:
+            assert not store.exists("a/b")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", lambda *_: pytest.fail("it is written already"))
+            after = store.compare_and_swap("a/b", b"new", before)
+    assert store.get_versioned("a/b") == (b"new", after)
+    assert not [*(tmp_path / "store/.tmp").iterdir()]
+
+
+def test_what_was_staged_for_another_write_is_not_used(store: ObjectStore, tmp_path: Path) -> None:
+    with store.staged("a") as stage:
+        stage(b"mine")
+        store.create("a", b"another's")
+        assert store.get("a") == b"another's"
+        with pytest.raises(ConflictError):
+            store.create("a", b"mine")
+    assert store.get("a") == b"another's"
+    with pytest.raises(KeyError), store.staged("b") as stage:
+        stage(b"nothing comes of it")
+        raise KeyError
+    assert not store.exists("b")
+    assert not [*(tmp_path / "store/.tmp").iterdir()]
 
 
 # --- a full disk --------------------------------------------------------------------------------------------

@@ -171,10 +171,10 @@ def read_events(pair: Pair, chances: PlaceChances, cold: list[tuple[int, int]]) 
         count += 1
         require(count <= BLOCK, "more events than elements")
     events = []
-    at = 0
+    at, rest = 0, total
     for told in range(count):
         require(at < len(cold), "more events than can be")
-        spread = Spread(sum(hazard for _, hazard in cold[at:]), count - told)
+        spread = Spread(rest, count - told)
         slot = pair.slot(PLACE_LOG)
         before = 0
         while spread.reach(before + cold[at][1]) <= slot:
@@ -183,6 +183,7 @@ def read_events(pair: Pair, chances: PlaceChances, cold: list[tuple[int, int]]) 
         start = spread.reach(before)
         pair.advance(start, spread.reach(before + cold[at][1]) - start, PLACE_LOG)
         events.append(cold[at][0])
+        rest -= before + cold[at][1]
         at += 1
     return events
 

@@ -8,7 +8,6 @@ from servers.azure import AzureServer, azure_container, azure_environment, azure
 from servers.ec2 import ec2_server, moto_ec2_url
 from servers.gcs import _gcs_session, gcs_bucket, gcs_environment, gcs_fake
 from servers.places import SERVERS, Place, place
-from servers.process import free_port
 from servers.s3 import S3Server, aws_environment, fault_proxy, ministack, moto, radosgw, s3_bucket, s3_server
 from servers.tls import Authority, authority, believe, stranger, tls_front
 
@@ -27,7 +26,6 @@ __all__ = [
     "believe",
     "ec2_server",
     "fault_proxy",
-    "free_port",
     "gcs_bucket",
     "gcs_environment",
     "gcs_fake",

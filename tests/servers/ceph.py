@@ -1,18 +1,16 @@
 """A whole Ceph cluster in one process group: a monitor, one OSD in memory, and the S3 gateway.
 
-``python ceph.py FOLDER PORT`` runs it in an empty folder until it is told to stop. Debian's packages ``radosgw``,
-``ceph-mon`` and ``ceph-osd`` are enough, installed or, without root, unpacked by ``dpkg -x`` below the folder that
-``TEXTNLP_FAST_CEPH`` names. No daemon asks for a password of another; who speaks S3 signs with a user's name as
-access key and as secret.
+``python ceph.py FOLDER PORT MONITOR_PORT MONITOR_PORT_V1`` runs it in an empty folder until it is told to stop.
+Debian's packages ``radosgw``, ``ceph-mon`` and ``ceph-osd`` are enough, installed or, without root, unpacked by ``dpkg
+-x`` below the folder that ``TEXTNLP_FAST_CEPH`` names. No daemon asks for a password of another; who speaks S3 signs
+with a user's name as access key and as secret.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -89,19 +87,12 @@ def environment(place: Path) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 class Cluster:
     """The daemons, started one after another as each needs the one before."""
 
-    def __init__(self, place: Path, folder: Path, port: int) -> None:
-        self._place, self._folder, self._port = place, folder, port
+    def __init__(self, place: Path, folder: Path, ports: tuple[int, int, int]) -> None:
+        self._place, self._folder = place, folder
+        self._port, *self._monitor = ports
         self._environment = environment(place)
         self._daemons: list[subprocess.Popen[bytes]] = []
 
@@ -109,7 +100,7 @@ class Cluster:
         for name in ("mon", "osd", "rgw", "run"):
             (self._folder / name).mkdir()
         osd = str(uuid.uuid4())
-        mon_v2, mon_v1 = _free_ports(2)
+        mon_v2, mon_v1 = self._monitor
         values = {"fsid": uuid.uuid4(), "mon_v2": mon_v2, "mon_v1": mon_v1, "folder": self._folder}
         config = _CONFIG.format(**values, libraries=self._place / _LIBRARIES)
         (self._folder / "ceph.conf").write_text(config)
@@ -176,12 +167,12 @@ class Cluster:
         self._daemons.append(subprocess.Popen(command, cwd=self._folder, env=self._environment))
 
 
-def main(folder: str, port: str) -> None:
+def main(folder: str, *ports: str) -> None:
     place = root()
     if place is None:
         sys.exit("Ceph is not installed")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    cluster = Cluster(place, Path(folder).resolve(), int(port))
+    cluster = Cluster(place, Path(folder).resolve(), tuple(map(int, ports)))  # type: ignore[arg-type]
     try:
         cluster.start()
         cluster.watch()

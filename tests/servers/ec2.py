@@ -13,7 +13,7 @@ import pytest
 
 from servers.process import shared_process
 
-__all__ = ["ec2_server", "moto_ec2_url"]
+__all__ = ["ec2_server", "forget_all", "moto_ec2_url"]
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +34,15 @@ def moto_ec2_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+def forget_all(moto_url: str) -> None:
+    """What has ended, moto lists for good: each look at it costs more than the one before."""
+    request = urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.status == 200
+
+
 @pytest.fixture
 def ec2_server(moto_ec2_url: str, aws_environment: None) -> str:
     """The same, empty, with credentials for it in the environment."""
-    request = urllib.request.Request(f"{moto_ec2_url}/moto-api/reset", method="POST")
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        assert answer.status == 200
+    forget_all(moto_ec2_url)
     return moto_ec2_url

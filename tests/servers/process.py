@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,17 +16,12 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["free_port", "shared_process"]
+from free_ports import free_port
+
+__all__ = ["shared_process"]
 
 _START_TIMEOUT_S = 120.0
 _KEEPER = Path(__file__).parent / "keeper.py"
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from faults.proxy import FaultProxy
+from free_ports import free_port
 from servers import ceph
 from servers.process import shared_process
 
@@ -85,7 +86,8 @@ def start_s3(name: str, factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
     def command(port: int, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
         if name == "radosgw":
-            return [sys.executable, str(Path(ceph.__file__)), str(folder), str(port)], {}
+            ports = [str(each) for each in (port, free_port(), free_port())]
+            return [sys.executable, str(Path(ceph.__file__)), str(folder), *ports], {}
         if name == "ministack":
             return [sys.executable, "-m", "ministack"], {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port)}
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], {}
@@ -130,6 +132,11 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # boto3's own session keeps the credentials that it found first: another test's, perhaps.
+    boto3 = sys.modules.get("boto3")
+    known = getattr(boto3, "DEFAULT_SESSION", None)
+    if known is not None and getattr(known.get_credentials(), "access_key", None) != "test":
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 @pytest.fixture

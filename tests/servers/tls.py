@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from servers.process import free_port
+from free_ports import free_port
 
 __all__ = ["Authority", "authority", "believe", "stranger", "tls_front"]
 

@@ -32,6 +32,34 @@ class HoldingStore:
             self.held.append(memoryview(data.obj))
 
 
+class SlowStore(HoldingStore):
+    """Writes nothing before it may."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.may = threading.Event()
+
+    def put_object(self, key: str, data: memoryview) -> None:
+        assert self.may.wait(60)
+        super().put_object(key, data)
+
+
+def test_names_are_known_before_uploads_are_over() -> None:
+    store = SlowStore()
+    with ShardWriter(store, SHARD_BYTES, buffers=2, packing=True, threads=1) as writer:
+        writer.add(b"a" * 600)
+        writer.add(b"b" * 600)
+        writer.add(b"c" * 100)
+        threading.Timer(
+            0.2, store.may.set
+        ).start()  # two shards of one buffer less: the second waits for the first
+        named = writer.named()
+        assert [(each.size, each.uploaded) for each in named] == [(600, False), (700, False)]
+        stored = writer.finish()
+    assert [each.digest for each in named] == [each.digest for each in stored] == [*store.objects]
+    assert all(each.uploaded for each in stored)
+
+
 @pytest.mark.parametrize("holds", [0, 1, 3, 100])
 def test_buffers_that_others_hold_are_not_filled_again(holds: int) -> None:
     """The first shard is small, so that a buffer which comes back has to grow."""

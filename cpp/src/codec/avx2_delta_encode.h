@@ -206,6 +206,12 @@ void delta_histogram(unsigned element_size, const std::uint8_t* target, const st
   }
 }
 
+void delta_count(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                 DeltaRule* rule, TokenCounts* counts) {
+  scalar::set_contexts(*rule, max_field(element_size, base, count, rule->element));
+  delta_histogram(element_size, target, base, count, rule, counts);
+}
+
 // Where n bits more do not fit: the upper n are not all zero.
 TEXTNLP_FAST_INLINE __m256i lacks_room(__m256i state, __m256i bits) {
   const __m256i upper = _mm256_srlv_epi32(state, _mm256_sub_epi32(set32(32), bits));

@@ -6,7 +6,7 @@ namespace textnlp_fast {
 
 const CodecKernels codec_kernels_avx2 = {
     "avx2",
-    avx2::max_field,
+    avx2::delta_count,
     avx2::delta_histogram,
     avx2::delta_encode,
     avx2::delta_decode,

@@ -1,5 +1,6 @@
 #include "codec/avx512_byte_counts.h"
 #include "codec/avx512_bytes.h"
+#include "codec/avx512_count.h"
 #include "codec/avx512_decode.h"
 #include "codec/avx512_encode.h"
 #include "codec/avx512_sparse.h"
@@ -16,7 +17,7 @@ template <class Fetch>
 constexpr CodecKernels kernels_that(const char* name) noexcept {
   return {
       name,
-      avx512::max_field,
+      avx512::delta_count,
       avx512::delta_histogram,
       avx512::delta_encode<Fetch>,
       avx512::delta_decode<Fetch>,

@@ -105,8 +105,9 @@ struct ByteDecodeTable {
 struct CodecKernels {
   const char* name;
 
-  // The highest context field.
-  unsigned (*max_field)(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
+  // Fills in the contexts of *rule, whose other fields stand, and adds to counts[context][token].
+  void (*delta_count)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                      DeltaRule* rule, TokenCounts* counts);
   // Adds to counts[context][token].
   void (*delta_histogram)(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base,
                           std::size_t count, const DeltaRule* rule, TokenCounts* counts);
@@ -175,6 +176,8 @@ std::size_t sparse_pick(unsigned element_size, const std::uint8_t* from, const s
 std::size_t sparse_place(unsigned element_size, const std::uint8_t* packed, const std::uint32_t* masks, unsigned rows,
                          std::uint8_t* to);
 unsigned max_field(unsigned element_size, const std::uint8_t* base, std::size_t count, ElementRule rule);
+void delta_count(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                 DeltaRule* rule, TokenCounts* counts);
 void delta_histogram(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
                      const DeltaRule* rule, TokenCounts* counts);
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,

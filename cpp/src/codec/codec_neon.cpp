@@ -6,7 +6,7 @@ namespace textnlp_fast {
 
 const CodecKernels codec_kernels_neon = {
     "neon",
-    portable::max_field,
+    portable::delta_count,
     portable::delta_histogram,
     portable::delta_encode,
     neon::delta_decode,

@@ -33,6 +33,12 @@ void delta_histogram(unsigned element_size, const std::uint8_t* target, const st
           [&](auto zero) { scalar::delta_histogram<decltype(zero)>(target, base, 0, count, *rule, counts); });
 }
 
+void delta_count(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, std::size_t count,
+                 DeltaRule* rule, TokenCounts* counts) {
+  scalar::set_contexts(*rule, max_field(element_size, base, count, rule->element));
+  delta_histogram(element_size, target, base, count, rule, counts);
+}
+
 void delta_encode(unsigned element_size, const std::uint8_t* target, const std::uint8_t* base, const DeltaRule* rule,
                   const DeltaEncodeTables* tables, SegmentOutput* segments, unsigned segment_count) {
   by_size(element_size, [&](auto zero) {
@@ -205,7 +211,7 @@ bool bytes_decode_merge2(SegmentInput* segments, unsigned segment_count, const B
 
 const CodecKernels codec_kernels_portable = {
     "portable",
-    portable::max_field,
+    portable::delta_count,
     portable::delta_histogram,
     portable::delta_encode,
     portable::delta_decode,

@@ -23,11 +23,20 @@ inline void store(std::uint8_t* data, std::size_t index, U value) {
   std::memcpy(data + index * sizeof(U), &value, sizeof(U));
 }
 
-template <class U>
-inline unsigned context_of(U base, const DeltaRule& rule) {
-  const unsigned field = context_field(base, rule.element);
+inline unsigned context_of_field(unsigned field, const DeltaRule& rule) {
   const unsigned context = field > rule.context_base ? field - rule.context_base : 0;
   return context < rule.contexts ? context : rule.contexts - 1;
+}
+
+template <class U>
+inline unsigned context_of(U base, const DeltaRule& rule) {
+  return context_of_field(context_field(base, rule.element), rule);
+}
+
+// The contexts of a delta frame whose highest field is `most`.
+inline void set_contexts(DeltaRule& rule, unsigned most) {
+  rule.context_base = most >= kMaxContexts ? most - (kMaxContexts - 1) : 0;
+  rule.contexts = most - rule.context_base + 1;
 }
 
 template <class U>

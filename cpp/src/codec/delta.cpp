@@ -25,13 +25,10 @@ bool encode_delta(Dtype dtype, const std::uint8_t* target, const std::uint8_t* b
   DeltaRule& rule = model.rule;
 
   rule.element = element_rule(dtype);
-  const unsigned most = kernel.max_field(element_bytes, base, count, rule.element);
-  rule.context_base = most >= kMaxContexts ? most - (kMaxContexts - 1) : 0;
-  rule.contexts = most - rule.context_base + 1;
   rule.table_log = kDeltaTableLog;
   rule.scheme = dense_scheme(element_bytes);
   std::memset(model.counts, 0, sizeof model.counts);
-  kernel.delta_histogram(element_bytes, target, base, count, &rule, model.counts);
+  kernel.delta_count(element_bytes, target, base, count, &rule, model.counts);
   const unsigned tokens = most_tokens(model);
   const double raw = raw_bits(model, tokens);
   model.may_be_even = false;

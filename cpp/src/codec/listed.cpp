@@ -90,11 +90,11 @@ unsigned order_events(const std::uint32_t* masks, std::uint16_t* events) {
 }
 
 void copy_events(const std::uint8_t* from, unsigned element_bytes, const Listed& listed, std::uint8_t* to) {
-  to += listed.count * element_bytes;
-  for (const std::uint32_t place : listed.events) {
-    std::memcpy(to, from + static_cast<std::size_t>(place) * element_bytes, element_bytes);
-    to += element_bytes;
-  }
+  by_size(element_bytes, [&](auto zero) {
+    using U = decltype(zero);
+    std::size_t at = listed.count;
+    for (const std::uint32_t place : listed.events) scalar::store<U>(to, at++, scalar::load<U>(from, place));
+  });
 }
 
 template <class U>
@@ -239,10 +239,11 @@ void place_targets(const CodecKernels& kernel, unsigned element_bytes, const Lis
     }
     packed += static_cast<std::size_t>(found) * element_bytes;
   }
-  for (const std::uint32_t place : listed.events) {
-    std::memcpy(out + static_cast<std::size_t>(place) * element_bytes, packed, element_bytes);
-    packed += element_bytes;
-  }
+  by_size(element_bytes, [&](auto zero) {
+    using U = decltype(zero);
+    std::size_t at = 0;
+    for (const std::uint32_t place : listed.events) scalar::store<U>(out, place, scalar::load<U>(packed, at++));
+  });
 }
 
 void put_values(PairWriter& out, unsigned element_bytes, const DeltaRule& rule, const DeltaEncodeTables& tables,

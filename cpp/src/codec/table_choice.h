@@ -43,6 +43,22 @@ struct LogTable {
 };
 
 inline constexpr LogTable kLogs;
+
+// What log2_of() gives for numbers up to 2^kLogBits, as shares are.
+struct SmallLogs {
+  double of[(1u << kLogBits) + 1];
+
+  constexpr SmallLogs() : of{} {
+    for (unsigned whole = 0; whole < kLogBits; ++whole) {
+      for (unsigned value = 1u << whole; value < 2u << whole; ++value) {
+        of[value] = whole + kLogs.of[(value << (kLogBits - whole)) - (1u << kLogBits)];
+      }
+    }
+    of[1u << kLogBits] = kLogBits;
+  }
+};
+
+inline constexpr SmallLogs kSmallLogs;
 #if defined(__CUDACC__)
 static __device__ const LogTable kDeviceLogs;
 #endif
@@ -52,6 +68,7 @@ TEXTNLP_FAST_HD inline double log2_of(std::uint64_t value) noexcept {
 #if defined(__CUDA_ARCH__)
   const double* const logs = kDeviceLogs.of;
 #else
+  if (value <= 1u << kLogBits) return kSmallLogs.of[value];
   const double* const logs = kLogs.of;
 #endif
   const unsigned whole = floor_log2(value);

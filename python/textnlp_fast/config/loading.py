@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,26 @@ def load_settings(
     """
     path = path or os.environ.get(f"{PREFIX}CONFIG") or None
     env_file = env_file or os.environ.get(f"{PREFIX}ENV_FILE") or None
+    if path is None and env_file is None and not arguments:
+        known = _variables()
+        return _of_environment(frozenset(each for each in os.environ.items() if each[0] in known))
+    return _load(path, env_file, arguments)
+
+
+@cache
+def _variables() -> frozenset[str]:
+    return frozenset(variable for name in Settings.model_fields for variable in names_of(name))
+
+
+@lru_cache(maxsize=1)
+def _of_environment(_: frozenset[tuple[str, str]]) -> Settings:
+    """The settings of the environment alone. Each operation asks for them, and they seldom change meanwhile."""
+    return _load(None, None, {})
+
+
+def _load(
+    path: str | os.PathLike[str] | None, env_file: str | os.PathLike[str] | None, arguments: Mapping[str, Any]
+) -> Settings:
     _refuse_unknown(arguments, Settings.model_fields, "argument")
     given = {name: value for name, value in arguments.items() if value is not None}
     layers: list[tuple[Mapping[str, Any], Mapping[str, str]]] = [
@@ -69,13 +90,14 @@ def _from_variables(variables: Mapping[str, str | None], where: str) -> tuple[di
         def _load_env_vars(self) -> Mapping[str, str | None]:
             return variables
 
-    source = Source(Settings, case_sensitive=True)
+    source: Source | None = None  # takes longer than all else here, and most find nothing to read
     values: dict[str, Any] = {}
     found: dict[str, str] = {}
     for name, field in Settings.model_fields.items():
         variable = next((one for one in names_of(name) if variables.get(one)), None)
         if variable is None:
             continue  # an empty variable is an unset one
+        source = source or Source(Settings, case_sensitive=True)
         try:
             complex_ = source.field_is_complex(field)
             values[name] = source.prepare_field_value(name, field, variables[variable], complex_)
@@ -92,7 +114,7 @@ def _read_env_file(path: Path) -> dict[str, str | None]:
     from io import StringIO  # noqa: PLC0415 - only where such a file is used
 
     variables = dotenv_values(stream=StringIO(text), interpolate=False)
-    known = {variable for name in Settings.model_fields for variable in names_of(name)} | _NOT_SETTINGS
+    known = _variables() | _NOT_SETTINGS
     # Other programs' variables may stand in it, too; what looks like ours must be ours.
     suspects = [name for name in variables if name.startswith(PREFIX) or _nearest(name, known, 0.9)]
     _refuse_unknown([name for name in suspects if name not in known], known, str(path))

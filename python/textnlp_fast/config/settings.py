@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from textnlp_fast.errors import InvalidInputError
 
-__all__ = ["PREFIX", "Settings", "SignatureRule", "names_of"]
+__all__ = ["PREFIX", "OidcRule", "Settings", "SignatureRule", "names_of"]
 
 PREFIX: Final = "TEXTNLP_FAST_"
 _MIB = 1 << 20
@@ -38,6 +38,21 @@ class SignatureRule(BaseModel):
     public_keys: Annotated[tuple[Path, ...], Field(min_length=1)]
     """PEM files. Any `threshold` of them must have signed."""
     threshold: Annotated[int, Field(ge=1)] = 1
+
+
+class OidcRule(BaseModel):
+    """Whose tokens the service believes; the fields of `service.config.OidcConfig`, which checks them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: str
+    audience: str
+    jwks_url: str | None = None
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    role_claim: str = "roles"
+    roles: dict[str, Literal["scrape", "reader", "publisher", "operator"]] = Field(default_factory=dict)
+    default_role: Literal["scrape", "reader", "publisher", "operator"] | None = None
+    subject_claim: str = "sub"
 
 
 class Settings(BaseSettings):
@@ -163,6 +178,32 @@ class Settings(BaseSettings):
     signature_policy: tuple[SignatureRule, ...] = Field(
         (), description="Which models need signatures of which keys"
     )
+
+    # --- the service
+    service_tokens: Path | None = Field(None, description="File of the tokens that the service lets in")
+    service_oidc: OidcRule | None = Field(
+        None, description="Identity provider whose tokens the service lets in"
+    )
+    service_allowed_hosts: tuple[str, ...] = Field(
+        (), description="Names by which the service may be asked, beside its address"
+    )
+    service_allowed_paths: tuple[Path, ...] = Field(
+        (), description="Folders that the service's transfers may read and write"
+    )
+    service_health_agents: dict[str, str] = Field(
+        default_factory=dict, description="Agents that the service asks for the health of machines: name, URL"
+    )
+
+    # --- nodes that share what they have read
+    peers: str | None = Field(
+        None,
+        description="Node caches to read objects from, with commas: http://HOST:PORT, dns+http://NAME:PORT",
+    )
+    peer_cache: Path | None = Field(None, description="Folder in which pieces of objects are kept")
+    peer_cache_gib: float = Field(
+        64.0, ge=0, le=1e6, allow_inf_nan=False, description="Most that is kept there, in GiB"
+    )
+    peer_token: SecretStr | None = Field(None, description="Secret that node caches ask for")
 
     # --- telemetry
     metrics_file: Path | None = Field(

@@ -39,12 +39,14 @@ MAX_VALUES: Final = 1 << 24
 bytes in memory and may take two in the document."""
 MAX_SIZE: Final = 1 << 52
 _MARKS: Final = (b",", b":", b"[", b"{")
+# Made once: `json.dumps` makes one a call, and documents are put together of many small parts.
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def canonical(document: object) -> bytes:
     """JSON with sorted keys, without spaces, in UTF-8: one form for one document."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(document).encode()
 
 
 def seal_document(document: Mapping[str, Any]) -> bytes:

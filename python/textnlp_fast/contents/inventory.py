@@ -31,6 +31,7 @@ __all__ = [
     "file_entry",
     "layout_dtype",
     "scan_model",
+    "take_file",
     "take_inventory",
 ]
 
@@ -139,6 +140,22 @@ def take_inventory(
                 found.append((other.name, jobs.blob(other)))
         jobs.run()
         return [collect() for _, collect in sorted(found, key=lambda pair: pair[0])]
+
+
+def take_file(
+    path: str | os.PathLike[str], *, threads: int, progress: ProgressCallback | None = None
+) -> LocalFile:
+    """Hashes one file of a model, of any kind. Raises what `ModelFiles.scan` raises of a file."""
+    place = Path(path)
+    jobs = _Jobs(threads, progress)
+    with OpenFiles() as files:
+        jobs.files = files
+        if place.suffix.lower() == ".safetensors":
+            collect = jobs.safetensors(SafetensorsFile.open(place), None)
+        else:
+            collect = jobs.blob(ModelFiles.other(place))
+        jobs.run()
+        return collect()
 
 
 def check_unchanged(files: Iterable[LocalFile]) -> None:

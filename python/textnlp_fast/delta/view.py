@@ -94,7 +94,7 @@ class PatchedModel:
         """Rows [begin, end) of a tensor: what its first dimension counts. Decodes the frames that cover them.
 
         A part cannot be held against the digest of the whole; with `check` (see `PatchFile.open`) the bytes that
-        it is made of are.
+        it is made of are. All rows are checked as `tensor` checks them.
         """
         tensor = self._find(name, file)
         if not tensor.shape or not 0 <= begin <= end <= tensor.shape[0]:
@@ -102,6 +102,8 @@ class PatchedModel:
                 f"tensor {name!r} of shape {list(tensor.shape)} has no rows {begin} to {end}",
                 hint="Rows are counted from 0 along the first dimension; the end is not included.",
             )
+        if end - begin == tensor.shape[0]:
+            return TensorBytes(name, tensor.dtype, tensor.shape, self._whole(tensor.digest))
         row_bits = prod(tensor.shape[1:]) * DTYPE_BITS[tensor.dtype]
         if begin * row_bits % 8 or end * row_bits % 8:
             raise InvalidInputError(f"rows {begin} to {end} of tensor {name!r} do not fill whole bytes")
@@ -145,18 +147,23 @@ class PatchedModel:
 
     def _whole(self, digest: str) -> bytearray:
         data = bytearray(self._patch.size_of(digest))
-        with memoryview(data) as view:
-            self._maker.read_into(digest, 0, view)
+        try:
+            with memoryview(data) as view:
+                self._maker.read_into(digest, 0, view)
+        except CorruptDataError:
+            self._check_needed(digest, again=True)  # on another model frames decode to nothing: that one is to be named
+            raise
         actual = blake3_hex(data, threads=self._threads)
         if actual != digest:
+            self._check_needed(digest, again=True)
             raise DigestMismatchError(
                 f"the bytes of content {digest} make the digest {actual}",
                 hint="The patch or its source was damaged: apply the patch to find out which.",
             )
         return data
 
-    def _check_needed(self, digest: str) -> None:
-        """Checks the contents of the source that `digest` is made of, each once."""
+    def _check_needed(self, digest: str, *, again: bool = False) -> None:
+        """Checks the contents of the source that `digest` is made of, each once, or `again`."""
         waiting, seen = [digest], set[str]()
         while waiting:
             name = waiting.pop()
@@ -169,7 +176,7 @@ class PatchedModel:
                 continue
             with self._lock:
                 unchecked = name in self._unchecked
-            if unchecked:
+            if unchecked or again:
                 self._check_held(name)
                 with self._lock:
                     self._unchecked.discard(name)

@@ -14,17 +14,17 @@ packs, pads or quantises when it loads them are no slices of the checkpoint's; t
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Protocol
 
 from textnlp_fast.errors import InvalidInputError, NotRestoredError, SwapCancelledError, SwapRefusedError
-from textnlp_fast.loading import Part, SwapReport, layout_of_rank, swap
+from textnlp_fast.loading import Part, layout_of_rank
+from textnlp_fast.loading.held_swap import HeldSwap
 from textnlp_fast.loading.swapping import open_update
 from textnlp_fast.loading.updates import some
 
-__all__ = ["Engine", "SwapWorkerExtension", "swap_all"]
+__all__ = ["Engine", "SwapWorkerExtension", "abort_all", "commit_all", "prepare_all", "swap_all"]
 
 #: How long a rank that is ready waits to hear whether all are.
 DEFAULT_DECISION_S: Final = 600.0
@@ -41,79 +41,6 @@ class Engine(Protocol):
     def reset_prefix_cache(self) -> Any: ...
 
 
-class _Swap:
-    """A swap on one rank, in a thread that stops before it commits until it is told what to do."""
-
-    def __init__(self, decision_timeout_s: float) -> None:
-        self._timeout_s = decision_timeout_s
-        self._changed = threading.Condition()
-        self._ready = False
-        self._held = False
-        self._commit: bool | None = None
-        self._error: BaseException | None = None
-        self._report: SwapReport | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def error(self) -> BaseException | None:
-        """Why the old weights are in place again."""
-        return self._error
-
-    @property
-    def report(self) -> SwapReport | None:
-        """Of a swap that was committed."""
-        return self._report
-
-    def start(self, model: Any, update: str, options: Mapping[str, Any]) -> None:
-        """Returns when the new weights are in place and checked, or the old ones are back."""
-
-        def run() -> None:
-            try:
-                self._report = swap(model, update, before_commit=self._wait, **options)
-            except BaseException as error:  # noqa: BLE001  (the rank answers with it)
-                self._error = error
-            with self._changed:
-                self._ready = True
-                self._changed.notify_all()
-
-        # A worker that is shut down does not wait for a decision that nobody is left to make.
-        self._thread = threading.Thread(target=run, name="textnlp-fast-swap-rank", daemon=True)
-        self._thread.start()
-        with self._changed:
-            self._changed.wait_for(lambda: self._ready)
-
-    def hold(self) -> bool:
-        """Stops the clock: from here on only :meth:`finish` decides. Whether the new weights are still in place."""
-        with self._changed:
-            # A thread that gives up decides so under the same lock.
-            self._held = self._commit is None and self._error is None
-            return self._held
-
-    def finish(self, commit: bool) -> None:
-        """Commits, or puts the old weights back."""
-        assert self._thread is not None
-        with self._changed:
-            if self._commit is None:
-                self._commit = commit
-            self._changed.notify_all()
-        self._thread.join()
-
-    def _wait(self) -> None:
-        with self._changed:
-            self._ready = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._commit is not None or self._held, self._timeout_s)
-            if self._held:
-                self._changed.wait_for(lambda: self._commit is not None)
-            if self._commit is None:
-                self._commit = False
-                raise SwapCancelledError(
-                    f"nobody said within {self._timeout_s:g} s whether all ranks are ready"
-                )
-            if not self._commit:
-                raise SwapCancelledError("another rank could not take the new weights")
-
-
 class SwapWorkerExtension:
     """For ``worker_extension_cls``. Its names begin alike, for vLLM refuses extensions that hide what workers have.
 
@@ -121,7 +48,7 @@ class SwapWorkerExtension:
     answer to its next call. The order is prepare, hold, commit; abort at any time before commit.
     """
 
-    _textnlp_fast_pending: _Swap | None = None
+    _textnlp_fast_pending: HeldSwap | None = None
 
     def textnlp_fast_prepare(
         self,
@@ -147,7 +74,7 @@ class SwapWorkerExtension:
             if chosen.get("layout") is None:
                 chosen["layout"] = _layout(worker, model, rank, degree)
             absent = _absent(update, chosen, model.state_dict())
-            pending = _Swap(decision_timeout_s)
+            pending = HeldSwap(decision_timeout_s)
             pending.start(model, update, chosen)
         except Exception as error:  # noqa: BLE001  (whatever it is, the others' answers must be heard)
             return _answer(rank, "ready", error)
@@ -181,7 +108,7 @@ class SwapWorkerExtension:
         failed = pending.error if not isinstance(pending.error, SwapCancelledError) else None
         return _answer(_rank(), "ready", failed)
 
-    def _textnlp_fast_take(self) -> _Swap | None:
+    def _textnlp_fast_take(self) -> HeldSwap | None:
         pending, self._textnlp_fast_pending = self._textnlp_fast_pending, None
         return pending
 
@@ -205,6 +132,21 @@ def swap_all(
     NotRestoredError if a rank is on the wrong side when all is over: then load the model anew. Whoever is interrupted
     while ranks prepare need do nothing: they go back by themselves after ``decision_timeout_s``.
     """
+    prepare_all(engine, update, decision_timeout_s=decision_timeout_s, **options)
+    return commit_all(engine)
+
+
+def prepare_all(
+    engine: Engine,
+    update: str | os.PathLike[str],
+    *,
+    decision_timeout_s: float = DEFAULT_DECISION_S,
+    **options: Any,
+) -> None:
+    """The first half of :func:`swap_all`: all ranks hold the new weights and wait to be told, however long that takes.
+
+    Raises as that does; then all have the old ones.
+    """
     plain = {name: _plain(name, value) for name, value in options.items()}
     # Its answer is how an engine says that requests run. Nothing was written yet.
     _reset_cache(engine)
@@ -218,8 +160,12 @@ def swap_all(
         _check_all(engine.collective_rpc("textnlp_fast_hold"))
         _reset_cache(engine)
     except BaseException:
-        _check_restored(engine.collective_rpc("textnlp_fast_abort"))
+        abort_all(engine)
         raise
+
+
+def commit_all(engine: Engine) -> list[dict[str, Any]]:
+    """The second half: all ranks keep what they hold. Raises NotRestoredError if one does not."""
     done: Sequence[Answer] = engine.collective_rpc("textnlp_fast_commit")
     late = [answer for answer in done if not answer["committed"]]
     if late:
@@ -227,6 +173,11 @@ def swap_all(
             f"rank {_ranks(late)} did not keep the new weights, others did: {late[0]['error']}"
         )
     return [answer["report"] for answer in done]
+
+
+def abort_all(engine: Engine) -> None:
+    """Instead of it: all ranks put the old weights back. Raises NotRestoredError if one cannot."""
+    _check_restored(engine.collective_rpc("textnlp_fast_abort"))
 
 
 # --- on the side that asks ---------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from textnlp_fast.contents.folder_room import Entry, files_below, oldest_first
 from textnlp_fast.contents.inventory import Held
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.loading.ring import Deadline
@@ -127,25 +128,20 @@ class LoadCache:
     def _make_room(self, size: int) -> None:
         """Removes what was used longest ago until ``size`` bytes more stay within the limit."""
         entries = []
-        total = 0
-        for entry in _files_below(self.folder / _TENSORS, 2):
+        for entry in files_below(self.folder / _TENSORS, 2):
             with suppress(FileNotFoundError):  # another process makes room, too
                 status = entry.stat()
-                entries.append((status.st_mtime_ns, status.st_size, entry.path))
-                total += status.st_size
+                entries.append(Entry(status.st_mtime_ns, status.st_size, entry.path))
+        total = sum(entry.size_bytes for entry in entries)
         if total + size <= self.limit_bytes:
             return
         self._remove_stale()
-        for _, each, path in sorted(entries):
-            if total + size <= self.limit_bytes * _FILL_SHARE or not total:
-                break
-            with suppress(FileNotFoundError):
-                Path(path).unlink()
-            total -= each
+        for old in oldest_first(entries, total, self.limit_bytes * _FILL_SHARE - size):
+            Path(old.path).unlink(missing_ok=True)
 
     def _remove_stale(self) -> None:
         oldest = time.time() - _STALE_AFTER_S
-        for entry in _files_below(self.folder / _TEMPORARY, 1):
+        for entry in files_below(self.folder / _TEMPORARY, 1):
             with suppress(FileNotFoundError):
                 if entry.stat().st_mtime < oldest:
                     Path(entry.path).unlink()
@@ -209,19 +205,6 @@ class LoadCache:
 
     def _note(self, verb: str, error: OSError) -> None:
         self.problem = f"cannot {verb} the cache at {self.folder}: {error.strerror or error}"
-
-
-def _files_below(folder: Path, depth: int) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            entries = list(found)
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if depth > 1:
-            yield from _files_below(Path(entry.path), depth - 1)
-        elif entry.is_file(follow_symlinks=False):
-            yield entry
 
 
 def _sync_folder(folder: Path) -> None:

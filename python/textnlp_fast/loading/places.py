@@ -27,9 +27,11 @@ from textnlp_fast.tensors.slices import Cut
 
 __all__ = [
     "FRAMEWORKS",
+    "TORCH_NAMES",
     "Framework",
     "Place",
     "Wanted",
+    "array_of",
     "check_framework",
     "device_number",
     "given_place",
@@ -65,8 +67,8 @@ _ML_DTYPES: Final = {
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F8_E8M0": "float8_e8m0fnu",
 }
-# torch names unsigned and complex types as numpy does, and fp8 as ml_dtypes does.
-_TORCH: Final = _NUMPY | _ML_DTYPES
+#: What torch calls the types of safetensors: unsigned and complex ones as numpy does, fp8 as ml_dtypes does.
+TORCH_NAMES: Final = _NUMPY | _ML_DTYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,24 +220,31 @@ def _shown_shape(wanted: Wanted) -> tuple[int, ...]:
 
 
 def _on_host(wanted: Wanted, data: Bytes, framework: str | None) -> Any:
-    shape = _shown_shape(wanted)
+    return array_of(wanted.dtype, wanted.cut.shape, data, framework)
+
+
+def array_of(dtype: str, shape: tuple[int, ...], data: Bytes, framework: str | None) -> Any:
+    """These bytes as an array of numpy, or a tensor of torch, in the same memory.
+
+    `dtype` is safetensors' name, `shape` counts elements; those of less than a byte come as bytes, in one dimension.
+    """
+    if DTYPE_BITS[dtype] % 8:
+        shape = (data.nbytes,)
     if framework == "torch":
         torch = _module("torch")
-        dtype = getattr(torch, _TORCH.get(wanted.dtype, "uint8"))
+        found = getattr(torch, TORCH_NAMES.get(dtype, "uint8"))
         if not data.nbytes:
-            return torch.empty(shape, dtype=dtype)
-        return torch.from_numpy(data).view(dtype).reshape(shape)
-    if wanted.dtype in _ML_DTYPES:
-        found = getattr(_module("ml_dtypes"), _ML_DTYPES[wanted.dtype])
-    else:
-        found = _NUMPY.get(wanted.dtype, "uint8")
-    return data.view(found).reshape(shape)
+            return torch.empty(shape, dtype=found)
+        return torch.from_numpy(data).view(found).reshape(shape)
+    if dtype in _ML_DTYPES:
+        return data.view(getattr(_module("ml_dtypes"), _ML_DTYPES[dtype])).reshape(shape)
+    return data.view(_NUMPY.get(dtype, "uint8")).reshape(shape)
 
 
 def _as_torch(array: DeviceArray) -> Any:
     torch = _module("torch")
     found = torch.from_dlpack(array)
-    dtype = getattr(torch, _TORCH.get(array.dtype, "uint8"))
+    dtype = getattr(torch, TORCH_NAMES.get(array.dtype, "uint8"))
     return found if found.dtype == dtype else found.view(dtype)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-__all__ = ["Backend", "ObjectMeta", "PreconditionFailedError", "Signing", "Version"]
+__all__ = ["Backend", "ObjectMeta", "PreconditionFailedError", "Signing", "Staging", "Version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,19 @@ class Backend(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove; an object that is not there is removed already."""
+        ...
+
+
+@runtime_checkable
+class Staging(Protocol):
+    """A backend that can do most of a write ahead of it."""
+
+    def stage(self, key: str, data: bytes) -> None:
+        """Brings the bytes so far that only their name is missing: the conditional put of them will give that."""
+        ...
+
+    def unstage(self, key: str) -> None:
+        """Forgets what was staged and not put."""
         ...
 
 

@@ -2,7 +2,9 @@
 
 * An object appears whole or not at all: bytes go to a file under ``.tmp``, are synced to the disk, and then
   get their name in one step (``link`` where the name must be free, ``rename`` where it may be replaced).
-* The folder that got the name is synced too, so that what was acknowledged survives a power cut.
+* The folder that got the name is synced too, and those above it that were made for it, so that what was acknowledged
+  survives a power cut. A removal is not: an object that a power cut brings back is one that nobody needs, and is
+  removed again.
 * Compare-and-swap holds an advisory lock of one of a few lock files. The kernel drops it when its holder
   dies.
 * Nothing under ``.tmp`` and ``.locks`` is ever listed. What killed writers left in ``.tmp`` goes when the
@@ -17,6 +19,7 @@ import hashlib
 import os
 import secrets
 import stat
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -61,6 +64,8 @@ class LocalBackend:
         self.url = self._root.as_uri()
         self._temporaries = self._root / ".tmp"
         self._lock_files = self._root / ".locks"
+        self._staged: dict[str, tuple[bytes, Path]] = {}
+        self._staged_lock = threading.Lock()
         with suppress(OSError):  # a folder that is only to be read may belong to somebody else
             self._remove_stale_temporaries()
 
@@ -144,6 +149,23 @@ class LocalBackend:
             temporary.replace(target)
         return _version_of(data)
 
+    def stage(self, key: str, data: bytes) -> None:
+        with _os_errors("write", key):
+            for parent in _make_folder((self._root / key).parent):
+                _sync_folder(parent)
+            temporary = self._temporary(data)
+        with self._staged_lock:
+            before, self._staged[key] = self._staged.get(key), (data, temporary)
+        if before is not None:
+            before[1].unlink(missing_ok=True)
+
+    def unstage(self, key: str) -> None:
+        with self._staged_lock:
+            found = self._staged.pop(key, None)
+        if found is not None:
+            with suppress(OSError):  # it goes with the stale ones
+                found[1].unlink()
+
     def delete(self, key: str) -> None:
         target = self._root / key
         try:
@@ -161,7 +183,6 @@ class LocalBackend:
                 if error.errno in {errno.EISDIR, errno.EPERM} and target.is_dir():
                     return  # a folder is not an object
                 raise
-            _sync_folder(target.parent)
 
     # --- parts ----------------------------------------------------------------------------------------------
 
@@ -184,33 +205,44 @@ class LocalBackend:
         target = self._root / key
         _refuse_others(target)
         with _os_errors("write", key):
-            self._make_folder(self._temporaries)
-            self._make_folder(target.parent)
-            temporary = self._temporaries / f"{os.getpid()}-{secrets.token_hex(8)}"
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            grown = _make_folder(target.parent)
+            temporary = self._taken(key, data) or self._temporary(data)
             try:
-                try:
-                    _write_all(fd, data)
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
                 yield temporary, target
-                _sync_folder(target.parent)
+                # New folders last: where the file system has one journal, the syncs before have done it.
+                for folder in (target.parent, *reversed(grown)):
+                    _sync_folder(folder)
             finally:
                 temporary.unlink(missing_ok=True)
 
-    def _make_folder(self, folder: Path) -> None:
-        """Make a folder and those above it, each name synced into its parent."""
-        if folder.is_dir():
-            return
-        self._make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
+    def _temporary(self, data: bytes | memoryview) -> Path:
+        """A file with the bytes, on the disk."""
+        _make_folder(self._temporaries)
+        temporary = self._temporaries / f"{os.getpid()}-{secrets.token_hex(8)}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                _write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+    def _taken(self, key: str, data: bytes | memoryview) -> Path | None:
+        """The file that was staged for this write, if one was."""
+        with self._staged_lock:
+            staged = self._staged.get(key)
+            if staged is None or staged[0] != data:  # another write of the key, of another version of it
+                return None
+            return self._staged.pop(key)[1]
 
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         """Hold the lock that ``key`` falls on, against other threads and other processes."""
-        self._make_folder(self._lock_files)
+        _make_folder(self._lock_files)
         slot = hashlib.sha256(key.encode()).digest()[0] % _LOCKS
         fd = os.open(self._lock_files / f"{slot:02d}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -285,6 +317,15 @@ def _write_all(fd: int, data: bytes | memoryview) -> None:
         position = 0
         while position < len(view):
             position += os.write(fd, view[position : position + _WRITE_BYTES])
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it. Returns those that got a name, from above, which are to be synced."""
+    if folder.is_dir():
+        return []
+    grown = _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    return [*grown, folder.parent]
 
 
 def _sync_folder(folder: Path) -> None:

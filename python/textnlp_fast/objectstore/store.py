@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from textnlp_fast.errors import CorruptDataError, InvalidInputError, MissingObjectError
 from textnlp_fast.objectstore import conditional
-from textnlp_fast.objectstore.backend import Backend, ObjectMeta, Signing, Version
+from textnlp_fast.objectstore.backend import Backend, ObjectMeta, Signing, Staging, Version
 from textnlp_fast.objectstore.encryption import ServerSideEncryption
+from textnlp_fast.objectstore.guarding import GuardedBackend
 from textnlp_fast.objectstore.keys import check_key, check_prefix
 from textnlp_fast.telemetry import count
 
@@ -58,6 +59,21 @@ class ObjectStore:
     def with_keys(self, check: Callable[[str], str]) -> ObjectStore:
         """The same place, with another opinion on which keys are allowed: for objects that others named."""
         return ObjectStore(self._backend, self._backoff, opening=self.opening, check=check)
+
+    def guarded(self, check: Callable[[], None]) -> ObjectStore:
+        """The same place, with ``check`` called before every write: what it raises stops that write."""
+        return self.over(lambda backend: GuardedBackend(backend, check))
+
+    def over(self, wrap: Callable[[Backend], Backend]) -> ObjectStore:
+        """The same place, reached through another backend that ``wrap`` makes of this one."""
+        return ObjectStore(wrap(self._backend), self._backoff, opening=self.opening, check=self._check_key)
+
+    def at_origin(self) -> ObjectStore:
+        """The same place without anything nearer in between: for whoever checks what is really there."""
+        backend = self._backend
+        while (origin := getattr(backend, "origin", None)) is not None:
+            backend = origin
+        return self if backend is self._backend else self.over(lambda _: backend)
 
     @property
     def url(self) -> str:
@@ -177,6 +193,23 @@ class ObjectStore:
         )
         count(bytes_written=len(new))
         return version
+
+    @contextmanager
+    def staged(self, key: str) -> Iterator[Callable[[bytes], None]]:
+        """What is yielded takes the bytes that :meth:`create` or :meth:`compare_and_swap` will write to the key.
+
+        Where that saves time it does part of their work ahead, in whatever thread calls it. What comes to nothing is
+        gone after the block.
+        """
+        backend = self._backend
+        if not isinstance(backend, Staging):
+            yield lambda data: None
+            return
+        self._check_key(key)
+        try:
+            yield lambda data: backend.stage(key, data)
+        finally:
+            backend.unstage(key)
 
     def check_conditional_writes(self, key: str) -> None:
         """Make sure that the store refuses what it must; call it once, where a repository is born.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Final
 
 import semver
@@ -25,6 +26,7 @@ __all__ = [
     "manifest_key",
     "now_utc",
     "parse_reference",
+    "precedence",
     "split_build",
 ]
 
@@ -78,8 +80,27 @@ def check_version(version: str) -> str:
 
 def is_version(version: str) -> bool:
     """Whether the text is a version as repositories name them."""
-    short = len(version) <= 128 and version.isascii() and "+" not in version
-    return short and semver.Version.is_valid(version)
+    if len(version) > 128 or not version.isascii() or "+" in version:
+        return False
+    try:
+        precedence(version)
+    except ValueError:
+        return False
+    return True
+
+
+# A run of training makes thousands of versions, and every push looks at all of them: each is parsed once.
+@lru_cache(maxsize=1 << 16)
+def precedence(version: str) -> tuple[tuple[int, int, int], bool, tuple[tuple[bool, int, str], ...]]:
+    """What versions are sorted by, as Semantic Versioning 2.0.0 has it (its point 11).
+
+    Versions that differ in build metadata only are alike. Raises ValueError for what is none.
+    """
+    parsed = semver.Version.parse(version)
+    words = parsed.prerelease.split(".") if parsed.prerelease else ()
+    # Numbers come before words, and what has more words after what it begins with.
+    order = tuple((not word.isdigit(), int(word) if word.isdigit() else 0, word) for word in words)
+    return (parsed.major, parsed.minor, parsed.patch), not words, order
 
 
 def split_build(version: str) -> tuple[str, str]:
@@ -112,8 +133,8 @@ def check_selector(text: str) -> str | None:
 
 def latest_of(versions: Sequence[str]) -> str:
     """The latest of versions in their order: the highest that is no pre-release, if there is one."""
-    stable = [version for version in versions if not semver.Version.parse(version).prerelease]
-    return (stable or versions)[-1]
+    stable = (version for version in reversed(versions) if not semver.Version.parse(version).prerelease)
+    return next(stable, versions[-1])
 
 
 def parse_reference(text: str) -> ModelReference:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from itertools import islice
 from queue import SimpleQueue
 from typing import Protocol
@@ -13,7 +14,7 @@ from typing import Protocol
 from textnlp_fast.errors import InternalError
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.storage.extents import Heads, is_whole, object_key
-from textnlp_fast.telemetry import adopting
+from textnlp_fast.telemetry import adopted
 
 __all__ = ["Names", "ShardObject", "ShardStore", "ShardWriter", "Slot"]
 
@@ -69,7 +70,7 @@ class ShardWriter:
 
     Which windows share a shard depends on their order and sizes alone, so a push that is repeated makes the
     same objects and finds those that it has uploaded before. At most `buffers` shards are held at a time:
-    `add` waits for an upload when all are full.
+    `add` waits for an upload when all are full. Uploads run in threads of their own, or in those of `pool`.
     """
 
     def __init__(
@@ -81,18 +82,20 @@ class ShardWriter:
         packing: bool,
         threads: int,
         names: Names | None = None,
+        pool: ThreadPoolExecutor | None = None,
     ) -> None:
         self._names = names or _Plain()
         self._store = store
         self._shard_bytes = shard_bytes
         self._packing = packing
         self._threads = threads
-        self._pool = ThreadPoolExecutor(
-            max(1, buffers - 1), thread_name_prefix="textnlp-fast-upload", initializer=adopting()
-        )
+        self._owns_pool = pool is None
+        self._pool = pool or ThreadPoolExecutor(max(1, buffers - 1), "textnlp-fast-upload")
+        self._work = adopted(self._upload)
         self._free: SimpleQueue[bytearray | None] = SimpleQueue()
         for _ in range(buffers):
             self._free.put(None)  # allocated when first needed: small pushes stay small
+        self._named: list[Future[ShardObject]] = []
         self._uploads: list[Future[ShardObject]] = []
         self._failed = threading.Event()
         self._buffer: bytearray | None = None
@@ -103,7 +106,11 @@ class ShardWriter:
 
     def __exit__(self, *exception: object) -> None:
         self._failed.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for upload in self._uploads:
+            upload.cancel()
+        wait(self._uploads)
+        if self._owns_pool:
+            self._pool.shutdown()
 
     def add(self, payload: bytes | memoryview) -> Slot:
         """Places a coded window. Raises what an upload raised, if one failed meanwhile."""
@@ -123,32 +130,52 @@ class ShardWriter:
         self._filled = end
         return slot
 
+    def named(self) -> list[ShardObject]:
+        """Sends what is left and waits for all names, not for uploads: `uploaded` says False until `finish`."""
+        if self._filled:
+            self._flush(is_awaited=True)
+            time.sleep(0)  # lets the upload begin now: else it waits for this thread to wait for something
+        return [name.result() for name in self._named]
+
     def finish(self) -> list[ShardObject]:
         """Uploads what is left and waits for all; the shards by number."""
         if self._filled:
             self._flush()
         return [upload.result() for upload in self._uploads]
 
-    def _flush(self) -> None:
-        buffer = self._buffer
+    def _flush(self, *, is_awaited: bool = False) -> None:
+        """Sends the shard. Its name is found by the thread that sends it, or here if it `is_awaited`."""
+        buffer, size = self._buffer, self._filled
         assert buffer is not None
-        self._uploads.append(self._pool.submit(self._upload, buffer, self._filled))
+        named: Future[ShardObject] = Future()
+        self._named.append(named)
         self._buffer, self._filled = None, 0
+        if is_awaited:
+            self._find_name(buffer, size, named)
+        self._uploads.append(self._pool.submit(self._work, buffer, size, named))
 
-    def _upload(self, buffer: bytearray, size: int) -> ShardObject:
+    def _upload(self, buffer: bytearray, size: int, named: Future[ShardObject]) -> ShardObject:
         try:
-            digest, suffix = self._name(buffer, size)
-            size += len(suffix)
-            with memoryview(buffer)[:size] as view:
-                uploaded = not self._failed.is_set() and not is_whole(self._store, digest, size)
+            if not named.done():
+                self._find_name(buffer, size, named)
+            shard = named.result()
+            with memoryview(buffer)[: shard.size] as view:
+                uploaded = not self._failed.is_set() and not is_whole(self._store, shard.digest, shard.size)
                 if uploaded:
-                    self._store.put_object(object_key(digest), view)
-            return ShardObject(digest, size, uploaded, suffix)
+                    self._store.put_object(object_key(shard.digest), view)
+            return replace(shard, uploaded=uploaded)
         except BaseException:
             self._failed.set()
             raise
         finally:
             self._free.put(None if _is_held(buffer) else buffer)
+
+    def _find_name(self, buffer: bytearray, size: int, named: Future[ShardObject]) -> None:
+        try:
+            digest, suffix = self._name(buffer, size)
+            named.set_result(ShardObject(digest, size + len(suffix), False, suffix))
+        except BaseException as error:  # noqa: BLE001  who asks for the name hears of it
+            named.set_exception(error)
 
     def _name(self, buffer: bytearray, size: int) -> tuple[str, bytes]:
         """The name of a shard of `size` bytes, and the suffix that gives it, which is appended."""

@@ -13,7 +13,17 @@ from textnlp_fast.delta.recipe import Recipe, Transposed, Whole, with_sources
 from textnlp_fast.storage.base_costs import MAX_TURNED_WINDOWS, BaseCost, cost_above, cost_of
 from textnlp_fast.storage.manifest import Content, Manifest, chain_of, closure
 
-__all__ = ["CodeStep", "PullPlan", "PullStep", "PushPlan", "adopt", "plan_pull", "plan_push", "pull_step"]
+__all__ = [
+    "CodeStep",
+    "ParentBases",
+    "PullPlan",
+    "PullStep",
+    "PushPlan",
+    "adopt",
+    "plan_pull",
+    "plan_push",
+    "pull_step",
+]
 
 # A chain taken over from another manifest may join one that is there already; beyond this it is coded anew.
 MAX_ADOPTED_DEPTH: Final = 32
@@ -171,7 +181,7 @@ def plan_push(
         # Chains of other manifests may be longer than the parent's.
         return isinstance(base, Whole) or _affordable(cost_above(contents, base))
 
-    bases = _Bases(parent, max_chain_depth) if parent is not None else None
+    bases = ParentBases(parent, max_chain_depth) if parent is not None else None
     for file in files:
         for position, part in enumerate(file.parts):
             if part.digest in contents or part.digest in steps:
@@ -194,7 +204,7 @@ def _affordable(cost: BaseCost) -> bool:
     return cost.within(most_bases=MAX_ADOPTED_DEPTH, most_work=MAX_WORK)
 
 
-class _Bases:
+class ParentBases:
     """The bases that a parent's contents give, none of them standing on too many others."""
 
     def __init__(self, parent: Manifest, max_chain_depth: int) -> None:

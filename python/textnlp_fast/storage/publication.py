@@ -8,7 +8,8 @@ the push plans anew. `docs/decisions/0019-collecting-beside-writers.md` has the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -19,14 +20,18 @@ from textnlp_fast.errors import (
     ConflictError,
     ObjectExistsError,
     StorageUnavailableError,
+    TextnlpFastError,
     VersionExistsError,
 )
 from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.storage.audit import AuditPolicy
 from textnlp_fast.storage.garbage.document import Garbage, read_garbage, swap_garbage
 from textnlp_fast.storage.garbage.intents import remove_intent, write_intent
-from textnlp_fast.storage.manifest import Manifest, files_digest
+from textnlp_fast.storage.manifest import Manifest, files_digest, serialize_manifest
+from textnlp_fast.storage.names import manifest_key
 from textnlp_fast.storage.publishing import PUSH, publish_version
 from textnlp_fast.storage.version_manager import VersionManager
+from textnlp_fast.telemetry import adopted
 
 __all__ = ["ObjectNames", "OvertakenError", "Publication"]
 
@@ -72,7 +77,8 @@ class ObjectNames:
 class Publication:
     """The state of the repository that one try to publish started from.
 
-    Nothing is built on `unwanted` objects, though nobody is about to delete them.
+    Nothing is built on `unwanted` objects, though nobody is about to delete them. `was_sent` says whether `publish`
+    came to the manifest: if it did and failed for want of an answer, the version may be there all the same.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class Publication:
         self._name, self._version = name, version
         self._store = store
         self._versions = versions
+        self.was_sent = False
         self._garbage = read_garbage(store).garbage
         self.existing, self._place = versions.state(name, version)
         marked = self.existing is None and self._place is not None
@@ -115,24 +122,80 @@ class Publication:
         before = self._garbage
         return (now.era, now.sentenced, now.swept) != (before.era, before.sentenced, before.swept)
 
-    def publish(self, manifest: Manifest, *, action: str = PUSH) -> None:
+    def publish(
+        self,
+        manifest: Manifest,
+        *,
+        action: str = PUSH,
+        uploaded: Callable[[], object] = lambda: None,
+        policy: AuditPolicy | None = None,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
         """Makes the version visible, in place of `existing` if there is one.
 
-        Raises ObjectExistsError if another push was first, OvertakenError. `action` is what the audit log calls it.
+        What has to be there before the manifest comes to be side by side: the intent with the look at `garbage.json`
+        that follows it, the audit log's record (`action` is what it calls this, `policy` its policy, if not that of the
+        settings), and the objects, if they are still on their way: `uploaded` waits for these. `pool` has a thread for
+        that, and for taking the intent back when the version is there, which nobody has to wait for then.
+
+        Raises ObjectExistsError if another push was first, OvertakenError, what `uploaded` raises.
         """
-        replaces = None if self.existing is None else self.existing.write_id
-        write_intent(self._store, manifest, replaces)
-        try:
-            self._secure(manifest)
-            publish_version(self._store, self._versions, manifest, self._place, action)
-        except (OvertakenError, ObjectExistsError):
-            self._take_back(manifest)  # it will not come any more
-            raise
-        except ConflictError as error:
+        if pool is None:
+            with ThreadPoolExecutor(1, "textnlp-fast-announce") as own:
+                self._publish(manifest, action, uploaded, policy, own)
             self._take_back(manifest)
-            raise OvertakenError(str(error.args[0])) from error
-        # After any other error the manifest may still come, and the intent stays for a collector to settle.
-        self._take_back(manifest)
+        else:
+            self._publish(manifest, action, uploaded, policy, pool)
+            pool.submit(adopted(self._take_back), manifest)
+
+    def _publish(
+        self,
+        manifest: Manifest,
+        action: str,
+        uploaded: Callable[[], object],
+        policy: AuditPolicy | None,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        replaces = None if self.existing is None else self.existing.write_id
+
+        def announce() -> None:
+            write_intent(self._store, manifest, replaces)
+            self._secure(manifest)
+
+        def ready() -> None:
+            announced.result()
+            staged.result()
+            uploaded()
+            self.was_sent = True
+
+        try:
+            with self._store.staged(manifest_key(manifest.model, manifest.version)) as stage:
+                announced = pool.submit(adopted(announce))
+                data = serialize_manifest(manifest)
+                staged = pool.submit(stage, data)
+                try:
+                    publish_version(
+                        self._store,
+                        self._versions,
+                        manifest,
+                        data,
+                        self._place,
+                        action=action,
+                        policy=policy,
+                        ready=ready,
+                    )
+                finally:
+                    wait([announced, staged])  # from here on the intent is there or it is not
+        except TextnlpFastError as error:
+            # Did the manifest not go out, or was it refused, then it will not come any more. After any other error it
+            # may, and the intent stays for a collector to settle.
+            if not self.was_sent or isinstance(error, ConflictError):
+                self._take_back(manifest)
+            if isinstance(error, ConflictError) and not isinstance(
+                error, (OvertakenError, ObjectExistsError)
+            ):
+                raise OvertakenError(str(error.args[0])) from error
+            raise
 
     def retire(self) -> None:
         """Puts a marker where `publish` would have written. Raises ConflictError if the key has changed."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from textnlp_fast.hashing import blake3_hex
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.objectstore.backend import Version
-from textnlp_fast.storage.audit import audited, record
-from textnlp_fast.storage.manifest import Manifest, serialize_manifest
+from textnlp_fast.storage.audit import AuditPolicy, audited, record
+from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.version_manager import VersionManager
 
 __all__ = ["PUSH", "publish_version", "record_repair"]
@@ -18,15 +20,21 @@ def publish_version(
     store: ObjectStore,
     versions: VersionManager,
     manifest: Manifest,
+    data: bytes,
     state: Version | None,
-    action: str = PUSH,
+    *,
+    action: str,
+    policy: AuditPolicy | None,
+    ready: Callable[[], None],
 ) -> None:
-    """Writes the manifest's object where its key is in `state`. Raises what `VersionManager.publish` does.
+    """Writes the manifest's object, of the bytes `data`, where its key is in `state`.
+
+    Raises what `VersionManager.publish` does.
 
     The record comes first and carries the manifest's digest: whether the version is there, and is that one, shows how
-    it ended, so that no second record is needed and nothing killed in between goes unrecorded.
+    it ended, so that no second record is needed and nothing killed in between goes unrecorded. `ready` is called
+    between the two: it waits for what else has to come first, and what it raises goes into the log as a failure.
     """
-    data = serialize_manifest(manifest)
     detail = {
         "bytes": manifest.raw_bytes,
         "files": len(manifest.files),
@@ -35,8 +43,15 @@ def publish_version(
         "stored_bytes": manifest.stored_bytes,
     }
     with audited(
-        store, action=action, model=manifest.model, version=manifest.version, detail=detail, shows=True
+        store,
+        action=action,
+        model=manifest.model,
+        version=manifest.version,
+        detail=detail,
+        shows=True,
+        policy=policy,
     ):
+        ready()
         versions.publish(manifest, state, data)
 
 

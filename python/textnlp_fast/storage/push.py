@@ -8,7 +8,6 @@ upload them again.
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,11 +23,12 @@ from textnlp_fast.errors import (
 )
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.anchoring import Choice
+from textnlp_fast.storage.assembling import new_manifest
 from textnlp_fast.storage.coding import Coded, Coder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.extents import is_whole
 from textnlp_fast.storage.features import FeatureUse, features_of, stored_by_feature
-from textnlp_fast.storage.manifest import Anchor, Content, Extent, Manifest, closure
+from textnlp_fast.storage.manifest import Anchor, Content, Extent, Manifest
 from textnlp_fast.storage.parents import parent_of, repository_for
 from textnlp_fast.storage.plain_contents import plain_contents
 from textnlp_fast.storage.planning import PushPlan
@@ -41,7 +41,6 @@ from textnlp_fast.storage.version_manager import (
     VersionManager,
     check_name,
     check_version,
-    now_utc,
 )
 from textnlp_fast.telemetry import phase
 
@@ -247,7 +246,7 @@ def _publish(
         refuse_other_files(other, plan.files)
         return _report(other, plan, started, uploaded_bytes=uploaded, already_there=True)
     except StorageUnavailableError as error:
-        error.hint = _UNSURE
+        error.hint = _UNSURE if publication.was_sent else _UNPUBLISHED
         raise
     report = _report(manifest, plan, started, uploaded_bytes=uploaded, already_there=published is not None)
     return replace(
@@ -286,27 +285,14 @@ def _assemble(
             step.base if needs_base else None,
             extents,
         )
-    wanted = (digest for entry in plan.files for digest in entry.parts)
-    needed = closure(contents, wanted)
-    used = {extent.object for content in needed.values() for extent in content.extents}
-    return Manifest(
-        model=request.name,
-        version=request.version,
-        parent=(parent.model, parent.version) if parent is not None else None,
-        created_at=now_utc(),
-        write_id=secrets.token_hex(16),
+    return new_manifest(
+        request,
+        parent,
+        plan.files,
+        contents,
+        objects,
+        coded.shards,
         window_bytes=window_bytes,
-        files=plan.files,
-        contents=needed,
-        objects={digest: objects[digest] for digest in used},
-        new_objects=frozenset(shard.digest for shard in coded.shards) & used,
-        salts={
-            shard.digest: shard.suffix.hex()
-            for shard in coded.shards
-            if shard.suffix and shard.digest in used
-        },
-        message=request.message,
-        metadata=dict(request.metadata),
         anchor=choice.anchor if choice is not None else None,
     )
 

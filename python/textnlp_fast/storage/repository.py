@@ -21,9 +21,11 @@ from textnlp_fast.storage.garbage.collecting import CollectionOptions, GarbageRe
 from textnlp_fast.storage.headers import read_dtypes, read_tensors
 from textnlp_fast.storage.manifest import Manifest
 from textnlp_fast.storage.names import BUILD_KEY, check_selector, split_build
+from textnlp_fast.storage.nearby import nearby
 from textnlp_fast.storage.pull import PullReport, pull_model
 from textnlp_fast.storage.push import PushReport, PushRequest, push_model
 from textnlp_fast.storage.signing import PrivateKey, SignaturePolicy, Signed, require_signatures, sign_version
+from textnlp_fast.storage.stored_files import StoredFiles
 from textnlp_fast.storage.stored_tensors import StoredTensors
 from textnlp_fast.storage.verify import VerifyReport, verify_repository
 from textnlp_fast.storage.version_manager import (
@@ -104,14 +106,11 @@ class Repository:
             raise RepositoryNotFoundError(
                 f"there is no repository at {place}"
             )  # opening would make the folder
+        store = open_store(
+            url, region=region, endpoint_url=endpoint_url, allow_http=allow_http, encryption=encryption
+        )
         repository = cls(
-            open_store(
-                url,
-                region=region,
-                endpoint_url=endpoint_url,
-                allow_http=allow_http,
-                encryption=encryption,
-            ),
+            nearby(store),
             options,
             signatures=signatures,
         )
@@ -137,6 +136,11 @@ class Repository:
     @property
     def url(self) -> str:
         return self._store.url
+
+    @property
+    def id(self) -> str:
+        """What tells it from every other one, wherever it is copied to: 32 hex digits."""
+        return self._versions.info().id
 
     @property
     def store(self) -> ObjectStore:
@@ -287,6 +291,10 @@ class Repository:
         """The tensors of a version (None: the latest), to be read one by one; raises what `manifest` does."""
         return StoredTensors(self._store, self.trusted_manifest(name, version), self._options)
 
+    def files(self, name: str, version: str | None = None, *, check_parts: bool = False) -> StoredFiles:
+        """The files of a version (None: the latest), to be read by ranges; raises what `trusted_manifest` does."""
+        return StoredFiles(self.tensors(name, version), check_parts=check_parts)
+
     def headers(self, manifest: Manifest) -> dict[str, dict[str, TensorInfo]]:
         """What a version's files say of their tensors, by file path and tensor name."""
         return read_tensors(self._store, manifest, self._options)
@@ -350,7 +358,7 @@ class Repository:
             version = self._across(name, version)[1]
         with operation("verify", model=name, version=version, repository=self.url):
             report = verify_repository(
-                self._store,
+                self._store.at_origin(),
                 self._versions,
                 self._options,
                 name=name,

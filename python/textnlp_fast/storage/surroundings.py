@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from textnlp_fast.contents.inventory import LocalFile
 from textnlp_fast.contents.windows import DATA_ERRORS
 from textnlp_fast.delta.recipe import Recipe
-from textnlp_fast.errors import VersionNotFoundError
-from textnlp_fast.objectstore import ObjectStore
+from textnlp_fast.errors import ModelNotFoundError, VersionNotFoundError
+from textnlp_fast.objectstore import ObjectStore, local_folder
 from textnlp_fast.storage.config import TransferOptions
 from textnlp_fast.storage.extents import is_whole
 from textnlp_fast.storage.manifest import Manifest, closure
@@ -24,11 +24,13 @@ from textnlp_fast.telemetry import adopting
 if TYPE_CHECKING:
     from textnlp_fast.storage.push import PushRequest
 
-__all__ = ["Surroundings", "found_by", "intact", "known_manifests", "missing_objects"]
+__all__ = ["Surroundings", "found_by", "intact", "known_manifests", "missing_objects", "readable_manifests"]
 
 # Manifests that are searched for contents the repository has already.
 _KNOWN_VERSIONS = 64
 _KNOWN_MODELS = 256
+# So few objects of a folder are looked at one after the other.
+_FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,13 @@ def known_manifests(versions: VersionManager, request: PushRequest) -> Iterator[
     own = reversed(models.pop(request.name, [])[-_KNOWN_VERSIONS:])
     wanted = [(request.name, version) for version in own if version != request.version]
     wanted += [(name, models[name][-1]) for name in list(models)[:_KNOWN_MODELS]]
+    yield from readable_manifests(versions, wanted)
+
+
+def readable_manifests(versions: VersionManager, wanted: Iterable[tuple[str, str]]) -> Iterator[Manifest]:
+    """Those that can be read: to know them only saves space; `verify` names what is damaged, others may be deleted."""
     for name, version in wanted:
-        # Knowing it would only save space; `verify` names what is damaged, and versions may be deleted meanwhile.
-        with suppress(*DATA_ERRORS, VersionNotFoundError):
+        with suppress(*DATA_ERRORS, VersionNotFoundError, ModelNotFoundError):
             yield versions.manifest(name, version)
 
 
@@ -80,7 +86,10 @@ def found_by(existing: Manifest) -> Manifest:
 
 
 def missing_objects(
-    store: ObjectStore, manifests: Sequence[Manifest | None], threads: int, publication: Publication
+    store: ObjectStore,
+    manifests: Sequence[Manifest | None],
+    threads: int,
+    publication: Publication,
 ) -> set[str]:
     """Objects that the repository lacks, has in another size than manifests say, or is about to delete.
 
@@ -95,6 +104,9 @@ def _absent(store: ObjectStore, named: set[tuple[str, int]], threads: int) -> se
     if len(named) > 4096:  # one listing is cheaper than so many questions
         present = {(meta.key.rpartition("/")[2], meta.size) for meta in store.list("objects")}
         return {digest for digest, _ in named - present}
+    if len(named) <= _FEW and local_folder(store.url) is not None:
+        # A look at a file takes less than handing it to a thread.
+        return {digest for digest, size in named if not is_whole(store, digest, size)}
     with ThreadPoolExecutor(min(32, 4 * threads), initializer=adopting()) as pool:
         ordered = sorted(named)
         found = pool.map(lambda pair: is_whole(store, *pair), ordered)

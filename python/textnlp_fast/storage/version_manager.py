@@ -6,13 +6,12 @@ import os
 import re
 import secrets
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import semver
 
 from textnlp_fast.contents.documents import MAX_DOCUMENT_BYTES, parse_document, seal_document
 from textnlp_fast.contents.entries import MAX_WINDOW_BYTES, MIN_WINDOW_BYTES
@@ -43,6 +42,7 @@ from textnlp_fast.storage.names import (
     manifest_key,
     now_utc,
     parse_reference,
+    precedence,
     split_build,
 )
 from textnlp_fast.storage.registry.references import read_references, read_versioned
@@ -146,7 +146,7 @@ class VersionManager:
         found: dict[str, list[str]] = {}
         for _, name, version in self.manifest_keys():
             found.setdefault(name, []).append(version)
-        return {name: sorted(found[name], key=semver.Version.parse) for name in sorted(found)}
+        return {name: sorted(found[name], key=precedence) for name in sorted(found)}
 
     def versions(self, name: str) -> list[str]:
         """Versions of a model in the order of semantic versioning. Raises ModelNotFoundError."""
@@ -156,7 +156,7 @@ class VersionManager:
             for meta in self._store.list(prefix)
             if meta.size != MARKER_BYTES
         )
-        versions = sorted(filter(is_version, names), key=semver.Version.parse)
+        versions = sorted(filter(is_version, names), key=precedence)
         if not versions:
             known = ", ".join(list(self.models())[:10])
             raise ModelNotFoundError(
@@ -213,8 +213,7 @@ class VersionManager:
             versions = self.versions(name)
         except ModelNotFoundError:
             return []
-        wanted = semver.Version.parse(version)
-        return [other for other in reversed(versions) if semver.Version.parse(other) < wanted]
+        return versions[: bisect_left(versions, precedence(version), key=precedence)][::-1]
 
     # --- manifests ----------------------------------------------------------------------------------------
 

@@ -6,12 +6,22 @@
 """
 
 from textnlp_fast.telemetry.metrics import enable_metrics
-from textnlp_fast.telemetry.operations import Listener, Operation, adopting, count, listen, operation, phase
+from textnlp_fast.telemetry.operations import (
+    Listener,
+    Operation,
+    adopted,
+    adopting,
+    count,
+    listen,
+    operation,
+    phase,
+)
 from textnlp_fast.telemetry.traces import enable_traces
 
 __all__ = [
     "Listener",
     "Operation",
+    "adopted",
     "adopting",
     "count",
     "enable_metrics",

@@ -18,9 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final, ParamSpec, Protocol, TypeVar
 
-__all__ = ["COUNTS", "Listener", "Operation", "adopting", "count", "listen", "operation", "phase"]
+__all__ = ["COUNTS", "Listener", "Operation", "adopted", "adopting", "count", "listen", "operation", "phase"]
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 COUNTS: Final = (
     "bytes_read",
@@ -197,6 +200,17 @@ def adopting() -> Callable[[], None]:
         _current.set(current)
 
     return adopt
+
+
+def adopted(work: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """``work`` for a thread of anybody's pool: done for the operation of the thread that calls this."""
+    adopt = adopting()
+
+    def done(*given: _Given.args, **named: _Given.kwargs) -> _Result:
+        adopt()
+        return work(*given, **named)
+
+    return done
 
 
 def listen(listener: Listener) -> Callable[[], None]:

@@ -67,6 +67,15 @@ class ModelFiles:
         file = SafetensorsFile.open(place, name=check_relative_path(place.name))
         return cls(place.absolute().parent, [file], [])
 
+    @staticmethod
+    def other(path: str | os.PathLike[str]) -> OtherFile:
+        """One file that holds no tensors. Raises ``UnsafeFileError`` for pickles, ``InvalidInputError`` for no file."""
+        place = Path(path)
+        if not place.is_file():
+            raise InvalidInputError(f"{place} is not a regular file")
+        _refuse_pickles([(place.name, place)])
+        return OtherFile(place, check_relative_path(place.name), place.stat().st_size)
+
 
 def check_relative_path(name: str) -> str:
     """Return ``name`` if it is a path that stays below its folder, with slashes; else ``InvalidInputError``.

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fakes.loopback_http import Asked, LoopbackServer, Said, loopback
-from servers.process import free_port
+from free_ports import free_port
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.health.facts import Action, Finding, Severity
 from textnlp_fast.gpu.health.http import request

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import urllib.request
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fakes.ec2 import UBUNTU, Ec2Proxy
 from faults.proxy import Fault
 from gpu.providers.harness import Harness
+from servers.ec2 import forget_all
 from textnlp_fast.gpu.providers.aws import AwsProvider
 from textnlp_fast.gpu.providers.contract import LAUNCH_TAG, Provider
 from textnlp_fast.gpu.types import Market
@@ -68,10 +68,7 @@ class AwsHarness(Harness):
         }
 
     def forget(self) -> None:
-        """What has ended, moto lists for good: each look at it costs more than the one before."""
-        request = urllib.request.Request(f"{self._moto_url}/moto-api/reset", method="POST")
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            assert answer.status == 200
+        forget_all(self._moto_url)
 
     def heal(self) -> None:
         self.proxy.heal()

@@ -19,7 +19,8 @@ EPILOG = """\b
 Example:
   textnlp-fast deployments record my-model@1.2.0 eu-serving
   textnlp-fast deployments rollback my-model eu-serving
-Nothing is started or stopped here: this is the record that those who do so keep, and act on.
+Nothing is started or stopped here: this is the record that those who do so keep, and act on. What does so is
+`textnlp-fast deploy`.
 """
 
 

@@ -83,6 +83,12 @@ def command(
             client_ca=None if client_ca is None else client_ca.read_bytes(),
         )
     host = listen.rpartition(":")[0]
+    if tls is None and host not in ("127.0.0.1", "localhost", "[::1]"):
+        click.echo(
+            f"warning: {host} is served without TLS: whoever reaches it may ask, and have metricsUrl fetched; "
+            "--tls-cert, --tls-key and --client-ca keep others out",
+            err=True,
+        )
     observer_for = functools.partial(observing.prometheus_observer, allowed_hosts=allowed_hosts or ("*",))
 
     async def serve() -> None:

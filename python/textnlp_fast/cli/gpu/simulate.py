@@ -153,7 +153,7 @@ def command(**chosen: Any) -> None:
         return
     runs = _runs(names, traffic, market, chosen)
     if chosen["plot"] is not None:
-        simulate_plot.draw(traffic, runs, oracle, chosen["plot"], priced=market is not None)
+        simulate_plot.draw(traffic, runs, oracle, chosen["plot"], priced=market is not None and market.priced)
     simulate_output.show_runs(traffic, runs, oracle, market, chosen)
 
 

@@ -32,13 +32,13 @@ def show_runs(
             _multiple(run.replica_hours, oracle),
             str(max(run.ready, default=0)),
             str(run.changes),
-            *([f"{run.usd:,.0f}"] if market else []),
+            *([f"{run.usd:,.0f}"] if market and market.priced else []),
             *([str(run.lost)] if market and market.spot_share else []),
         ]
         for run in runs
     ]
     columns = "policy,within SLO,missed,replica-hours,x oracle,most,changes"
-    columns += ",USD" * (market is not None) + ",lost" * bool(market and market.spot_share)
+    columns += ",USD" * bool(market and market.priced) + ",lost" * bool(market and market.spot_share)
     print_table(columns.split(","), rows)
 
 
@@ -66,11 +66,13 @@ def show_frontiers(
                     f"{point.replica_hours:.1f}",
                     _multiple(point.replica_hours, oracle),
                     f"{point.changes:.0f}",
-                    *([f"{point.usd:,.0f}"] if market else []),
+                    *([f"{point.usd:,.0f}"] if market and market.priced else []),
                     "" if point in best else "beaten by another setting",
                 ]
             )
-    columns = "policy,setting,within SLO,replica-hours,x oracle,changes" + ",USD" * (market is not None)
+    columns = "policy,setting,within SLO,replica-hours,x oracle,changes" + ",USD" * bool(
+        market and market.priced
+    )
     print_table([*columns.split(","), ""], rows)
 
 
@@ -89,7 +91,7 @@ def _multiple(hours: float, oracle: Oracle) -> str:
 
 
 def _none(market: Market | None) -> dict[str, None]:
-    return {} if market else {"usd": None}
+    return {} if market and market.priced else {"usd": None}
 
 
 def _head(traffic: Traffic, oracle: Oracle, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -112,6 +114,6 @@ def _run(run: Run, oracle: Oracle, market: Market | None) -> dict[str, Any]:
         "x_oracle": run.replica_hours / oracle.replica_hours if oracle.replica_hours else None,
         "most_replicas": max(run.ready, default=0),
         "changes": run.changes,
-        "usd": run.usd if market else None,
+        "usd": run.usd if market and market.priced else None,
         "lost": run.lost,
     }

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import Final
 
 from textnlp_fast.errors import InvalidInputError
 
-__all__ = ["host_name", "is_loopback", "listening", "resolved"]
+__all__ = ["guarded", "host_name", "is_loopback", "listening", "resolved"]
+
+_LEAST_TOKEN: Final = 16
+
+
+def guarded(host: str, port: int, token: str | None) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """The address of a server that asks for `token`, or that nobody else reaches.
+
+    Raises InvalidInputError for a token that is too short or that no header carries, for a host that means no address,
+    and for one that other machines reach where there is no token.
+    """
+    if token is not None and (len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable()):
+        raise InvalidInputError(
+            f"the token has fewer than {_LEAST_TOKEN} characters, or some that a header cannot carry",
+            hint="Make one: openssl rand -hex 32",
+        )
+    family, address = resolved(host, port)
+    if token is None and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
+        raise InvalidInputError(
+            f"other machines reach {host}, and there is no token",
+            hint="Give --token-file, or listen on 127.0.0.1 alone.",
+        )
+    return family, address
 
 
 def resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:

@@ -7,7 +7,6 @@ connections and says nothing, holds up nobody but himself.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 import secrets
 import socket
@@ -21,7 +20,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from textnlp_fast.errors import InvalidInputError
-from textnlp_fast.gpu.health.addresses import host_name, is_loopback, listening, resolved
+from textnlp_fast.gpu.health.addresses import guarded, host_name, is_loopback, listening
 from textnlp_fast.gpu.health.collector import Collector
 from textnlp_fast.gpu.health.exposition import CONTENT_TYPE, exposition
 from textnlp_fast.gpu.health.facts import Event
@@ -37,7 +36,6 @@ _MOST_XID_KINDS: Final = 1000
 _MOST_HEAD_BYTES: Final = 8192
 _LONGEST_WAIT_S: Final = 30.0
 _ANSWER_S: Final = 10.0
-_LEAST_TOKEN: Final = 16
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
@@ -136,19 +134,7 @@ class Agent:
         most_connections: int = 32,
         request_timeout_s: float = 5.0,
     ) -> None:
-        if token is not None and (
-            len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable()
-        ):
-            raise InvalidInputError(
-                f"the token has fewer than {_LEAST_TOKEN} characters, or some that a header cannot carry",
-                hint="Make one: openssl rand -hex 32",
-            )
-        family, address = resolved(host, port)
-        if token is None and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
-            raise InvalidInputError(
-                f"other machines reach {host}, and there is no token",
-                hint="Give --token-file, or listen on 127.0.0.1 alone.",
-            )
+        family, address = guarded(host, port, token)
         self._collector = collector
         self._token = token
         self._request_timeout_s = request_timeout_s

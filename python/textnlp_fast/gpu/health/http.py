@@ -80,6 +80,8 @@ async def request(
         )
     except (asyncio.TimeoutError, TimeoutError):
         raise ProviderUnavailableError(f"{where} did not answer within {timeout_s:g} s") from None
+    except ConnectionRefusedError:
+        raise ProviderUnavailableError(f"nothing listens at {where}") from None
     except (OSError, EOFError, ValueError) as error:
         raise ProviderUnavailableError(f"{where}: {type(error).__name__}: {error}"[:300]) from None
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from textnlp_fast.gpu.resources.records import LaunchRecord
 
-__all__ = ["at_work_on", "is_at_work", "this_process"]
+__all__ = ["at_work_on", "is_at_work", "process_start", "this_process"]
 
 #: A process of another machine cannot be looked at: this long after it began, no launch of its is under way any more.
 #: Longer than any provider's deadline for a launch.
@@ -38,7 +38,7 @@ def at_work_on(record: LaunchRecord) -> Iterator[None]:
 
 def this_process() -> str:
     """Machine, boot, process and its start: no other process ever has the same."""
-    return f"{_machine()}|{os.getpid()}|{_started(os.getpid())}"
+    return f"{_machine()}|{os.getpid()}|{process_start(os.getpid())}"
 
 
 def is_at_work(record: LaunchRecord, now: datetime.datetime) -> bool:
@@ -50,7 +50,7 @@ def is_at_work(record: LaunchRecord, now: datetime.datetime) -> bool:
     if machine != _machine():
         return now - record.created_at < _ELSEWHERE
     started = record.process.rpartition("|")[2]
-    return rest.isdecimal() and bool(started) and _started(int(rest)) == started
+    return rest.isdecimal() and bool(started) and process_start(int(rest)) == started
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,7 +62,7 @@ def _machine() -> str:
     return f"{socket.gethostname()}|{boot}"
 
 
-def _started(pid: int) -> str:
+def process_start(pid: int) -> str:
     """When a process began, in the kernel's ticks; empty if there is none."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

@@ -44,7 +44,6 @@ _PIECE_BYTES: Final = 256 << 10
 _SENDFILE_BYTES: Final = 1 << 20
 _LONGEST_HEAD_BYTES: Final = 64 << 10
 _LONGEST_TEXT_BYTES: Final = 1 << 20  # of answers that are no content
-_CONNECT_TIMEOUT_S: Final = 10.0
 _PATIENCE: Final = {408, 429, 500, 502, 503, 504}
 
 
@@ -83,7 +82,8 @@ class Answer:
 class HttpStreams:
     """Connections that are used again. Thread-safe: each request has one for itself."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, *, connect_timeout_s: float = 10.0) -> None:
+        self._connect_timeout_s = connect_timeout_s
         self._idle: dict[tuple[str, str], list[socket.socket]] = {}
         self._lock = threading.Lock()
         self._context = context
@@ -160,7 +160,7 @@ class HttpStreams:
         if parts.scheme == "https" and self._context is None:
             self._context = _context()
         try:
-            connection = socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S)
+            connection = socket.create_connection((host, port), timeout=self._connect_timeout_s)
         except OSError as error:
             raise StorageUnavailableError(f"cannot connect to {parts.netloc}: {error}") from error
         try:

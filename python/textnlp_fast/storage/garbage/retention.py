@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
-import semver
-
 from textnlp_fast.errors import InvalidInputError, ModelNotFoundError
 from textnlp_fast.storage.garbage.usage import VersionFacts
+from textnlp_fast.storage.names import precedence
 from textnlp_fast.storage.version_manager import latest_of
 
 __all__ = ["RetentionRules", "Verdict", "check_policy", "decide", "parse_age", "rules_for", "with_dependents"]
@@ -98,7 +97,7 @@ def decide(
         models.setdefault(facts.model, []).append(facts)
     verdicts: list[Verdict] = []
     for model in sorted(models):
-        ordered = sorted(models[model], key=lambda facts: semver.Version.parse(facts.version))
+        ordered = sorted(models[model], key=lambda facts: precedence(facts.version))
         rules = rules_for(model, policy)
         latest = latest_of([facts.version for facts in ordered])
         for place, facts in enumerate(ordered):

@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import semver
-
 from textnlp_fast.contents.windows import ProgressCallback
 from textnlp_fast.errors import MissingObjectError
 from textnlp_fast.objectstore import ObjectStore
@@ -18,6 +16,7 @@ from textnlp_fast.storage.anchor_costs import Prices
 from textnlp_fast.storage.config import DEFAULT_PRICES, TransferOptions
 from textnlp_fast.storage.garbage.rebasing import Proposal, propose
 from textnlp_fast.storage.garbage.usage import Usage, VersionFacts
+from textnlp_fast.storage.names import precedence
 from textnlp_fast.storage.pull import pull_model
 from textnlp_fast.storage.push import PushRequest, rewrite_model
 from textnlp_fast.storage.version_manager import VersionManager
@@ -39,7 +38,7 @@ def proposals(
     for model, group in sorted(by_model.items()):
         elsewhere = [facts.objects for facts in staying if facts.model != model]
         shared = frozenset().union(*elsewhere, *(intent.objects for intent in usage.intents))
-        group.sort(key=lambda facts: semver.Version.parse(facts.version))
+        group.sort(key=lambda facts: precedence(facts.version))
         try:
             manifests = [versions.load_fresh(model, facts.version) for facts in group]
         except MissingObjectError:

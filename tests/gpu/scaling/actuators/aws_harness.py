@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
-from fakes.ec2 import UBUNTU
+from fakes.ec2 import RUNNING, UBUNTU
 from faults.proxy import Answer, Fault, FaultProxy
-from gpu.scaling.actuators.harness import GroupHarness
+from gpu.scaling.actuators.harness import GroupHarness, Streams
+from servers.ec2 import forget_all
 from textnlp_fast.gpu.scaling.actuators.aws_asg import AwsAutoScalingGroup
+from textnlp_fast.gpu.scaling.actuators.contract import Actuator
 
 __all__ = ["AsgHarness", "AsgProxy", "asg_error"]
 
@@ -89,6 +91,15 @@ class AsgHarness(GroupHarness):
         self.proxy = proxy
         self.ec2 = boto3.client("ec2", endpoint_url=moto_url, region_name=self.region)
         self.asg = boto3.client("autoscaling", endpoint_url=moto_url, region_name=self.region)
+        self._moto_url = moto_url
+        self._begin()
+
+    def begin_anew(self, actuator: Actuator) -> Actuator:
+        forget_all(self._moto_url)
+        self._begin()
+        return self.actuator(drain=Streams())
+
+    def _begin(self) -> None:
         self.ec2.create_launch_template(
             LaunchTemplateName="llm", LaunchTemplateData={"ImageId": UBUNTU, "InstanceType": "g5.xlarge"}
         )
@@ -124,13 +135,12 @@ class AsgHarness(GroupHarness):
 
     def alive(self) -> set[str]:
         listed = {one["InstanceId"] for one in self.described()["Instances"]}
-        pages = self.ec2.get_paginator("describe_instances").paginate()
+        pages = self.ec2.get_paginator("describe_instances").paginate(Filters=RUNNING)
         running = {
             one["InstanceId"]
             for page in pages
             for reservation in page["Reservations"]
             for one in reservation["Instances"]
-            if one["State"]["Name"] in ("pending", "running")
         }
         assert running >= listed or self.vanished
         return running

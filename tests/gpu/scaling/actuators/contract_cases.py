@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import pytest
@@ -15,6 +16,10 @@ from textnlp_fast.errors import (
     ProviderUnavailableError,
     TextnlpFastError,
 )
+
+#: Replicas that are wanted of three, and whether the killed request was carried out. All of it at night: some of
+#: these servers take a quarter of a minute for each.
+KILLED = [(2, False), (5, True), *([(2, True), (5, False)] if "TEXTNLP_FAST_NIGHTLY" in os.environ else [])]
 
 __all__ = ["ActuatorContract", "CrashCases", "DrainCases", "SizeCases"]
 
@@ -216,7 +221,7 @@ class DrainCases:
 
     def test_what_does_not_serve_yet_goes_first_and_is_not_asked(self, harness: GroupHarness) -> None:
         harness.needs("chosen victims", "starting")
-        late = sorted(harness.alive())[1]
+        late = harness.one_that_may_go()
         harness.hold_back(late)
         assert harness.actuator().read().starting == 1
         streams = Streams()
@@ -264,8 +269,7 @@ class CrashCases:
         settled(harness, actuator, count)
         assert len(harness.alive()) == count
 
-    @pytest.mark.parametrize("heard", [False, True])
-    @pytest.mark.parametrize("count", [2, 5])
+    @pytest.mark.parametrize(("count", "heard"), KILLED)
     def test_a_kill_between_any_two_requests(self, harness: GroupHarness, count: int, heard: bool) -> None:
         # Each round is killed one request later than the one before, and another process goes on from there.
         another = harness.actuator(drain=Streams())

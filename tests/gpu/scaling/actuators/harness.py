@@ -85,6 +85,10 @@ class GroupHarness(ABC):
     def set_bounds(self, least: int, most: int) -> None:
         raise NotImplementedError
 
+    def one_that_may_go(self) -> str:
+        """One of those among which the actuator chooses."""
+        return sorted(self.alive())[1]
+
     def hold_back(self, replica_id: str) -> None:
         """The replica is there, and does not serve yet."""
         raise NotImplementedError

@@ -13,8 +13,10 @@ from fakes.ec2_maintain import MaintainProxy
 from faults.proxy import Fault
 from gpu.scaling.actuators.contract_cases import ActuatorContract
 from gpu.scaling.actuators.harness import GroupHarness, Streams, settled
+from servers.ec2 import forget_all
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.scaling.actuators.aws_fleet import AwsFleet
+from textnlp_fast.gpu.scaling.actuators.contract import Actuator
 
 _ALWAYS = 10**9
 _ACTIONS = {"tell": "ModifyFleet", "mark": "CreateTags", "end": "TerminateInstances"}
@@ -25,8 +27,14 @@ class FleetHarness(GroupHarness):
     sdk = "boto3"
     cannot: ClassVar[Mapping[str, str]] = {"bounds": "a fleet has none"}
 
-    def __init__(self, proxy: MaintainProxy) -> None:
+    def __init__(self, moto_url: str, proxy: MaintainProxy) -> None:
+        self._moto_url = moto_url
         self.proxy = proxy
+
+    def begin_anew(self, actuator: Actuator) -> Actuator:
+        forget_all(self._moto_url)
+        self.proxy.begin_anew()
+        return self.actuator(drain=Streams())
 
     def actuator(self, **options: Any) -> AwsFleet:
         quick: dict[str, Any] = {
@@ -48,6 +56,10 @@ class FleetHarness(GroupHarness):
 
     def pass_time(self) -> None:
         self.proxy.settle()
+
+    def one_that_may_go(self) -> str:
+        # The one on demand stays: the fleet's split says so.
+        return max(one for one, market in self.proxy.members.items() if market == "spot")
 
     def hold_back(self, replica_id: str) -> None:
         self.proxy.held_back.add(replica_id)
@@ -83,7 +95,7 @@ class FleetHarness(GroupHarness):
 def fleet(ec2_server: str) -> Iterator[FleetHarness]:
     ec2 = boto3.client("ec2", endpoint_url=ec2_server, region_name="us-east-1")
     with MaintainProxy(ec2_server, ec2, on_demand=1, spot=2) as proxy:
-        yield FleetHarness(proxy)
+        yield FleetHarness(ec2_server, proxy)
         assert set(proxy.policies) <= {"no-termination"}
 
 

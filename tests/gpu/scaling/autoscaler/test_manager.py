@@ -291,6 +291,12 @@ async def test_autoscaling_can_be_forbidden(tmp_path: Path, monkeypatch: pytest.
     assert "GPU_AUTOSCALING=true" in caught.value.hint
 
 
+async def test_a_target_that_is_neither_a_fleet_nor_a_provider(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="neither a fleet nor a provider") as caught:
+        await GPUAutoscalerManager(store=tmp_path).start_autoscaling("xyz")
+    assert "azure" in caught.value.hint
+
+
 async def test_calls_that_are_wrong(setting: Setting) -> None:
     manager = setting.manager
     with pytest.raises(InvalidInputError):

@@ -214,6 +214,23 @@ def test_a_budget_is_kept_and_told() -> None:
     assert _run(_policy(max_instances=9), [20.0] * 5)[-1].alerts[0].name == "at_max_instances"
 
 
+def test_a_least_that_the_budget_does_not_pay_is_kept_and_told() -> None:
+    policy = _policy(min_instances=8, usd_per_hour=4.0, budget_usd_per_hour=30.0)
+    decision = _run(policy, [2.0] * 5)[-1]
+    assert decision.target == 8
+    assert [alert.name for alert in decision.alerts] == ["budget_below_minimum"]
+
+
+def test_figures_without_a_capacity_say_what_is_missing() -> None:
+    policy = LLMPolicy(ScalingPolicy())
+    seen = Observation(0.0, 3, request_rate=20.0, running_requests=12.0)
+    (alert,) = policy.decide(seen).alerts
+    assert alert.name == "metrics_missing"
+    assert "capacity" in alert.text
+    (alert,) = LLMPolicy(ScalingPolicy()).decide(Observation(0.0, 3)).alerts
+    assert "source" in alert.text
+
+
 def test_misses_beyond_the_slo_widen_the_margin() -> None:
     quiet, missed = _policy(), _policy()
     for step in range(4000):

@@ -152,6 +152,9 @@ def test_what_makes_no_sense_holds_the_last_mix_and_says_so() -> None:
     mix = policy.decide(_seen(60.0, math.nan, _zone("a1", math.nan, ready=3), _zone("b1")))
     assert {one.name for one in mix.alerts} == {"target_invalid", "price_invalid"}
     assert mix.total >= 3
+    # Nor is a price that no sum of prices could hold.
+    mix = policy.decide(_seen(90.0, 3, _zone("a1", 1e308, ready=3), _zone("b1")))
+    assert {one.name for one in mix.alerts} == {"price_invalid"}
     # A zone that is no longer told of, where machines are, is neither emptied nor forgotten.
     mix = policy.decide(_seen(120.0, 3, _zone("b1")))
     assert dict(mix.spot).get("a1") == 3

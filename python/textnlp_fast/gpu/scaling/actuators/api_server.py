@@ -141,14 +141,20 @@ class ApiServer:
         query: Mapping[str, str] | None = None,
         patch: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        apply: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """An answer's JSON. `patch` is a merge patch (RFC 7386). Whatever is asked may be repeated."""
+        """An answer's JSON. `patch` is a merge patch (RFC 7386), `apply` an object to be applied by the server
+        (whose `fieldManager` the query names). Whatever is asked may be repeated.
+        """
         if self._access is None:
             self._access = self._find()
         server = self._access
         target = path + (f"?{urlencode(query)}" if query else "")
-        sent = patch if patch is not None else body
-        kind = "application/merge-patch+json" if patch is not None else "application/json"
+        sent, kind = body, "application/json"
+        if patch is not None:
+            sent, kind = patch, "application/merge-patch+json"
+        elif apply is not None:
+            sent, kind = apply, "application/apply-patch+yaml"  # of which JSON is a part
         raw = None if sent is None else json.dumps(sent).encode()
 
         def request(timeout_s: float) -> dict[str, Any]:

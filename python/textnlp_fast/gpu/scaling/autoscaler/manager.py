@@ -280,12 +280,19 @@ def _opened(target: str, options: dict[str, Any]) -> Actuator:
     if ":" in target:
         return open_actuator(target, **options)
     from textnlp_fast.config import load_settings  # noqa: PLC0415
+    from textnlp_fast.gpu.providers.registry import provider_names  # noqa: PLC0415
 
+    if target not in provider_names():
+        raise InvalidInputError(
+            f"{target!r:.200} is neither a fleet nor a provider",
+            hint=f"Write a fleet, as aws-asg:NAME?region=us-east-1, or one of {', '.join(provider_names())}.",
+        )
     settings = load_settings()
     region = options.pop("region", None) or {"aws": settings.aws_region, "local": "local"}.get(target)
     if region is None:
         raise InvalidInputError(
-            f"no region was given for {target}", hint="Pass region=, or set the region of the provider."
+            f"no region was given for {target}",
+            hint="Pass region=, write instances:PROVIDER/REGION?gpu=TYPE, or, for AWS, set AWS_REGION.",
         )
     options.setdefault("gpu", settings.default_gpu_type)
     return open_actuator(f"instances:{target}/{region}", **options)

@@ -133,8 +133,11 @@ class DemandMeter:
             reading.load, reading.signal = observation.gpu_utilisation / _FULL_GPU * ready, "gpu_utilisation"
         else:
             reading.load, reading.signal, reading.problem = 0.0, "none", "metrics_missing"
+            measured = [observation.request_rate, observation.running_requests, observation.prefill_tokens]
             reading.text = (
                 "Nothing that was measured says how much is asked for: look at the metrics' source."
+                if all(one is None for one in measured)
+                else "What was measured means nothing without what a replica carries: set the policy's capacity."
             )
 
     def snapshot(self) -> Mapping[str, Any]:

@@ -179,6 +179,12 @@ class LLMPolicy:
         elif target < max(1, settings.min_instances):
             target = max(1, settings.min_instances)
             reasons = (Reason("minimum", target, "{replicas:.0f} is the least that is set"), *reasons)
+        price, budget_usd = settings.usd_per_hour, settings.budget_usd_per_hour
+        if price is not None and budget_usd is not None and settings.min_instances * price > budget_usd:
+            text = (
+                f"min_instances costs {settings.min_instances * price:g} USD/h, the budget is {budget_usd:g}."
+            )
+            alerts = (*alerts, Alert("budget_below_minimum", text))
         if target > self._most:
             budget = self._most < settings.max_instances
             name = "budget_reached" if budget else "at_max_instances"

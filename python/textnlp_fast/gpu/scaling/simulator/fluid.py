@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.gpu.scaling.observation import Observation
@@ -23,7 +23,9 @@ from textnlp_fast.gpu.scaling.policy import Policy
 if TYPE_CHECKING:
     from textnlp_fast.gpu.scaling.simulator.traffic import Traffic
 
-__all__ = ["Market", "Run", "simulate"]
+__all__ = ["MAX_COLD_START_S", "Market", "Run", "simulate"]
+
+MAX_COLD_START_S: Final = 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,10 @@ class Market:
     """Of all replicas that are paid for; a part of a replica counts as on demand."""
     losses: tuple[tuple[float, int], ...] = ()
     """Seconds since the traffic's first, and how many ready spot replicas go then, at the next step's begin."""
+
+    @property
+    def priced(self) -> bool:
+        return self.usd_per_hour > 0.0 or self.spot_usd_per_hour > 0.0
 
     def __post_init__(self) -> None:
         prices = (self.usd_per_hour, self.spot_usd_per_hour)
@@ -98,6 +104,10 @@ def simulate(
     if not all(one >= 0 for one in times) or math.isinf(cold_start_s) or patience_s < queue_wait_s:
         raise InvalidInputError(
             "cold start, wait and patience must not be negative, nor patience below the wait"
+        )
+    if cold_start_s > MAX_COLD_START_S:
+        raise InvalidInputError(
+            f"a cold start of {cold_start_s:g} s is longer than a day", hint="Cold starts are in seconds."
         )
     market = market or Market()
     step_s, steps, mean_work_s = traffic.step_s, traffic.steps, traffic.mean_work_s

@@ -136,7 +136,10 @@ def read_trace(path: Path) -> RateTrace | RequestTrace:
             if header in (_AZURE, _REQUESTS):
                 return _requests(path, _csv_rows(path, lines, header))
     except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InvalidInputError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="Give a file of rates or requests, or `sample` for a made one.",
+        ) from None
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{path} is no text: {error.reason} in it", hint=_HINT) from None
     except csv.Error as error:

@@ -8,15 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from textnlp_fast.errors import InvalidInputError
 
-__all__ = ["Bursts", "ReplicaSpeed", "TokenMix", "Traffic", "traffic_of_rates", "traffic_of_requests"]
+__all__ = [
+    "MAX_REPLICAS",
+    "MAX_REQUESTS",
+    "Bursts",
+    "ReplicaSpeed",
+    "TokenMix",
+    "Traffic",
+    "slow_noise",
+    "traffic_of_rates",
+    "traffic_of_requests",
+]
 
 Floats = npt.NDArray[np.float64]
+
+MAX_REQUESTS: Final = 100_000_000
+"""More are refused: each takes some forty bytes while the seconds are added up."""
+MAX_REPLICAS: Final = 100_000
+"""Traffic whose fullest step needs more is refused: the speed or the rates are not what they were meant to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +116,8 @@ def traffic_of_rates(
 ) -> Traffic:
     """Poisson arrivals at recorded rates (requests per second, linear between readings), times `scale`.
 
-    Equal seeds give equal traffic. Raises InvalidInputError for fewer than two readings or rates that are no rates.
+    Equal seeds give equal traffic. Raises InvalidInputError for fewer than two readings, rates that are no rates, and
+    more than MAX_REQUESTS or work for more than MAX_REPLICAS.
     """
     bursts, tokens, speed = bursts or Bursts(), tokens or TokenMix(), speed or ReplicaSpeed()
     times, levels = np.asarray(times_s, dtype=np.float64), np.asarray(rates, dtype=np.float64)
@@ -111,7 +128,13 @@ def traffic_of_rates(
     random = np.random.default_rng(seed)
     seconds = int(times[-1] - times[0]) // step_s * step_s
     rate = np.interp(times[0] + np.arange(seconds) + 0.5, times, levels) * scale
-    rate *= np.exp(_slow_noise(random, seconds, bursts) - bursts.sigma**2 / 2)
+    rate *= np.exp(slow_noise(random, seconds, bursts) - bursts.sigma**2 / 2)
+    expected = float(rate.sum())
+    if not expected <= MAX_REQUESTS:
+        raise InvalidInputError(
+            f"the trace brings about {expected:.3g} requests; a simulation takes {MAX_REQUESTS:,}",
+            hint="Take a part of the rates (--scale 0.1, with replicas as many times slower) or fewer days (--days).",
+        )
     counts = random.poisson(rate)
     total = int(counts.sum())
     prompts = _log_normal(random, tokens.prompt_mean, tokens.prompt_cv, total)
@@ -162,6 +185,12 @@ def _traffic(
     work = prompts / speed.prefill_tokens_per_s + outputs / speed.decode_tokens_per_s
     service = prompts / speed.prefill_tokens_per_s + outputs * speed.inter_token_s
     a_step = second // step_s
+    fullest = float(np.bincount(a_step, weights=work, minlength=1).max()) / step_s
+    if not fullest <= MAX_REPLICAS:
+        raise InvalidInputError(
+            f"the fullest {step_s} s need {fullest:.3g} replicas; a simulation takes {MAX_REPLICAS:,}",
+            hint="Look at the speed of a replica (--prefill, --decode), the tokens of a request and the rates.",
+        )
     return Traffic(
         name=name,
         step_s=step_s,
@@ -175,7 +204,7 @@ def _traffic(
     )
 
 
-def _slow_noise(random: np.random.Generator, seconds: int, bursts: Bursts) -> Floats:
+def slow_noise(random: np.random.Generator, seconds: int, bursts: Bursts) -> Floats:
     """An Ornstein-Uhlenbeck process a minute apart, linear in between: it is slow against a minute."""
     points = seconds // 60 + 2
     keep = float(np.exp(-60.0 / bursts.correlation_s))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from textnlp_fast.gpu.scaling.decision import Alert
 from textnlp_fast.gpu.scaling.numbers import is_number
@@ -12,6 +12,8 @@ __all__ = ["Sight", "see"]
 
 _SPOT_SHARE = 1 / 3
 """Of the price on demand: what is reckoned with where a price is not known."""
+_MOST_USD_PER_HOUR = 1e6
+"""Of one machine. What is said to cost more is no price, and sums and products of prices stay finite."""
 
 
 class Sight(NamedTuple):
@@ -71,7 +73,7 @@ def see(observation: SpotObservation, before: Sight) -> tuple[Sight | None, tupl
             Alert("zones_missing", "No zone is seen any more; what was decided last stays."),
         )
     price = observation.on_demand_usd_per_hour
-    if price is None or not is_number(price) or price <= 0:
+    if price is None or not _is_price(price) or price <= 0:
         price = before.on_demand_usd_per_hour
         if not before.zones:
             most = max((one.usd_per_hour or 0.0 for one in zones.values()), default=0.0)
@@ -101,7 +103,7 @@ def _zone(one: ZoneMarket, last: ZoneMarket | None, alerts: list[Alert]) -> Zone
     if one == last:
         return last
     price = one.usd_per_hour
-    if price is None or not is_number(price) or price < 0:
+    if price is None or not _is_price(price):
         if price is not None:
             alerts.append(Alert("price_invalid", f"A price of {price!r} in {one.zone} is not believed."))
         price = None if last is None else last.usd_per_hour
@@ -126,6 +128,10 @@ def _zone(one: ZoneMarket, last: ZoneMarket | None, alerts: list[Alert]) -> Zone
     return ZoneMarket(
         one.zone, one.region, price, ready, starting, launched, refused, preempted, noticed, rebalance
     )
+
+
+def _is_price(value: object) -> TypeGuard[int | float]:
+    return is_number(value) and 0 <= value <= _MOST_USD_PER_HOUR
 
 
 def _count(value: object, where: str, last: int, alerts: list[Alert]) -> int:
