@@ -33,6 +33,7 @@ TEXTNLP_FAST_AGENT_TOKEN. SIGTERM ends it: streams end, what is being answered i
 """
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _ROLE = click.Choice(ROLES)
+_DEFAULTS = {field.name: field.default for field in fields(ServiceConfig)}
 _RATE = click.FloatRange(min=0, max=1e6, min_open=True)
 
 
@@ -74,14 +75,14 @@ _where = _options(
     click.option(
         "--requests-per-s",
         type=_RATE,
-        default=ServiceConfig.requests_per_s,
+        default=_DEFAULTS["requests_per_s"],
         show_default=True,
         help="What one caller may ask for, on average; twice as many at once.",
     ),
     click.option(
         "--failures-per-s",
         type=_RATE,
-        default=ServiceConfig.failures_per_s,
+        default=_DEFAULTS["failures_per_s"],
         show_default=True,
         help="Refused credentials from one address, on average; ten times as many at once.",
     ),
