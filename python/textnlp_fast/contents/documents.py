@@ -54,9 +54,11 @@ def seal_document(document: Mapping[str, Any]) -> bytes:
 
     Raises InvalidInputError for one that no reader would take.
     """
-    members = {key: canonical(value) for key, value in document.items()}
-    members["digest"] = canonical(blake3_hex(_joined(members)))
-    data = _joined(members)
+    # Keys are in their order, and so are those before the digest's and those after: what is large is written once.
+    before = _members({key: value for key, value in document.items() if key < "digest"})
+    after = _members({key: value for key, value in document.items() if key > "digest"})
+    digest = _members({"digest": blake3_hex(_object(before, after))})
+    data = _object(before, digest, after)
     if len(data) > MAX_DOCUMENT_BYTES or count_values(data) > MAX_VALUES:
         raise InvalidInputError(
             f"a document of {len(data)} bytes and some {count_values(data)} values is more than readers take",
@@ -70,9 +72,14 @@ def count_values(data: bytes) -> int:
     return sum(map(data.count, _MARKS))
 
 
-def _joined(members: Mapping[str, bytes]) -> bytes:
-    """The canonical form of an object, of those of its members: large ones are written once for digest and document."""
-    return b"{" + b",".join(canonical(key) + b":" + members[key] for key in sorted(members)) + b"}"
+def _members(document: Mapping[str, Any]) -> bytes:
+    """The canonical form of an object without its brackets."""
+    return canonical(document)[1:-1]
+
+
+def _object(*members: bytes) -> bytes:
+    """The canonical form of an object of those of its members."""
+    return b"{" + b",".join(filter(None, members)) + b"}"
 
 
 class Broken(Exception):

@@ -230,7 +230,8 @@ class ParentBases:
         chosen = {digest: other for digest, other in sources.items() if other is not None}
         if chosen.keys() != sources.keys():
             return None
-        recipe = with_sources(recipe, chosen)
+        if any(digest != other for digest, other in chosen.items()):
+            recipe = with_sources(recipe, chosen)
         return recipe if _affordable(cost_above(self._contents, recipe, self._costs)) else None
 
     def _at_most(self, digest: str) -> str | None:

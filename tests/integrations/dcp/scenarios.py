@@ -105,6 +105,18 @@ def reshard(rank: int, world: int, url: str, step: int) -> Any:
     return {"wrong": wrong, "reports": reports}
 
 
+def save_alike(rank: int, world: int, url: str) -> Any:
+    """Saves values one after the other that are equal and not the same, and says as what they come back."""
+    writer = RepositoryWriter(url, "alike")
+    found = []
+    for value in (1, True, 1.0, 1, "1", -0.0, 0.0):
+        dcp.save({"weight": torch.ones(4), "value": value}, storage_writer=writer)
+        state = {"weight": torch.zeros(4), "value": None}
+        dcp.load(state, storage_reader=RepositoryReader(url, "alike"))
+        found.append([repr(value), repr(state["value"])])
+    return found
+
+
 def two_dimensional(rank: int, world: int, url: str) -> Any:
     """A mesh of 2 x 2: pieces cut along both axes, replicated along one, and loaded by rows."""
     mesh = DeviceMesh("cpu", [[0, 1], [2, 3]])

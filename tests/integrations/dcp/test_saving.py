@@ -68,6 +68,12 @@ def test_a_single_process_loads_it(saved: tuple[Path, Any], ranks: Launcher) -> 
     assert ranks.run("load_step", 1, url=str(saved[0]), step=2) == [[]]
 
 
+def test_equal_values_of_other_kinds_stay_what_they_are(ranks: Launcher, tmp_path: Path) -> None:
+    for found in ranks.run("save_alike", 2, url=str(tmp_path / "repository")):
+        assert len(found) == 7
+        assert all(saved == loaded for saved, loaded in found)
+
+
 def test_parts_of_it_are_loaded(saved: tuple[Path, Any], ranks: Launcher) -> None:
     assert all(all(right) for right in ranks.run("partial", RANKS, url=str(saved[0]), step=2))
 

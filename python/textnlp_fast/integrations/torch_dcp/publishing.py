@@ -14,6 +14,7 @@ import numpy as np
 import semver
 
 from textnlp_fast.chunking import boundaries
+from textnlp_fast.contents.documents import canonical
 from textnlp_fast.contents.entries import DTYPE_OPAQUE, FileEntry, file_digest
 from textnlp_fast.contents.windows import DATA_ERRORS
 from textnlp_fast.errors import (
@@ -36,7 +37,7 @@ from textnlp_fast.integrations.torch_dcp.layout import (
 from textnlp_fast.integrations.torch_dcp.ranks import ranks_document
 from textnlp_fast.integrations.torch_dcp.regions import Box
 from textnlp_fast.integrations.torch_dcp.values import encode_value
-from textnlp_fast.integrations.torch_dcp.writing import RankRecord
+from textnlp_fast.integrations.torch_dcp.writing import PieceRecord, RankRecord
 from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.assembling import new_manifest
 from textnlp_fast.storage.audit import AuditPolicy
@@ -56,7 +57,7 @@ from textnlp_fast.telemetry import operation
 __all__ = ["Save", "SaveReport", "SaveStart", "begin_save", "find_start", "next_version"]
 
 _UNPUBLISHED = "Nothing was published. Save the same state again: what was uploaded is not sent twice."
-_LAST: dict[tuple[object, ...], bytes | None] = {}
+_LAST: dict[tuple[object, ...], tuple[bytes, bytes | None]] = {}
 _LAST_LOCK = threading.Lock()
 _UNSURE = "The version may be published or not. Save the same state again: if it is, nothing changes."
 
@@ -139,19 +140,20 @@ class Save:
         return {} if self.start.parent is None else self.start.parent.manifest.contents
 
     def _documents(self, planner_data: Any, records: Sequence[RankRecord]) -> list[tuple[str, bytes | None]]:
-        layout = _layout(records, encode_value(planner_data))
-        data = layout_bytes(layout)
-        # `shards.json` follows from these, and seldom changes from save to save: the last one is remembered.
-        places = tuple((each.rank, each.path, *(piece.name for piece in each.pieces)) for each in records)
-        known = (data, self.start.request.name, len(self.assignments), places)
+        name, ranks, planner = self.start.request.name, len(self.assignments), encode_value(planner_data)
+        # Both follow from these, which seldom change from save to save: the last ones are remembered. Plain data as
+        # text: 1 and True are one key.
+        pieces = tuple((each.rank, each.path, *map(_place, each.pieces)) for each in records)
+        known = name, ranks, pieces, canonical([planner, *(each.values for each in records)])
         with _LAST_LOCK:
-            document, found = _LAST.get(known), known in _LAST
-        if not found:
-            document = ranks_document(self.start.request.name, layout, records, len(self.assignments))
+            found = _LAST.get(known)
+        if found is None:
+            layout = _layout(records, planner)
+            found = layout_bytes(layout), ranks_document(name, layout, records, ranks)
             with _LAST_LOCK:
                 _LAST.clear()
-                _LAST[known] = document
-        return [(RECORD_NAME, data), (SHARDS_NAME, document)]
+                _LAST[known] = found
+        return list(zip((RECORD_NAME, SHARDS_NAME), found, strict=True))
 
     def _assemble(
         self,
@@ -306,6 +308,11 @@ def _blob(path: str, data: bytes, writer: ContentWriter, known: Mapping[str, Con
             writer.add(digest, chunk, DTYPE_OPAQUE)
         begin = end
     return FileEntry(path, len(data), "blob", file_digest(digests), tuple(digests))
+
+
+def _place(piece: PieceRecord) -> tuple[object, ...]:
+    """What a piece is, whatever it holds."""
+    return piece.tensor, piece.name, piece.dtype, piece.shape, piece.box, piece.sizes
 
 
 def _layout(records: Sequence[RankRecord], planner: Any) -> Layout:

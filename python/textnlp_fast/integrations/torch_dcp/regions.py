@@ -84,17 +84,18 @@ def is_covered(shape: Sequence[int], boxes: Iterable[Box]) -> bool:
     return True
 
 
-def base_of(box: Box, stored: Iterable[Stored], element_bytes: int) -> Recipe | None:
+def base_of(box: Box, stored: Sequence[Stored], element_bytes: int) -> Recipe | None:
     """How to make a box of a tensor out of the pieces that a version has of it; None if they do not have all of it,
     or only in very many small runs.
     """
     size = box.volume * element_bytes
     if not size:
         return None
+    same = next((piece for piece in stored if piece.box == box), None)
+    if same is not None:
+        return Whole(same.digest, size)
     runs: list[tuple[int, str, int, int]] = []
     for piece in stored:
-        if piece.box == box:
-            return Whole(piece.digest, size)
         shared = box.common(piece.box)
         if shared is None:
             continue
