@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from textnlp_fast.cli.arguments import StorageVerb, repository_option, transfer_options, tuning_options
+from textnlp_fast.cli.arguments import (
+    FiniteRange,
+    StorageVerb,
+    repository_option,
+    transfer_options,
+    tuning_options,
+)
 from textnlp_fast.cli.configured import current_settings, reach, repository_url, setting
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.service.config import ROLES, OidcConfig, ServiceConfig
@@ -34,7 +40,7 @@ TEXTNLP_FAST_AGENT_TOKEN. SIGTERM ends it: streams end, what is being answered i
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _ROLE = click.Choice(ROLES)
 _DEFAULTS = {field.name: field.default for field in fields(ServiceConfig)}
-_RATE = click.FloatRange(min=0, max=1e6, min_open=True)
+_RATE = FiniteRange(min=0, max=1e6, min_open=True)
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -88,7 +88,8 @@ def test_a_step_is_answered_within_a_period(load: float, factor: float, quiet: i
     policy = _policy()
     before = _run(policy, [load] * (60 + quiet))[-1].target
     after = policy.decide(_busy(10.0 * (61 + quiet), factor * load, before)).target
-    assert after > before or after >= factor * load
+    # One sight of a step is not believed to the last twentieth of it.
+    assert after > before or after >= 0.95 * factor * load
     # And within three, all that the step needs is ordered.
     for step in range(2):
         after = policy.decide(_busy(10.0 * (62 + quiet + step), factor * load, before)).target

@@ -67,7 +67,7 @@ class _Watched:
             # And nothing that serves is ended unless enough that serves is left.
             wanted = dict(mix.spot)
             left = sum(
-                min(one.ready - one.noticed, wanted.get(one.zone, 0))
+                min(max(0, one.ready - one.noticed), wanted.get(one.zone, 0))  # what starts is noticed, too
                 for one in observation.zones
                 if one.ready
             )
