@@ -151,7 +151,8 @@ class PatchedModel:
             with memoryview(data) as view:
                 self._maker.read_into(digest, 0, view)
         except CorruptDataError:
-            self._check_needed(digest, again=True)  # on another model frames decode to nothing: that one is to be named
+            # On another model frames decode to nothing: that one is to be named.
+            self._check_needed(digest, again=True)
             raise
         actual = blake3_hex(data, threads=self._threads)
         if actual != digest:
