@@ -238,10 +238,13 @@ class ParentBases:
         """The content, or its chain's root if the chain is full; None if that stands on too much as well."""
         if digest not in self._contents:
             return None
-        for one in (digest, chain_of(self._contents, digest)[-1].digest):
-            if cost_of(self._contents, one, self._costs).bases < self._max_chain_depth:
-                return one
-        return None
+        if self._has_room(digest):
+            return digest
+        root = chain_of(self._contents, digest)[-1].digest
+        return root if self._has_room(root) else None
+
+    def _has_room(self, digest: str) -> bool:
+        return cost_of(self._contents, digest, self._costs).bases < self._max_chain_depth
 
 
 def plan_pull(

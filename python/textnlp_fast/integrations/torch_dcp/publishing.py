@@ -42,6 +42,7 @@ from textnlp_fast.objectstore import ObjectStore
 from textnlp_fast.storage.assembling import new_manifest
 from textnlp_fast.storage.audit import AuditPolicy
 from textnlp_fast.storage.config import TransferOptions
+from textnlp_fast.storage.garbage.document import Garbage
 from textnlp_fast.storage.manifest import Anchor, Content, Extent, Manifest
 from textnlp_fast.storage.names import latest_of
 from textnlp_fast.storage.packing import ShardObject, ShardWriter
@@ -270,11 +271,15 @@ def find_start(
 
 def begin_save(start: SaveStart, plans: Sequence[Any]) -> Save:
     """Deals out bases to the ranks' plans."""
-    assignments = tuple(_assignment(number, plan, len(plans), start) for number, plan in enumerate(plans))
-    return Save(start, assignments)
+    # Of what a collection looks at, ranks need what names are gone.
+    garbage = replace(start.publication.names(again=None).garbage, condemned={}, pushes={})
+    ranks = len(plans)
+    return Save(
+        start, tuple(_assignment(rank, plan, ranks, start, garbage) for rank, plan in enumerate(plans))
+    )
 
 
-def _assignment(rank: int, plan: Any, ranks: int, start: SaveStart) -> Assignment:
+def _assignment(rank: int, plan: Any, ranks: int, start: SaveStart, garbage: Garbage) -> Assignment:
     before, parent = start.before, start.parent
     return Assignment(
         rank=rank,
@@ -282,7 +287,7 @@ def _assignment(rank: int, plan: Any, ranks: int, start: SaveStart) -> Assignmen
         model=start.request.name,
         version=start.request.version,
         window_bytes=start.versions.info().window_bytes,
-        garbage=replace(start.publication.names(again=None).garbage, condemned={}, pushes={}),
+        garbage=garbage,
         parent=None if before is None else (before.model, before.version),
         header=None if parent is None else parent.header_of(rank_path(rank, ranks)),
         bases=tuple(Base() for _ in plan.items) if parent is None else parent.assign(plan.items),

@@ -10,7 +10,7 @@ from textnlp_fast.delta.recipe import Whole
 from textnlp_fast.errors import InvalidInputError
 from textnlp_fast.service.reading.rows import version_fields
 from textnlp_fast.service.reading.snapshot import ModelView
-from textnlp_fast.service.schemas import FileRow, LineageRow, TensorRow, VersionDetail
+from textnlp_fast.service.version_schemas import FileRow, LineageRow, TensorRow, VersionDetail
 from textnlp_fast.storage import Repository
 from textnlp_fast.storage.manifest import Content, depth_of
 from textnlp_fast.storage.registry.cards import read_card

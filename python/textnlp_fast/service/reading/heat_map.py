@@ -9,7 +9,7 @@ from typing import Final
 
 from textnlp_fast.contents.windows import Progress
 from textnlp_fast.service.problems import ServiceTimeoutError
-from textnlp_fast.service.schemas import DiffCell, DiffDocument, DiffGroup, DiffSummary, DiffTensor
+from textnlp_fast.service.version_schemas import DiffCell, DiffDocument, DiffGroup, DiffSummary, DiffTensor
 from textnlp_fast.storage import Explanation, Repository
 from textnlp_fast.storage.explain import Change, Line, lines_of, sort_lines, total_of
 from textnlp_fast.tensors import KINDS

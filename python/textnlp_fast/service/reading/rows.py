@@ -7,14 +7,8 @@ from typing import Any
 
 from textnlp_fast.service.reading.facts import VersionFacts
 from textnlp_fast.service.reading.snapshot import ModelView
-from textnlp_fast.service.schemas import (
-    ChangeRow,
-    DeploymentRow,
-    GraphDocument,
-    GraphEdge,
-    ModelRow,
-    VersionRow,
-)
+from textnlp_fast.service.schemas import ChangeRow, DeploymentRow
+from textnlp_fast.service.version_schemas import GraphDocument, GraphEdge, ModelRow, VersionRow
 from textnlp_fast.storage.registry.state import Change, Deployment
 
 __all__ = [

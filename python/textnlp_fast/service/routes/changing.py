@@ -11,8 +11,9 @@ from textnlp_fast.service.auth import Principal, Role, require
 from textnlp_fast.service.changing import change
 from textnlp_fast.service.parameters import Alias, ModelName, VersionSelector
 from textnlp_fast.service.reading.rows import version_row
-from textnlp_fast.service.schemas import AliasBody, AliasRow, PinBody, StageBody, VersionRow
+from textnlp_fast.service.schemas import AliasBody, AliasRow, PinBody, StageBody
 from textnlp_fast.service.state import Service, service_of
+from textnlp_fast.service.version_schemas import VersionRow
 from textnlp_fast.storage import Registry
 from textnlp_fast.storage.registry.changes import set_tags
 from textnlp_fast.storage.registry.state import Change

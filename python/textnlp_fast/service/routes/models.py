@@ -12,8 +12,8 @@ from textnlp_fast.service.auth import Role, require
 from textnlp_fast.service.paging import Cursor, Limit, page_after
 from textnlp_fast.service.reading import ModelView
 from textnlp_fast.service.reading.rows import model_row
-from textnlp_fast.service.schemas import ModelPage
 from textnlp_fast.service.state import Service, service_of
+from textnlp_fast.service.version_schemas import ModelPage
 
 __all__ = ["router"]
 

@@ -17,8 +17,9 @@ from textnlp_fast.service.reading.details import read_detail, read_tensor_rows
 from textnlp_fast.service.reading.heat_map import read_heat_map
 from textnlp_fast.service.reading.histories import changes_before
 from textnlp_fast.service.reading.rows import change_row, graph_of, version_rows
-from textnlp_fast.service.schemas import (
-    ChangePage,
+from textnlp_fast.service.schemas import ChangePage
+from textnlp_fast.service.state import Service, service_of
+from textnlp_fast.service.version_schemas import (
     DiffDocument,
     GraphDocument,
     TensorPage,
@@ -26,7 +27,6 @@ from textnlp_fast.service.schemas import (
     VersionDetail,
     VersionPage,
 )
-from textnlp_fast.service.state import Service, service_of
 
 __all__ = ["router"]
 
