@@ -178,6 +178,8 @@ def test_a_token_is_shown_once_and_lets_in(filled: Path, start: Any, tmp_path: P
         (("--new-token", "a"), 2, "--role"),
         (("--new-token", "a", "--role", "reader"), 2, "--tokens"),
         (("--new-token", "a", "--role", "reader", "--tokens", "/nowhere/x"), 2, "cannot write"),
+        (("--allow-path", "/nowhere/at/all"), 2, "is no folder"),
+        (("--health-agent", "node-1=not-an-address"), 2, "is no URL"),
         (("--repo", "memory://x"), 2, "gone when"),
         (("--repo", "/nowhere/at/all"), 3, "no repository"),
         (("--port", "65536"), 2, "65536"),

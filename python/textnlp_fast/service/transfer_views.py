@@ -6,6 +6,7 @@ import re
 from typing import Final, cast
 
 from textnlp_fast.service.jobs import Job, Standing
+from textnlp_fast.service.jobs.records import State as JobState
 from textnlp_fast.service.jobs.records import time_text
 from textnlp_fast.service.live_schemas import Kind, State, TransferProblem, TransferProgress, TransferView
 
@@ -30,7 +31,8 @@ def transfer_view(job: Job) -> TransferView:
         attempts=job.attempts,
         cancelling=job.cancelling and not job.state.ended,
         request=dict(job.request),
-        progress=None if job.standing is None else _progress(job.standing),
+        # Of one that is done nothing is left to tell, and what was told last is from before its end.
+        progress=None if job.standing is None or job.state is JobState.DONE else _progress(job.standing),
         result=None if job.result is None else dict(job.result),
         problem=None
         if problem is None

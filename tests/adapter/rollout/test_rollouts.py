@@ -116,6 +116,7 @@ def test_the_version_before_is_one_command_away(fleet: Fleet) -> None:
     fleet.load.reset()
     record = fleet.controller("").rollback(note="it was better")
     assert (record.kind, record.state.phase) == ("rollback", "succeeded")
+    assert any("deploy.rollback" in note and note.endswith(": it was better") for note in fleet.notes()[:3])
     check(fleet, deployed.previous[0])
     after = fleet.registry.deployments(MODEL)[MODEL][fleet.target]
     assert after.previous == deployed.previous[1:]

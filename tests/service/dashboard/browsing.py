@@ -93,6 +93,8 @@ class Watched:
         assert not self.wrongs, self.wrongs
 
     def close(self) -> None:
+        # What is still on its way through a route would fail whoever asks the browser for something next.
+        self.context.unroute_all(behavior="ignoreErrors")
         self.context.close()
 
     def _refuse(self, route: Any) -> None:

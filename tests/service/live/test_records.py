@@ -26,6 +26,7 @@ from textnlp_fast.service.jobs.records import (
     repeatable_id,
     time_text,
 )
+from textnlp_fast.service.transfer_views import transfer_view
 
 
 def new_job(**fields: object) -> Job:
@@ -59,6 +60,14 @@ def after(step: str, job: Job, token: int, now: float) -> Job:
         "cancel": lambda: job.told_to_stop(now_s=now),
     }
     return changes[step]()
+
+
+def test_what_is_told_of_one_that_is_done_is_not_from_before_its_end() -> None:
+    job = new_job().taken(token=1, holder="h", now_s=1_700_000_001.0)
+    job = job.stands(Standing(phase="push", done_bytes=1, total_bytes=2), token=1)
+    progress = transfer_view(job).progress
+    assert progress is not None and (progress.done_bytes, progress.total_bytes) == (1, 2)
+    assert transfer_view(replace(job, state=State.DONE)).progress is None
 
 
 @given(st.lists(st.tuples(_STEPS, st.booleans()), max_size=40))

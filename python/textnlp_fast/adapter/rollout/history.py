@@ -34,7 +34,7 @@ def note_begin(registry: Registry, record: RolloutRecord) -> None:
     """
     model, target, terms = record.model, record.target, record.terms
     now = served(registry, model, target)
-    note = one_line(f"rollout {record.number}: {record.note}" if record.note else f"rollout {record.number}")
+    note = one_line(_said(record))
     if record.kind == "rollback":
         if now == terms.old:
             keep(registry, model, target, terms.new, _pin_of(record))
@@ -52,6 +52,10 @@ def note_begin(registry: Registry, record: RolloutRecord) -> None:
     )
 
 
+def _said(record: RolloutRecord) -> str:
+    return f"rollout {record.number}: {record.note}" if record.note else f"rollout {record.number}"
+
+
 def note_end(registry: Registry, record: RolloutRecord) -> None:
     """Notes how it ended. What somebody else noted of the target meanwhile is left alone."""
     model, target, terms, phase = record.model, record.target, record.terms, record.state.phase
@@ -59,7 +63,7 @@ def note_end(registry: Registry, record: RolloutRecord) -> None:
     reason = one_line(f"rollout {record.number}: {record.state.reason}")
     if phase == "succeeded":
         if record.kind == "rollback" and now == terms.old != terms.new:
-            _roll_back(registry, record, f"rollout {record.number}: {record.note}")
+            _roll_back(registry, record, _said(record))
         if served(registry, model, target) == terms.new:
             registry.set_deployment_state(model, target, "healthy")
     else:
