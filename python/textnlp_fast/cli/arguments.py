@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
 import click
 
@@ -21,14 +23,17 @@ if TYPE_CHECKING:
     from textnlp_fast.storage.registry.delivery import Failure
 
 __all__ = [
+    "AGENT_TOKEN_VARIABLE",
     "FiniteRange",
     "FleetVerb",
     "Number",
     "PatchVerb",
     "StorageVerb",
+    "agent_token",
     "chosen_prerelease",
     "json_option",
     "named_version",
+    "note_option",
     "notes",
     "open_registry",
     "open_repository",
@@ -39,6 +44,8 @@ __all__ = [
     "version_reference",
 ]
 
+AGENT_TOKEN_VARIABLE: Final = "TEXTNLP_FAST_AGENT_TOKEN"
+"""The token of agents, of health and of replicas."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -109,6 +116,11 @@ def repository_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
+
+
+def note_option(command: Command) -> Command:
+    """`--note`."""
+    return click.option("--note", default="", help="Why, for the history.")(command)
 
 
 def threads_option(command: Command) -> Command:
@@ -228,3 +240,13 @@ def notes(texts: Iterable[str], what: str = "--meta") -> dict[str, str]:
             )
         found[key] = value
     return found
+
+
+def agent_token(file: Path | None) -> str | None:
+    """The token of a file, or of the environment; None if there is neither."""
+    if file is None:
+        return os.environ.get(AGENT_TOKEN_VARIABLE) or None
+    token = file.read_text(encoding="utf-8", errors="replace").strip()
+    if not token:
+        raise InvalidInputError(f"{file} is empty", hint="Write a token into it: openssl rand -hex 32")
+    return token

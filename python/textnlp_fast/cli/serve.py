@@ -14,6 +14,7 @@ import click
 from textnlp_fast.cli.arguments import (
     FiniteRange,
     StorageVerb,
+    agent_token,
     repository_option,
     transfer_options,
     tuning_options,
@@ -25,7 +26,6 @@ from textnlp_fast.service.config import ROLES, OidcConfig, ServiceConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-AGENT_TOKEN_VARIABLE = "TEXTNLP_FAST_AGENT_TOKEN"
 EPILOG = """\b
 Examples:
   textnlp-fast serve --repo s3://my-bucket/models
@@ -244,7 +244,7 @@ def _config(url: str, host: str, port: int, tokens: Path | None, more: dict[str,
         fleet_state=more["fleet_state"],
         autoscaler_store=more["autoscaler_store"],
         health_agents={**agents, **dict(_named(text) for text in more["agents"])},
-        agent_token=os.environ.get(AGENT_TOKEN_VARIABLE) or None,
+        agent_token=agent_token(None),
     )
 
 

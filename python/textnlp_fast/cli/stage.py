@@ -7,6 +7,7 @@ import click
 from textnlp_fast.cli.arguments import (
     StorageVerb,
     json_option,
+    note_option,
     open_registry,
     repository_option,
     version_reference,
@@ -26,7 +27,7 @@ Examples:
 @click.argument("reference", metavar="NAME[@VERSION]")
 @click.argument("stage", required=False)
 @repository_option
-@click.option("--note", default="", help="Why, for the history.")
+@note_option
 @json_option
 def command(*, reference: str, stage: str | None, repo: str | None, note: str, as_json: bool) -> None:
     """Move a version to STAGE, or without STAGE show the stages of a model's versions.

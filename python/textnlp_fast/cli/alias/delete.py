@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from textnlp_fast.cli.arguments import StorageVerb, json_option, open_registry, repository_option
+from textnlp_fast.cli.arguments import StorageVerb, json_option, note_option, open_registry, repository_option
 from textnlp_fast.cli.changes import print_changes
 
 
@@ -13,7 +13,7 @@ from textnlp_fast.cli.changes import print_changes
 @click.argument("alias")
 @repository_option
 @click.option("--move-protected", is_flag=True, help="Remove it although it is protected.")
-@click.option("--note", default="", help="Why, for the history.")
+@note_option
 @json_option
 def command(
     *, name: str, alias: str, repo: str | None, move_protected: bool, note: str, as_json: bool

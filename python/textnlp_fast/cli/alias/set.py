@@ -7,6 +7,7 @@ import click
 from textnlp_fast.cli.arguments import (
     StorageVerb,
     json_option,
+    note_option,
     open_registry,
     repository_option,
     version_reference,
@@ -30,7 +31,7 @@ Examples:
 )
 @click.option("--move-protected", is_flag=True, help="Move it although it is protected.")
 @click.option("--expect", metavar="VERSION", help="Refuse unless it means this version now.")
-@click.option("--note", default="", help="Why, for the history.")
+@note_option
 @json_option
 def command(
     *,

@@ -8,12 +8,19 @@ from pathlib import Path
 
 import click
 
-from textnlp_fast.cli.arguments import FiniteRange, StorageVerb, open_repository, repository_option
-from textnlp_fast.cli.deploy.rolling import TOKEN_VARIABLE, agent_token, token_option
+from textnlp_fast.cli.arguments import (
+    AGENT_TOKEN_VARIABLE,
+    FiniteRange,
+    StorageVerb,
+    agent_token,
+    open_repository,
+    repository_option,
+)
+from textnlp_fast.cli.deploy.rolling import token_option
 
 EPILOG = f"""\b
 Example:
-  export {TOKEN_VARIABLE}=...
+  export {AGENT_TOKEN_VARIABLE}=...
   textnlp-fast deploy agent --repo s3://bucket/models --model llm --version champion --folder /srv/chat \\
       --ready-url http://127.0.0.1:8000/health --host 10.0.0.1 -- vllm serve {{model_dir}} --port 8000
 SIGTERM ends the engine, then the agent. A kill -9 of the agent leaves the engine serving; the next agent finds it.

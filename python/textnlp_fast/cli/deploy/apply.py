@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from textnlp_fast.cli.arguments import json_option
+from textnlp_fast.cli.arguments import json_option, note_option
 from textnlp_fast.cli.deploy.rolling import (
     FILE,
     RolloutVerb,
@@ -14,6 +14,7 @@ from textnlp_fast.cli.deploy.rolling import (
     kubernetes_options,
     print_nothing_to_do,
     print_record,
+    reached_option,
     registry_of,
     replica_options,
 )
@@ -35,8 +36,8 @@ Killed, the command goes on where it was when it is run again, here or elsewhere
 @replica_options
 @click.option("--version", metavar="VERSION", help="Instead of the one that the description names.")
 @click.option("--again", is_flag=True, help="Also where every replica serves it already; instances only.")
-@click.option("--note", default="", help="Why, for the history.")
-@click.option("--repo", metavar="URL", help="The repository as it is reached from here.")
+@note_option
+@reached_option
 @json_option
 @click.pass_context
 def command(

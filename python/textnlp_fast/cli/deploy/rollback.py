@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from textnlp_fast.cli.arguments import json_option
+from textnlp_fast.cli.arguments import json_option, note_option
 from textnlp_fast.cli.deploy.rolling import (
     FILE,
     RolloutVerb,
     controller_of,
     kubernetes_options,
     print_record,
+    reached_option,
     registry_of,
     replica_options,
 )
@@ -33,8 +34,8 @@ Exit code 0: it went back, or was told to. 1: a replica could not, or what was g
 @click.option(
     "--to", metavar="VERSION", help="An earlier version that it has served, instead of the last one."
 )
-@click.option("--note", default="", help="Why, for the history.")
-@click.option("--repo", metavar="URL", help="The repository as it is reached from here.")
+@note_option
+@reached_option
 @json_option
 @click.pass_context
 def command(

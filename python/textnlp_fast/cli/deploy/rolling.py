@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from textnlp_fast.cli.arguments import StorageVerb, open_repository
+from textnlp_fast.cli.arguments import AGENT_TOKEN_VARIABLE, StorageVerb, agent_token, open_repository
 from textnlp_fast.cli.output import print_json, print_line
 from textnlp_fast.cli.program import printable
 from textnlp_fast.errors import InvalidInputError
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILE",
-    "TOKEN_VARIABLE",
     "RolloutVerb",
-    "agent_token",
     "client_of",
     "controller_of",
     "kubernetes_options",
@@ -36,13 +33,13 @@ __all__ = [
     "print_noted",
     "print_nothing_to_do",
     "print_record",
+    "reached_option",
     "record_document",
     "registry_of",
     "replica_options",
     "token_option",
 ]
 
-TOKEN_VARIABLE = "TEXTNLP_FAST_AGENT_TOKEN"
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,8 +59,13 @@ def token_option(command: Command) -> Command:
         "--token-file",
         type=FILE,
         metavar="FILE",
-        help=f"The token that agents ask for; {TOKEN_VARIABLE} says it, too.",
+        help=f"The token that agents ask for; {AGENT_TOKEN_VARIABLE} says it, too.",
     )(command)
+
+
+def reached_option(command: Command) -> Command:
+    """`--repo`, where the description names a repository as its machines reach it."""
+    return click.option("--repo", metavar="URL", help="The repository as it is reached from here.")(command)
 
 
 def replica_options(command: Command) -> Command:
@@ -102,16 +104,6 @@ def kubernetes_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
-
-
-def agent_token(file: Path | None) -> str | None:
-    """The token of a file, or of the environment; None if there is neither."""
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    token = file.read_text(encoding="utf-8", errors="replace").strip()
-    if not token:
-        raise InvalidInputError(f"{file} is empty", hint="Write a token into it: openssl rand -hex 32")
-    return token
 
 
 def registry_of(deployment: Deployment, repo: str | None) -> Registry:

@@ -17,6 +17,7 @@ from textnlp_fast.cli.deploy.rolling import (
     noted_of,
     print_noted,
     print_record,
+    reached_option,
     record_document,
     replica_options,
 )
@@ -40,7 +41,7 @@ _MOST_EVENTS = 12
 @click.argument("file", type=FILE)
 @kubernetes_options
 @replica_options
-@click.option("--repo", metavar="URL", help="The repository as it is reached from here.")
+@reached_option
 @json_option
 def command(
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from textnlp_fast.cli.arguments import StorageVerb, json_option, open_registry, repository_option
+from textnlp_fast.cli.arguments import StorageVerb, json_option, note_option, open_registry, repository_option
 from textnlp_fast.cli.changes import print_changes
 
 
@@ -12,7 +12,7 @@ from textnlp_fast.cli.changes import print_changes
 @click.argument("name")
 @click.argument("target")
 @repository_option
-@click.option("--note", default="", help="Why, for the history.")
+@note_option
 @json_option
 def command(*, name: str, target: str, repo: str | None, note: str, as_json: bool) -> None:
     """Note that TARGET serves NAME no more. Its versions may then be collected; its history stays."""

@@ -7,6 +7,7 @@ import click
 from textnlp_fast.cli.arguments import (
     StorageVerb,
     json_option,
+    note_option,
     open_registry,
     repository_option,
     version_reference,
@@ -25,7 +26,7 @@ Examples:
 @click.argument("reference", metavar="NAME@VERSION")
 @click.argument("target")
 @repository_option
-@click.option("--note", default="", help="Why, for the history.")
+@note_option
 @click.option("--state", default="", help="How it fares: rolling-out, healthy, ...")
 @click.option("--expect", metavar="VERSION", help="Refuse unless the target serves this version now.")
 @json_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from textnlp_fast.cli.arguments import StorageVerb, json_option, open_registry, repository_option
+from textnlp_fast.cli.arguments import StorageVerb, json_option, note_option, open_registry, repository_option
 from textnlp_fast.cli.deployments.listing import deployment_document, deployment_line
 from textnlp_fast.cli.output import print_json, print_line
 
@@ -22,7 +22,7 @@ Examples:
 @click.option(
     "--to", metavar="VERSION", help="An earlier version that it has served, instead of the last one."
 )
-@click.option("--note", default="", help="Why, for the history.")
+@note_option
 @json_option
 def command(*, name: str, target: str, repo: str | None, to: str | None, note: str, as_json: bool) -> None:
     """Go back to the version that TARGET served before; called again, to the one before that.

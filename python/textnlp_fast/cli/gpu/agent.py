@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from dataclasses import asdict
@@ -11,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from textnlp_fast.cli.arguments import FiniteRange
+from textnlp_fast.cli.arguments import AGENT_TOKEN_VARIABLE, FiniteRange, agent_token
 from textnlp_fast.cli.output import print_json
 from textnlp_fast.cli.program import printable
-from textnlp_fast.errors import DeviceError, InvalidInputError
+from textnlp_fast.errors import DeviceError
 
 if TYPE_CHECKING:
     from textnlp_fast.gpu.health.collector import Collector
 
-TOKEN_VARIABLE = "TEXTNLP_FAST_AGENT_TOKEN"
 EPILOG = """\b
 Examples:
   textnlp-fast gpu agent
@@ -50,7 +48,7 @@ At /metrics Prometheus finds names of our own and those of dcgm-exporter; /readi
     "--token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help=f"Ask for this token; {TOKEN_VARIABLE} does, too.",
+    help=f"Ask for this token; {AGENT_TOKEN_VARIABLE} does, too.",
 )
 @click.option(
     "--machine", metavar="NAME", help="What the readings call this machine; by default its host name."
@@ -103,7 +101,7 @@ def command(
     from textnlp_fast.gpu.health.agent import Agent  # noqa: PLC0415
     from textnlp_fast.gpu.health.collector import Collector  # noqa: PLC0415
 
-    token = _token(token_file)
+    token = agent_token(token_file)
     collector = Collector(
         machine=machine,
         library=library,
@@ -120,15 +118,6 @@ def command(
             for note in collector.state().notes:
                 click.echo(f"{click.style('note:', fg='yellow')} {printable(note)}", err=True)
             _wait_for_the_end()
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    token = file.read_text(encoding="utf-8", errors="replace").strip()
-    if not token:
-        raise InvalidInputError(f"{file} is empty", hint="Write a token into it: openssl rand -hex 32")
-    return token
 
 
 def _print_once(collector: Collector) -> None:

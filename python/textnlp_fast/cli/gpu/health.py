@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from textnlp_fast.cli.arguments import FiniteRange, json_option
+from textnlp_fast.cli.arguments import AGENT_TOKEN_VARIABLE, FiniteRange, json_option
 from textnlp_fast.cli.output import print_json, print_line, print_table
 from textnlp_fast.cli.program import AnsweredError, printable
 from textnlp_fast.errors import DeviceError, InvalidInputError, TextnlpFastError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from textnlp_fast.gpu.health.facts import Finding
     from textnlp_fast.gpu.health.fleet import FleetHealth
 
-TOKEN_VARIABLE = "TEXTNLP_FAST_AGENT_TOKEN"
 SECRET_VARIABLE = "TEXTNLP_FAST_WEBHOOK_SECRET"
 EPILOG = f"""\b
 Examples:
@@ -33,7 +32,7 @@ Examples:
   textnlp-fast gpu health --agent http://127.0.0.1:9401 --json
 
 \b
-Without machines it looks at this one. The token of agents is {TOKEN_VARIABLE}, the key of the webhook
+Without machines it looks at this one. The token of agents is {AGENT_TOKEN_VARIABLE}, the key of the webhook
 {SECRET_VARIABLE}.
 Exit codes: 0 the fleet is good, 1 it is not (warnings count, too); there is no verdict: 2 wrong call, 9 credentials
 or a token were refused, 11 this machine was asked for and has no NVIDIA driver. With --json there is a document
@@ -45,8 +44,11 @@ _SPOKEN = (
     ("(agents=)", "(--agent)"),
     ("(dcgm=)", "(--dcgm)"),
     (", or pass allow_http=True", ""),
-    ("Give its token: Authorization: Bearer ...", f"Set its token: {TOKEN_VARIABLE}."),
-    ("Pass them as headers, from the environment.", f"An agent's token is taken from {TOKEN_VARIABLE}."),
+    ("Give its token: Authorization: Bearer ...", f"Set its token: {AGENT_TOKEN_VARIABLE}."),
+    (
+        "Pass them as headers, from the environment.",
+        f"An agent's token is taken from {AGENT_TOKEN_VARIABLE}.",
+    ),
 )
 _OTHERS = "Other machines are asked by name: --agent URL, --dcgm URL, --aws ID."
 _MARKS = {"good": ("good", "green"), "degraded": ("DEGRADED", "yellow"), "bad": ("BAD", "bold red")}
@@ -122,7 +124,7 @@ def command(
         return 0
     if (webhook or alertmanager) and not watch:
         raise InvalidInputError("--webhook and --alertmanager need --watch", hint="Add --watch.")
-    token = os.environ.get(TOKEN_VARIABLE)
+    token = os.environ.get(AGENT_TOKEN_VARIABLE)
     local = None if agents or dcgm or aws else socket.gethostname()
     with _no_verdict(as_json=as_json, lines=watch, local=local is not None):
         named: dict[str, Any] = {
