@@ -200,16 +200,11 @@ def command(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with needing_service_packages():
         from textnlp_fast.service.app import create_app  # noqa: PLC0415
-        from textnlp_fast.service.jobs.places import Roots  # noqa: PLC0415
         from textnlp_fast.service.serving import Tls, serve  # noqa: PLC0415
-    from textnlp_fast.gpu.health.http import checked_url  # noqa: PLC0415
     from textnlp_fast.storage import Repository  # noqa: PLC0415
 
-    # Opened and looked at here for their errors: no repository, no credentials, no network; no folder, no URL.
+    # Opened here for its errors: no repository, no credentials, no network.
     store = Repository.open(url, create=create, **reach()).store
-    Roots(config.allowed_paths, store)
-    for agent in config.health_agents.values():
-        checked_url(agent)
 
     def ready(address: str) -> None:
         click.echo(f"serving {url} at {address}")

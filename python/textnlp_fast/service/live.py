@@ -16,7 +16,7 @@ from textnlp_fast.errors import TextnlpFastError
 from textnlp_fast.service.autoscaler_views import fleet_view
 from textnlp_fast.service.events import Broadcaster
 from textnlp_fast.service.fleet_reading import DecisionWatch, FleetReader, HealthWatch
-from textnlp_fast.service.jobs import Job, JobBook, JobRunner, Roots, Work
+from textnlp_fast.service.jobs import Job, JobBook, JobRunner, Work
 from textnlp_fast.service.live_schemas import AutoscalerFleet
 from textnlp_fast.service.problems import OverloadedError
 from textnlp_fast.service.reading.snapshot import ModelView, Snapshot
@@ -40,9 +40,7 @@ class Live:
         config = service.config
         self.service = service
         self.broadcaster = Broadcaster(most_streams=config.most_streams)
-        self.work = Work(
-            service.store, Roots(config.allowed_paths, service.store), service.repository.options
-        )
+        self.work = Work(service.store, service.roots, service.repository.options)
         self.runner = JobRunner(
             JobBook(service.store),
             self.work,

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi import Request
 
+from textnlp_fast.gpu.health.http import checked_url
 from textnlp_fast.objectstore import ObjectStore, open_store
 from textnlp_fast.service.auth.access import Authenticator
 from textnlp_fast.service.auth.principals import Principal, Role, role_named
 from textnlp_fast.service.blocking import Blocking
 from textnlp_fast.service.caching import ByteCache, SingleFlight
 from textnlp_fast.service.config import ServiceConfig
+from textnlp_fast.service.jobs.places import Roots
 from textnlp_fast.service.limits import Limits
 from textnlp_fast.service.metrics import ServiceMetrics
 from textnlp_fast.service.reading import Catalog
@@ -36,7 +38,7 @@ class Service:
 
     `blocking` is for calls to the store, `heavy` for what takes long, `answers` keeps finished answers by what they
     were made of, `flights` makes each once. `stopping` is set when the process was told to end: whoever streams ends
-    then. Raises what opening a store does.
+    then. Raises InvalidInputError for folders and agents that are none, and what opening a store does.
     """
 
     def __init__(
@@ -50,6 +52,9 @@ class Service:
         store = store or open_store(config.repo, region=config.region, endpoint_url=config.endpoint_url)
         self.versions = BoundedVersionManager(store, int(config.cache_bytes * _MANIFESTS_SHARE))
         self.repository = Repository(store, options, versions=self.versions)
+        self.roots = Roots(config.allowed_paths, store)
+        for agent in config.health_agents.values():
+            checked_url(agent)
         self.blocking = Blocking("store", config.threads, config.store_timeout_s)
         self.heavy = Blocking("heavy", config.heavy_threads, config.heavy_timeout_s)
         self.catalog = Catalog(
