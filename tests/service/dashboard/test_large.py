@@ -46,7 +46,7 @@ def test_five_hundred_versions_are_read_by_pages(
     browser: BrowserThread, opened: Opener, served: Served
 ) -> None:
     """The service's own graph of six versions, gone on with: a push of each would take the tests' whole time."""
-    watched = opened(served.base)
+    watched = opened(served.base).without_events()
 
     def stretched(route: Any) -> None:
         answer = route.fetch()

@@ -64,7 +64,7 @@ def test_every_page_is_there_and_behaves(
 
 
 def test_the_overview_says_what_the_api_says(browser: BrowserThread, opened: Opener, served: Served) -> None:
-    watched = opened(served.base)
+    watched = opened(served.base).without_events()
     for _ in range(20):
         # What others of this repository's tests pushed reaches the page and the API a moment apart.
         before = api(served, "storage")

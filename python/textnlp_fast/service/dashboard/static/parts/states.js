@@ -4,10 +4,14 @@ import { ApiError, get } from "../core/api.js";
 import { el, fill, say } from "../core/dom.js";
 import { session } from "../core/session.js";
 
-/** A region that loads, shows, and can load again. `load(signal)` brings data, `show(data)` makes elements. */
+/**
+ * A region that loads, shows, and can load again. `load(signal)` brings data, `show(data)` makes elements. What is loaded
+ * again `quietly` and is what is shown already stays: where somebody is in it, they stay there.
+ */
 export function region(signal, load, show, { label = "" } = {}) {
   const root = el("div", { class: "region", "aria-busy": "true" }, skeleton());
   let turn = 0;
+  let known = null; // what is shown, as text
   async function reload({ quietly = false } = {}) {
     const mine = ++turn;
     root.setAttribute("aria-busy", "true");
@@ -15,8 +19,11 @@ export function region(signal, load, show, { label = "" } = {}) {
     try {
       const data = await load(signal);
       if (mine !== turn || signal.aborted) return;
+      const text = JSON.stringify(data);
+      if (quietly && text === known && root.querySelector(".loaded")) return;
       const content = await show(data);
       if (mine !== turn || signal.aborted) return;
+      known = text;
       fill(root, el("div", { class: "loaded" }, content));
     } catch (error) {
       if (signal.aborted || mine !== turn) return;
