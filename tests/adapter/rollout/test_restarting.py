@@ -102,10 +102,11 @@ def test_an_agent_killed_in_a_rollout_is_followed_and_all_is_of_one_version(
 
 def test_an_engine_that_ends_is_started_again(fleet: Fleet) -> None:
     name = fleet.names[1]
-    boot, pid, _ = engine_of(fleet, name).split(":")
+    run = engine_of(fleet, name)
+    boot, pid, _ = run.split(":")
     assert boot
     os.kill(int(pid), 9)
-    until(lambda: engine_of(fleet, name) not in ("", f"{boot}:{pid}"))
+    until(lambda: engine_of(fleet, name) not in ("", run))
     fleet.wait_ready()
     fleet.settle()  # who asked while it was away has heard so
     fleet.load.wrong.clear()
