@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,17 +168,6 @@ def plan(repository: Repository, tmp_path: Path) -> DeploymentPlan:
         rollout=Rollout(health=HealthCheck(interval_s=0.2, timeout_s=10, success_after=2)),
     )
     return make_plan(deployment, repository)
-
-
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that are ended with all of their own when the test is over."""
-    found: list[subprocess.Popen[bytes]] = []
-    yield found
-    for one in found:
-        if one.poll() is None:
-            os.killpg(one.pid, signal.SIGKILL)
-            one.wait(timeout=PATIENCE_S)
 
 
 def test_a_machine_fetches_serves_and_drains(

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
-
 from adapter.test_machine import PATIENCE_S, until
-
-
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that are ended with all of their own when the test is over."""
-    found: list[subprocess.Popen[bytes]] = []
-    yield found
-    for one in found:
-        if one.poll() is None:
-            os.killpg(one.pid, signal.SIGKILL)
-            one.wait(timeout=PATIENCE_S)
 
 
 class _Metadata(BaseHTTPRequestHandler):

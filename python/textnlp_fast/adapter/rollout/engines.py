@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from textnlp_fast.adapter.rollout.state import Mode
-from textnlp_fast.errors import CorruptDataError, InvalidInputError
+from textnlp_fast.errors import InvalidInputError
+from textnlp_fast.state_files import read_state, write_state
 
 __all__ = ["Engine", "EngineLook", "read_memory", "write_memory"]
 
+_FORMAT: Final = 1
 _LIMIT_BYTES: Final = 1 << 20
 
 
@@ -73,42 +72,20 @@ class Engine(Protocol):
 
 def read_memory(path: Path) -> dict[str, Any]:
     """What was written into a file by :func:`write_memory`; empty if there is none. Raises CorruptDataError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LIMIT_BYTES + 1)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        document = json.loads(data) if len(data) <= _LIMIT_BYTES else None
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or document.get("format") != 1:
-        raise CorruptDataError(
-            f"{path} is not what an agent wrote",
-            hint="Remove it: the agent begins with what it is told to serve.",
-        )
-    return document
+    found = read_state(
+        path,
+        _FORMAT,
+        limit_bytes=_LIMIT_BYTES,
+        what="not what an agent wrote",
+        hint="Remove it: the agent begins with what it is told to serve.",
+    )
+    return {} if found is None else found
 
 
 def write_memory(path: Path, document: Mapping[str, Any]) -> None:
     """Replaces the file, on disk when this returns; whoever is killed on the way leaves the old one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("x") as file:
-                json.dump({"format": 1, **document}, file, separators=(",", ":"))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InvalidInputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_state(path, _FORMAT, document)

@@ -10,21 +10,20 @@ from textnlp_fast.adapter.targets.keda import scaled_object
 from textnlp_fast.adapter.targets.pods import (
     annotations_of,
     cache_claim,
+    file_of,
     labels_of,
     metadata,
     pod_spec,
     scripts_map,
     service_account,
 )
-from textnlp_fast.adapter.targets.yaml_text import yaml_text
 
 __all__ = ["compile_files", "manifests"]
 
 
 def compile_files(plan: DeploymentPlan) -> tuple[File, ...]:
     """One file for `kubectl apply -f`. Raises InvalidInputError where the description lacks an image."""
-    head = [f"{plan.name}: {plan.version}, by textnlp-fast deploy. Made anew rather than edited."]
-    return (File(f"{plan.name}.yaml", yaml_text(*manifests(plan), head=head)),)
+    return (file_of(plan, manifests(plan)),)
 
 
 def manifests(plan: DeploymentPlan) -> list[dict[str, Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from textnlp_fast.adapter.description import Deployment
 from textnlp_fast.adapter.engine_settings import SecretRef
 from textnlp_fast.adapter.planning import DeploymentPlan
+from textnlp_fast.adapter.targets import File
 from textnlp_fast.adapter.targets.commands import (
     DRAIN,
     FETCH,
@@ -21,11 +22,13 @@ from textnlp_fast.adapter.targets.commands import (
     model_dir,
     peers_of,
 )
+from textnlp_fast.adapter.targets.yaml_text import yaml_text
 from textnlp_fast.errors import InvalidInputError
 
 __all__ = [
     "annotations_of",
     "cache_claim",
+    "file_of",
     "labels_of",
     "metadata",
     "pod_spec",
@@ -53,6 +56,12 @@ _SANDBOX: Final[Mapping[str, Any]] = {
 }
 _USER: Final = 10001
 _NODE: Final = "DEPLOY_NODE"
+
+
+def file_of(plan: DeploymentPlan, objects: Iterable[Mapping[str, Any]]) -> File:
+    """All objects in one file for `kubectl apply -f`."""
+    head = [f"{plan.name}: {plan.version}, by textnlp-fast deploy. Made anew rather than edited."]
+    return File(f"{plan.name}.yaml", yaml_text(*objects, head=head))
 
 
 def labels_of(deployment: Deployment) -> dict[str, str]:
